@@ -1,0 +1,63 @@
+"""The ``ptrack`` command: registers the subcommands and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ptrack._version import __version__
+from ptrack.errors import PTrackError
+
+app = typer.Typer(
+    name="ptrack",
+    help="Track any point through any video.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"ptrack {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["PTRACK_DEBUG"] = "1"
+
+
+def _register() -> None:
+    """Add the subcommands. Their modules import nothing heavy at the top: ``--help`` and completion stay quick."""
+    from ptrack.cli import models, track
+
+    track.register(app)
+    models.register(app)
+
+
+_register()
+
+
+def main() -> None:
+    """Run the command line; the console script's entry point."""
+    try:
+        app()
+    except PTrackError as error:
+        if os.environ.get("PTRACK_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader (| head) went away: that is not an error. Point stdout elsewhere so that the exit flush is silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,74 @@
+"""Every error a user can cause, as a sentence that says what is wrong, where, and what to do.
+
+Functions raise these; ``ptrack.cli.app`` turns each into one line on stderr and its ``exit_code``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PTrackError(Exception):
+    """Base of all errors whose message is meant for the user.
+
+    The message is one clear sentence naming the file or option, what is wrong and what to do.
+    """
+
+    exit_code = 1
+
+
+class InputError(PTrackError):
+    """A source (video, image folder, camera, array) cannot be read."""
+
+
+class QueryError(PTrackError):
+    """Query points are malformed, outside the frame, or missing."""
+
+
+class TracksError(PTrackError):
+    """A tracks file cannot be read or does not hold what was expected."""
+
+
+class OutputError(PTrackError):
+    """An output cannot be written: it exists, the place is read-only, the disk is full."""
+
+
+class ModelError(PTrackError):
+    """Unknown model name, or a model used in a way it does not support."""
+
+
+class CheckpointError(ModelError):
+    """Weights are missing, damaged, or made for another architecture."""
+
+
+class DeviceError(PTrackError):
+    """The requested device or number type is not available."""
+
+
+class DataError(PTrackError):
+    """A dataset or a converted file cannot be read, or holds nothing usable."""
+
+
+class ConfigError(PTrackError):
+    """A configuration has an unknown key or a value outside its range."""
+
+
+class Interrupted(PTrackError):
+    """A signal asked the run to stop; what was finished is on disk.
+
+    Args:
+        message: what was saved and how to go on.
+        signum: the signal's number; the exit code is ``128 + signum`` (130 for SIGINT, 143 for SIGTERM).
+    """
+
+    def __init__(self, message: str, signum: int = 2) -> None:
+        super().__init__(message)
+        self.signum = signum
+        self.exit_code = 128 + signum
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the known word nearest to ``word``, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,66 @@
+"""What every tracking model offers to the streaming loop, and nothing more.
+
+An online model sees one frame at a time. All it remembers is in a state: a dataclass whose fields are tensors, plain
+numbers or nested such dataclasses, passed in and returned, so that a run can be saved, resumed and inspected.
+
+Letters: B frames in one encoder call, N points, H W pixels of the frame as given, h w of the model's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What a model says about its N points in one frame."""
+
+    xy: Tensor  # (N, 2) float32, raster pixels of the frame as given
+    visibility: Tensor  # (N,) float32 probability in [0, 1]
+    confidence: Tensor  # (N,) float32 probability in [0, 1] that the position is right
+
+
+@runtime_checkable
+class OnlineModel(Protocol):
+    """The calls of an online point tracker. Features and state are opaque to the caller."""
+
+    name: str  # as in ``ptrack models``
+    threshold: float  # visibility probability from which a point counts as visible
+    encode_batch: int  # frames per ``encode`` call that pay off on this device; results do not depend on it
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights and the state live."""
+        ...
+
+    def encode(self, frames: Tensor) -> Sequence[Any]:
+        """Turn (B, H, W, 3) uint8 RGB frames into B per-frame features; independent of any state."""
+        ...
+
+    def init_state(self) -> Any:
+        """Return the state of a tracker without points."""
+        ...
+
+    def add(self, state: Any, features: Any, xy: Tensor) -> Any:
+        """Return the state with (N_new, 2) points, in pixels of this frame, appended after the present ones."""
+        ...
+
+    def keep(self, state: Any, index: Tensor) -> Any:
+        """Return the state with only the points of ``index`` (K,) int64, in that order."""
+        ...
+
+    def step(self, state: Any, features: Any) -> tuple[Any, StepOutput]:
+        """Track all points of the state into this frame. Points added on this frame are tracked too."""
+        ...
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    """Return the number of parameters of a module."""
+    return sum(p.numel() for p in module.parameters())

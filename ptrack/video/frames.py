@@ -1,0 +1,81 @@
+"""What travels through ptrack: one decoded frame with its place in time, and the description of where it came from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One displayed picture (rotation, sample aspect ratio and --max-size already applied)."""
+
+    rgb: np.ndarray  # (H, W, 3) uint8, C-contiguous, RGB
+    index: int  # frame number in the source, counted from 0 before --start and --stride
+    pts: float  # presentation time in seconds, from the first frame's own time base (start offset kept)
+    ok: bool = True  # False: a placeholder for a frame that could not be decoded
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known about a source once its first frame is decoded."""
+
+    name: str  # as the user gave it (path, URL, "array")
+    kind: str  # "video", "images", "gif", "camera", "array"
+    width: int  # pixels of the displayed picture BEFORE --max-size; all coordinates refer to this size
+    height: int
+    rotation: int = 0  # degrees of display rotation that were applied, 0, 90, 180 or 270
+    fps: float | None = None  # average frames per second after --stride, None if unknown
+    expected_frames: int | None = None  # a hint for progress bars, never trusted
+    live: bool = False  # frames arrive in real time and cannot be asked for again
+    rereadable: bool = True  # iterating again gives the same frames
+
+
+class FrameSource(ABC):
+    """A stream of frames. Iterate it (again and again if ``info.rereadable``); use it as a context manager."""
+
+    info: SourceInfo
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []  # sentences for the user, filled while reading
+        self.truncated = False  # the source ended early because of damage
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the selected frames in order, decoding as they are asked for."""
+
+    @abstractmethod
+    def reversed(self, stop: int) -> Iterator[Frame]:
+        """Yield the selected frames ``stop - 1 .. 0`` (positions in the iteration) in bounded memory."""
+
+    def sha256(self) -> str | None:
+        """Return the SHA-256 of the source's bytes, or None for sources without a fixed content."""
+        return None
+
+    def close(self) -> None:
+        """Release the decoder, file or camera."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """Which frames of a source to read and how large.
+
+    ``start`` and ``end`` are a frame number (int) or a time in seconds (float); ``end`` is exclusive.
+    """
+
+    start: int | float | None = None  # first frame; int frame number, float seconds
+    end: int | float | None = None  # exclusive; int frame number, float seconds
+    stride: int = 1  # keep every stride-th frame from start
+    max_size: int | None = None  # longest side in pixels after reduction; never enlarges
+    strict: bool = False  # a damaged or truncated source is an error instead of a warning
+    extra: dict[str, str] = field(default_factory=dict)  # options for the demuxer (ffmpeg names)
