@@ -212,7 +212,9 @@ class Clip:
         known = ok if valid is None else np.asarray(valid) != 0
         if known.shape != ok.shape:
             raise DataError(f"{others.get('id', '?')}: 'valid' has the shape {known.shape}, not {ok.shape}.")
-        typed = {k: v if v is None or k not in _TYPES else _cast(v, _TYPES[k]) for k, v in others.items()}
+        typed: dict[str, Any] = {
+            k: v if v is None or k not in _TYPES else _cast(v, _TYPES[k]) for k, v in others.items()
+        }
         return cls(tracks=xy, visibility=seen & ok, valid=known & ok, **typed)
 
     @property
@@ -257,4 +259,4 @@ def _cast(value: Any, kind: type) -> np.ndarray:
     """Return a copy of an array in another number type; to bool through "not equal zero"."""
     array = np.asarray(value)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.not_equal(array, 0) if kind is np.bool_ else array.astype(kind)
+        return np.asarray(array != 0) if kind is np.bool_ else array.astype(kind)
