@@ -202,14 +202,14 @@ class Clip:
         with np.errstate(over="ignore"):  # float64 beyond float32's range counts as not finite
             xy = np.array(tracks, dtype=np.float32)
         xy[~np.isfinite(xy)] = np.nan
-        seen = np.asarray(visibility) != 0
+        seen = _cast(visibility, np.bool_)
         if xy.ndim != 3 or xy.shape[-1] != 2 or seen.shape != xy.shape[:2]:
             raise DataError(
                 f"{others.get('id', '?')}: the tracks have the shape {xy.shape} and visibility {seen.shape}; "
                 "(T, N, 2) and (T, N) are needed."
             )
         ok = np.isfinite(xy).all(axis=-1)
-        known = ok if valid is None else np.asarray(valid) != 0
+        known = ok if valid is None else _cast(valid, np.bool_)
         if known.shape != ok.shape:
             raise DataError(f"{others.get('id', '?')}: 'valid' has the shape {known.shape}, not {ok.shape}.")
         typed: dict[str, Any] = {
@@ -256,7 +256,6 @@ OPTIONAL_ARRAYS = tuple(_TYPES)
 
 
 def _cast(value: Any, kind: type) -> np.ndarray:
-    """Return a copy of an array in another number type; to bool through "not equal zero"."""
-    array = np.asarray(value)
+    """Return a copy of an array in another number type (bool: not equal zero)."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(array != 0) if kind is np.bool_ else array.astype(kind)
+        return np.asarray(value).astype(kind)
