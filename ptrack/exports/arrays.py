@@ -1,0 +1,107 @@
+"""NumPy archives of the field: TAP-Vid's and CoTracker's arrays, readable without pickle.
+
+Letters: T frames, N points.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptrack import geometry
+from ptrack.errors import TracksError
+from ptrack.exports.common import build_tracks, frame_size
+from ptrack.fileio import atomic_path
+from ptrack.tracks import Tracks, TracksInfo
+
+
+def write_tapvid(tracks: Tracks, path: Path) -> None:
+    """Write ``points`` (N, T, 2) as fractions of the image, ``occluded`` (N, T) bool and ``query_points`` (N, 3).
+
+    ``query_points`` are rows (t, y, x) in pixels, as in TAP-Vid's evaluation; ids and times travel in extra keys.
+    """
+    size = frame_size(tracks, "tapvid")
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            points=geometry.normalise(tracks.tracks, size).transpose(1, 0, 2),
+            occluded=~tracks.visible.T,
+            query_points=tracks.queries[:, [0, 2, 1]],
+            ids=tracks.ids,
+            image_size=np.asarray(size),
+            **_times(tracks),
+        )
+
+
+def write_cotracker(tracks: Tracks, path: Path) -> None:
+    """Write ``pred_tracks`` (1, T, N, 2) in pixel-centre pixels and ``pred_visibility`` (1, T, N) bool."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            pred_tracks=geometry.to_opencv(tracks.tracks)[None],
+            pred_visibility=tracks.visible[None],
+            queries=np.column_stack([tracks.queries[:, 0], geometry.to_opencv(tracks.queries[:, 1:])]),
+            ids=tracks.ids,
+            image_size=np.asarray([tracks.info.height, tracks.info.width]),
+            **_times(tracks),
+        )
+
+
+def _times(tracks: Tracks) -> dict[str, Any]:
+    return {"frame_index": tracks.frame_index, "pts_seconds": tracks.pts_seconds, "fps": np.asarray(tracks.info.fps)}
+
+
+def read_tapvid(path: Path) -> Tracks:
+    """Read the arrays of ``write_tapvid``; only ``points`` and ``occluded`` are needed if ``image_size`` is given."""
+    data = _load(path, ("points", "occluded", "image_size"))
+    size = (int(data["image_size"][0]), int(data["image_size"][1]))
+    xy = geometry.denormalise(data["points"].astype(np.float32), size).transpose(1, 0, 2)
+    return _build(path, data, xy, ~data["occluded"].astype(bool).T, size)
+
+
+def read_cotracker(path: Path) -> Tracks:
+    """Read ``pred_tracks`` and ``pred_visibility`` with or without the leading batch dimension of 1."""
+    data = _load(path, ("pred_tracks", "pred_visibility"))
+    xy, visible = data["pred_tracks"], data["pred_visibility"]
+    if xy.ndim == 4 and xy.shape[0] == 1:
+        xy, visible = xy[0], visible[0]
+    h, w = data.get("image_size", (0, 0))
+    return _build(path, data, geometry.from_opencv(xy.astype(np.float32)), visible.astype(bool), (int(h), int(w)))
+
+
+def _load(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            data = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise TracksError(f"{path} cannot be read as a NumPy archive: {error}.") from error
+    missing = [key for key in needed if key not in data]
+    if missing:
+        raise TracksError(f"{path} has no array '{missing[0]}'; it holds {', '.join(sorted(data)) or 'nothing'}.")
+    return data
+
+
+def _build(path: Path, data: dict[str, Any], xy: np.ndarray, visible: np.ndarray, size: geometry.Size) -> Tracks:
+    if xy.ndim != 3 or xy.shape[-1] != 2 or visible.shape != xy.shape[:2]:
+        raise TracksError(
+            f"{path}: positions have the shape {xy.shape} and visibility {visible.shape}; they do not fit."
+        )
+    info = TracksInfo(source=str(path), height=size[0], width=size[1], fps=float(data.get("fps", 0.0)))
+    return build_tracks(
+        xy, visible.astype(np.float32), data.get("ids"), info, data.get("frame_index"), data.get("pts_seconds")
+    )
+
+
+def guess_npz(path: Path) -> str:
+    """Return the format name of an NPZ file from the names of its arrays."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return "npz"  # its reader says what is wrong
+    if {"points", "occluded"} <= names:
+        return "tapvid"
+    return "cotracker" if "pred_tracks" in names else "npz"

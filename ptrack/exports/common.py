@@ -1,0 +1,60 @@
+"""What several export formats share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ptrack.errors import TracksError
+from ptrack.geometry import Size
+from ptrack.tracks import Tracks, TracksInfo
+
+
+def frame_size(tracks: Tracks, name: str) -> Size:
+    """Return (H, W) of the displayed frame. Raises TracksError when the tracks do not say it and ``name`` needs it."""
+    size = (tracks.info.height, tracks.info.width)
+    if min(size) < 1:
+        raise TracksError(f"The format '{name}' needs the frame size, which these tracks do not hold; track again.")
+    return size
+
+
+def keyed(tracks: Tracks, point: int) -> Iterator[tuple[int, float, float, bool]]:
+    """Yield ``(source frame, x, y, visible)`` of one point for the frames where it has a position."""
+    xy, visible = tracks.tracks[:, point], tracks.visible[:, point]
+    for t in np.flatnonzero(np.isfinite(xy).all(axis=1)):
+        yield int(tracks.frame_index[t]), float(xy[t, 0]), float(xy[t, 1]), bool(visible[t])
+
+
+def build_tracks(
+    xy: np.ndarray,
+    visibility: np.ndarray,
+    ids: Any,
+    info: TracksInfo,
+    frame_index: np.ndarray | None = None,
+    pts: np.ndarray | None = None,
+) -> Tracks:
+    """Build Tracks from foreign arrays: (T, N, 2) raster pixels and (T, N) visibility probabilities.
+
+    The query of a point is its first frame with a position (frame 0 and NaN if it has none). Times follow from the
+    frame rate when there is one, and are the frame numbers otherwise.
+    """
+    t, n = visibility.shape
+    xy = np.ascontiguousarray(xy, dtype=np.float32)
+    present = np.isfinite(xy[..., 0]) & np.isfinite(xy[..., 1])
+    first = present.argmax(axis=0) if t else np.zeros(n, np.int64)
+    start = xy[first, np.arange(n)] if t else np.full((n, 2), np.nan, np.float32)
+    visibility = np.where(present, np.clip(np.nan_to_num(visibility), 0, 1), 0).astype(np.float32)
+    frame_index = np.arange(t) if frame_index is None else np.asarray(frame_index, dtype=np.int64)
+    seconds = frame_index / (info.fps or 1.0) if pts is None else np.asarray(pts, dtype=np.float64)
+    return Tracks(
+        tracks=np.where(present[..., None], xy, np.float32("nan")),
+        visibility=visibility,
+        confidence=visibility.copy(),
+        queries=np.column_stack([first, start]).astype(np.float32),
+        ids=np.asarray([str(i) for i in (range(n) if ids is None else ids)], dtype=np.str_),
+        frame_index=frame_index,
+        pts_seconds=seconds,
+        info=info,
+    )

@@ -1,0 +1,231 @@
+"""Pose-estimation formats: DeepLabCut's tables and SLEAP's analysis file.
+
+Both put (0, 0) at the centre of the upper-left pixel. One point of ptrack is one body part (DeepLabCut) or one node of
+a single instance (SLEAP). Letters: T frames, N points.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ptrack import geometry
+from ptrack.errors import TracksError
+from ptrack.exports.common import build_tracks
+from ptrack.fileio import atomic_path
+from ptrack.tracks import Tracks, TracksInfo
+
+SCORER = "ptrack"
+COORDS = ("x", "y", "likelihood")
+DLC_KEY = "df_with_missing"  # the key DeepLabCut itself uses
+
+
+def dlc_values(tracks: Tracks) -> np.ndarray:
+    """Return DeepLabCut's columns (T, 3 N) float64: x, y, likelihood of every point; likelihood is the visibility."""
+    values = np.concatenate([geometry.to_opencv(tracks.tracks), tracks.visibility[..., None]], axis=2)
+    return values.astype(np.float64).reshape(tracks.num_frames, -1)
+
+
+def write_dlc_csv(tracks: Tracks, path: Path) -> None:
+    """Write DeepLabCut's CSV: header rows scorer, bodyparts, coords; then the source frame and the columns."""
+    n = tracks.num_points
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["scorer"] + [SCORER] * (3 * n))
+        rows.writerow(["bodyparts", *np.repeat(tracks.ids, 3).tolist()])
+        rows.writerow(["coords", *(COORDS * n)])
+        for frame, row in zip(tracks.frame_index.tolist(), dlc_values(tracks), strict=True):
+            rows.writerow([frame, *("" if np.isnan(v) else f"{v:.6g}" for v in row)])
+
+
+def read_dlc_csv(path: Path) -> Tracks:
+    """Read DeepLabCut's CSV of one animal. Raises TracksError when the header or a value is not as expected."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError) as error:
+        raise TracksError(f"{path} cannot be read: {error}.") from error
+    head = [row[0] if row else "" for row in rows[:3]]
+    if head != ["scorer", "bodyparts", "coords"]:
+        raise TracksError(
+            f"{path} is no DeepLabCut table: its first column starts with {head}, not scorer, bodyparts, ..."
+        )
+    try:
+        frames = [int(row[0]) for row in rows[3:]]
+        values = np.asarray([[float(v) if v else np.nan for v in row[1:]] for row in rows[3:]], dtype=np.float64)
+    except ValueError as error:
+        raise TracksError(f"{path} holds something else than numbers: {error}.") from error
+    return _from_dlc(path, np.asarray(frames, np.int64), list(zip(rows[1][1:], rows[2][1:], strict=True)), values)
+
+
+def _from_dlc(path: Path, frames: np.ndarray, columns: list[tuple[str, str]], values: np.ndarray) -> Tracks:
+    """Build Tracks from DeepLabCut columns ``(body part, coordinate)`` in any order."""
+    names = list(dict.fromkeys(part for part, _ in columns))
+    where = {column: i for i, column in enumerate(columns)}
+    if len(where) != len(columns):
+        raise TracksError(f"{path} holds a body part more than once; tables of several animals are not supported.")
+    if values.shape != (len(frames), len(columns)):
+        values = values.reshape(len(frames), -1) if values.size else np.zeros((len(frames), len(columns)))
+    try:
+        x, y = (values[:, [where[name, axis] for name in names]] for axis in ("x", "y"))
+    except KeyError as error:
+        raise TracksError(f"{path} has no column {error}.") from error
+    shown = [
+        values[:, where[name, "likelihood"]] if (name, "likelihood") in where else np.ones(len(frames))
+        for name in names
+    ]
+    xy = geometry.from_opencv(np.stack([x, y], axis=2).astype(np.float32))
+    visibility = np.stack(shown, axis=1) if names else np.zeros((len(frames), 0))
+    return build_tracks(xy, visibility, names, TracksInfo(source=str(path)), frames)
+
+
+def write_dlc_h5(tracks: Tracks, path: Path) -> None:
+    """Write DeepLabCut's HDF5: a pandas table in the 'fixed' layout under ``df_with_missing``, without any pickle.
+
+    ``pandas.read_hdf(path)`` gives the columns (scorer, bodyparts, coords) and the source frame as index.
+    """
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        _attributes(file, CLASS="GROUP", PYTABLES_FORMAT_VERSION="2.1", TITLE="", VERSION="1.0")
+        group = file.create_group(DLC_KEY)
+        _attributes(
+            group, CLASS="GROUP", TITLE="", VERSION="1.0", pandas_type="frame", encoding="UTF-8", errors="strict",
+            axis0_variety="multi", axis1_variety="regular", block0_items_variety="multi",
+        )  # fmt: skip
+        for name, value in {"axis0_nlevels": 3, "block0_items_nlevels": 3, "nblocks": 1, "ndim": 2}.items():
+            group.attrs[name] = np.int64(value)
+        for prefix in ("axis0", "block0_items"):
+            _column_levels(group, prefix, tracks.ids.tolist())
+        index = _array(group, "axis1", tracks.frame_index.astype(np.int64), kind="integer")
+        index.attrs["name"] = np.bytes_(b"N.")  # pandas' way of saying None
+        _array(group, "block0_values", dlc_values(tracks))
+
+
+def _column_levels(group: h5py.Group, prefix: str, names: list[str]) -> None:
+    """Write the three-level column index as pandas stores it: per level the words, and per column which word."""
+    n = len(names)
+    levels = [("scorer", [SCORER], [0] * (3 * n)), ("bodyparts", names, np.repeat(np.arange(n), 3).tolist()),
+              ("coords", list(COORDS), [0, 1, 2] * n)]  # fmt: skip
+    for i, (name, words, codes) in enumerate(levels):
+        data = np.asarray([word.encode("utf-8") for word in words] or [b""])
+        level = _array(group, f"{prefix}_level{i}", data, kind="string", name=name, nan_rep="")
+        _attributes(level, **{f"{prefix}_name{name}": name})
+        _array(group, f"{prefix}_label{i}", np.asarray(codes, dtype=np.int32))
+
+
+def _array(group: h5py.Group, key: str, data: np.ndarray, **attributes: str) -> h5py.Dataset:
+    dataset = group.create_dataset(key, data=data)
+    _attributes(dataset, CLASS="ARRAY", FLAVOR="numpy", TITLE="", VERSION="2.4", **attributes)
+    dataset.attrs["transposed"] = np.uint8(1)
+    return dataset
+
+
+def _attributes(target: Any, **values: str) -> None:
+    """Store text as PyTables does: fixed-length UTF-8, an empty one as a null string of length 1."""
+    for name, value in values.items():
+        if value:
+            raw = value.encode("utf-8")
+            target.attrs.create(name, raw, dtype=h5py.string_dtype("utf-8", len(raw)))
+        else:
+            target.attrs[name] = h5py.Empty(h5py.string_dtype("utf-8", 1))
+
+
+def read_dlc_h5(path: Path) -> Tracks:
+    """Read DeepLabCut's HDF5 of one animal, in pandas' 'fixed' or 'table' layout; nothing in it is executed."""
+    try:
+        with h5py.File(path, "r") as file:
+            group: Any = file[DLC_KEY] if DLC_KEY in file else file[next(iter(file))]
+            frames, columns, values = _read_table(group) if "table" in group else _read_fixed(group)
+    except (OSError, KeyError, StopIteration, ValueError, pickle.UnpicklingError) as error:
+        raise TracksError(f"{path} cannot be read as a DeepLabCut table: {error}.") from error
+    if any(len(column) != 3 for column in columns):
+        raise TracksError(f"{path} has {len(columns[0])} header rows; tables of several animals are not supported.")
+    return _from_dlc(path, frames, [(part, coord) for _, part, coord in columns], values)
+
+
+def _read_fixed(group: Any) -> tuple[np.ndarray, list[tuple[str, ...]], np.ndarray]:
+    """Read pandas' 'fixed' layout: (T,) frames, the columns' names, (T, C) values."""
+    depth = int(group.attrs["block0_items_nlevels"])
+    levels = [[word.decode("utf-8") for word in group[f"block0_items_level{i}"][:]] for i in range(depth)]
+    codes = [group[f"block0_items_label{i}"][:] for i in range(depth)]
+    columns = [tuple(levels[i][code[c]] for i, code in enumerate(codes)) for c in range(len(codes[0]))]
+    return group["axis1"][:].astype(np.int64), columns, group["block0_values"][:]
+
+
+def _read_table(group: Any) -> tuple[np.ndarray, list[tuple[str, ...]], np.ndarray]:
+    """Read pandas' 'table' layout, whose column names are a pickled list of tuples of text."""
+    table = group["table"][:]
+    columns = _plain_pickle(bytes(group["table"].attrs["values_block_0_kind"]))
+    return table["index"].astype(np.int64), [tuple(c) for c in columns], table["values_block_0"]
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Accepts lists, tuples, text and numbers; refuses anything that would import or call something."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which a table of positions does not need")
+
+
+def _plain_pickle(data: bytes) -> Any:
+    return _PlainUnpickler(io.BytesIO(data)).load()
+
+
+def write_sleap(tracks: Tracks, path: Path) -> None:
+    """Write SLEAP's analysis HDF5: ``tracks`` (1, 2, N, F), ``point_scores`` (1, N, F), ``track_occupancy`` (F, 1).
+
+    F counts the source's frames from 0 to the last tracked one; frames that were not tracked are NaN.
+    """
+    n = tracks.num_points
+    total = int(tracks.frame_index.max()) + 1 if tracks.num_frames else 0
+    xy = np.full((total, n, 2), np.nan)
+    scores = np.full((total, n), np.nan)
+    xy[tracks.frame_index] = geometry.to_opencv(tracks.tracks)
+    scores[tracks.frame_index] = tracks.visibility
+    present = np.isfinite(xy[..., 0]) & np.isfinite(xy[..., 1])
+    occupied = present.sum(axis=1) > 0
+    instance = np.where(
+        occupied, np.nansum(np.where(present, scores, 0), axis=1) / np.maximum(present.sum(axis=1), 1), 0
+    )
+    arrays = {
+        "tracks": (xy.transpose(2, 1, 0)[None], ["track", "xy", "node", "frame"]),
+        "point_scores": (scores.T[None], ["track", "node", "frame"]),
+        "instance_scores": (instance[None], ["track", "frame"]),
+        "tracking_scores": (instance[None], ["track", "frame"]),
+        "track_occupancy": (occupied[:, None].astype(np.uint8), ["frame", "track"]),
+    }
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update({"preset": "matlab", "format": "analysis", "skeleton_name": "ptrack"})
+        for name, (data, dims) in arrays.items():
+            file.create_dataset(name, data=data, compression="gzip").attrs["dims"] = json.dumps(dims)
+        _sleap_names(file, tracks)
+
+
+def _sleap_names(file: h5py.File, tracks: Tracks) -> None:
+    """Write the names, the empty skeleton edges and where the tracks come from."""
+    file.create_dataset("track_names", data=[SCORER.encode()])
+    file.create_dataset("node_names", data=np.asarray([name.encode("utf-8") for name in tracks.ids.tolist()] or [b""]))
+    file.create_dataset("edge_names", shape=(0, 2), dtype="S1")
+    file.create_dataset("edge_inds", shape=(0, 2), dtype=np.int64)
+    file.create_dataset("labels_path", data="")
+    file.create_dataset("video_path", data=tracks.info.source)
+    file.create_dataset("video_ind", data=0)
+    provenance = {"ptrack_version": tracks.info.ptrack_version, "model": tracks.info.model}
+    file.create_dataset("provenance", data=json.dumps(provenance))
+
+
+def guess_h5(path: Path) -> str:
+    """Return the format name of an HDF5 file from what is in it."""
+    try:
+        with h5py.File(path, "r") as file:
+            if "track_occupancy" in file:
+                return "sleap"
+            kinds = [str(item.attrs.get("pandas_type", "")) for item in file.values()]
+    except OSError:
+        return "h5"  # its reader says what is wrong
+    return "dlc-h5" if any("frame" in kind for kind in kinds) else "h5"
