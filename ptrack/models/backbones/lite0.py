@@ -1,0 +1,113 @@
+"""EfficientNet-Lite0 up to stride 16, for inference: batch norms folded, channels-last, plain convolutions.
+
+Source: "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (arXiv 1905.11946), the Lite variant
+(no squeeze-and-excitation, ReLU6). Weights: packaged, see ``ptrack/models/weights/NOTICE``.
+
+Letters: B batch, H W input pixels, multiples of 16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BN_EPS = 1e-3
+DEPTHS = (1, 2, 2, 3, 3)  # blocks per stage
+STRIDES = (1, 2, 2, 2, 1)  # stride of the first block of each stage
+KERNELS = (3, 3, 5, 3, 5)
+TAPS = {1: 24, 2: 40, 4: 112}  # stage -> channels, at strides 4, 8 and 16
+
+
+def packaged_weights() -> dict[str, Tensor]:
+    """Return the packaged ImageNet weights, float32, with timm's key names (batch norms not folded)."""
+    return {k: v.float() for k, v in load(_packaged_bytes()).items()}
+
+
+def packaged_sha256() -> str:
+    """Return the SHA-256 of the packaged weights file."""
+    return hashlib.sha256(_packaged_bytes()).hexdigest()
+
+
+def _packaged_bytes() -> bytes:
+    return (resources.files("ptrack.models") / "weights" / "lite0_imagenet.safetensors").read_bytes()
+
+
+class Conv(nn.Module):
+    """A convolution with its batch norm folded in and TensorFlow's "same" padding.
+
+    At stride 2 on an even size, "same" pads one more pixel at the right and bottom than at the left and top. The extra
+    is folded into a kernel with a zero first row and column, so that no padded copy of the map is made.
+    """
+
+    def __init__(self, weight: Tensor, norm: tuple[Tensor, Tensor, Tensor, Tensor], stride: int, act: bool) -> None:
+        super().__init__()
+        gain, shift, mean, var = norm
+        scale = gain / torch.sqrt(var + BN_EPS)
+        weight = weight * scale[:, None, None, None]
+        if stride == 2:
+            weight = F.pad(weight, (1, 0, 1, 0))
+        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+        self.bias = nn.Parameter(shift - mean * scale, requires_grad=False)
+        self.stride, self.padding, self.act = (
+            stride,
+            weight.shape[-1] // 2 if stride == 1 else weight.shape[-1] // 2 - 1,
+            act,
+        )
+        self.groups = weight.shape[0] if weight.shape[1] == 1 else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H/stride, W/stride)."""
+        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+        return y.clamp_(0, 6) if self.act else y
+
+
+class Lite0(nn.Module):
+    """The frozen feature extractor.
+
+    Args:
+        weights: tensors named as in timm's ``tf_efficientnet_lite0``, up to ``blocks.4``.
+    """
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+
+        def conv(name: str, norm: str, stride: int = 1, act: bool = True) -> Conv:
+            parts = [weights[f"{norm}.{p}"] for p in ("weight", "bias", "running_mean", "running_var")]
+            return Conv(weights[f"{name}.weight"], tuple(parts), stride, act)  # type: ignore[arg-type]
+
+        self.stem = conv("conv_stem", "bn1", 2)
+        self.stages = nn.ModuleList()
+        for s, depth in enumerate(DEPTHS):
+            blocks = nn.ModuleList()
+            for b in range(depth):
+                p, stride = f"blocks.{s}.{b}", STRIDES[s] if b == 0 else 1
+                if s == 0:
+                    layers = [conv(f"{p}.conv_dw", f"{p}.bn1"), conv(f"{p}.conv_pw", f"{p}.bn2", act=False)]
+                else:
+                    layers = [
+                        conv(f"{p}.conv_pw", f"{p}.bn1"),
+                        conv(f"{p}.conv_dw", f"{p}.bn2", stride),
+                        conv(f"{p}.conv_pwl", f"{p}.bn3", act=False),
+                    ]
+                blocks.append(nn.Sequential(*layers))
+            self.stages.append(blocks)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the maps at strides 4, 8 and 16: (B, 24, H/4, W/4), (B, 40, H/8, W/8), (B, 112, H/16, W/16).
+
+        ``x`` is (B, 3, H, W) RGB, ``(value * 255 - 127) / 128`` for values in 0..1.
+        """
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        taps = []
+        for s, blocks in enumerate(self.stages):
+            for b, block in enumerate(blocks):  # type: ignore[arg-type]
+                y = block(x)
+                x = y.add_(x) if b > 0 else y
+            if s in TAPS:
+                taps.append(x)
+        return taps

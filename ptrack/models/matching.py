@@ -1,0 +1,237 @@
+"""``matching``: a training-free tracker, and the baseline that every trained model must beat.
+
+Each point carries two templates, patches of 3x3 cells of frozen ImageNet features: one from its query frame, one from
+the last frame in which it was surely seen. In a new frame the mean of both is compared with every cell of a window
+around the last position; the score of a cell is the Gaussian-weighted sum of the nine cosines of the patch laid over
+it. The position is a soft-argmax around the best cell. Visibility comes from the score of the query template and from
+tracking the new position back into the previous frame.
+
+Patch-against-patch comparison follows region-to-region correlation (LocoTrack, arXiv 2407.15420; CoTracker3,
+arXiv 2410.11831). Everything works in cells of stride 4 of the model's 384x512 input.
+
+Letters: B frames, N points, h w cells, C = 176 channels, R search radius in cells, S = 9 cells of a patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptrack import geometry
+from ptrack.errors import ConfigError
+from ptrack.models.backbones.lite0 import Lite0, packaged_sha256, packaged_weights
+from ptrack.models.base import StepOutput
+from ptrack.models.zoo import LoadedModel, LoadRequest
+
+STRIDE = 4  # model pixels per cell
+PATCH = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingConfig:
+    """Settings of the matcher; the defaults are the shipped ones."""
+
+    input_size: tuple[int, int] = (384, 512)  # (H, W) every frame is resized to, multiples of 16
+    level_weights: tuple[float, float, float] = (0.7, 1.0, 1.0)  # of the L2-normalised maps at strides 4, 8, 16
+    patch_sigma: float = 1.0  # of the Gaussian over the 3x3 patch, in cells
+    first_weight: float = 0.5  # share of the query template; the rest is the last confident one
+    radius: int = 8  # search window around the last position, in cells
+    temperature: float = 1 / 30  # of the soft-argmax, in units of the score
+    back_radius: int = 4  # search window of the backward check, in cells
+    update_score: float = 0.4  # query-template score from which the last template is renewed
+    visible_score: float = 0.5  # query-template score at which visibility is one half
+    score_scale: float = 0.06  # width of that transition
+    visible_back: float = 2.0  # backward error at which visibility is one half, in cells
+    back_scale: float = 0.5  # width of that transition, in cells
+    chunk: int = 128  # points compared at a time: bounds the window buffer to about 35 MB
+
+    def __post_init__(self) -> None:
+        if any(s % 16 or s < 32 for s in self.input_size):
+            raise ConfigError(f"input_size {self.input_size} must be multiples of 16, at least 32.")
+        if not 0 <= self.first_weight <= 1:
+            raise ConfigError(f"first_weight {self.first_weight} must be between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class MatchingFeatures:
+    """One encoded frame."""
+
+    map: Tensor  # (h, w, C) float32, unit length per cell
+    size: tuple[int, int]  # (H, W) of the frame as given
+
+
+@dataclass(frozen=True)
+class MatchingState:
+    """All that the tracker remembers."""
+
+    xy: Tensor  # (N, 2) last positions in cells, cell centres at whole numbers
+    first: Tensor  # (N, S, C) patch of the query frame
+    last: Tensor  # (N, S, C) patch of the last confident frame
+    fresh: Tensor  # (N,) bool, added on the current frame and not yet stepped
+    previous: Tensor | None = field(default=None)  # (h, w, C) features of the previous frame
+
+
+class MatchingModel(nn.Module):
+    """The matcher as an ``OnlineModel``."""
+
+    name = "matching"
+    threshold = 0.5
+    support_grid = 0
+
+    def __init__(self, config: MatchingConfig, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Lite0(weights)
+        offsets = torch.tensor(PATCH, dtype=torch.float32)
+        gauss = torch.exp(-offsets.square().sum(1) / (2 * config.patch_sigma**2))
+        self.register_buffer("patch_weights", gauss / gauss.sum())  # (S,)
+        self.register_buffer("patch_xy", offsets.flip(1))  # (S, 2) x, y
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.patch_weights.device
+
+    @property
+    def encode_batch(self) -> int:
+        """A batch keeps a GPU busy; on a CPU one frame already does, and bits do not depend on the batch."""
+        return 1 if self.device.type == "cpu" else 8
+
+    # -- frames ---------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor) -> list[MatchingFeatures]:
+        """(B, H, W, 3) uint8 -> B feature maps."""
+        size = (frames.shape[1], frames.shape[2])
+        x = frames.to(self.device).permute(0, 3, 1, 2)
+        x = (
+            F.interpolate(x, self.config.input_size, mode="bilinear", antialias=True)
+            if size != self.config.input_size
+            else x
+        )
+        taps = self.backbone((x.float() - 127) / 128)
+        levels = [F.normalize(t, dim=1) * w for t, w in zip(taps, self.config.level_weights, strict=True)]
+        h, w = levels[0].shape[-2:]
+        up = [levels[0], *(F.interpolate(t, (h, w), mode="bilinear") for t in levels[1:])]
+        maps = F.normalize(torch.cat([u.permute(0, 2, 3, 1) for u in up], dim=-1), dim=-1)
+        return [MatchingFeatures(m, size) for m in maps.unbind()]
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def init_state(self) -> MatchingState:
+        """Return a state without points."""
+        channels = sum(t for t in (24, 40, 112))
+        empty = torch.zeros(0, len(PATCH), channels, device=self.device)
+        flags = torch.zeros(0, dtype=torch.bool, device=self.device)
+        return MatchingState(torch.zeros(0, 2, device=self.device), empty, empty, flags)
+
+    def add(self, state: MatchingState, features: MatchingFeatures, xy: Tensor) -> MatchingState:
+        """Append (N, 2) points given in pixels of this frame."""
+        cells = self._to_cells(xy.to(self.device, torch.float32), features.size)
+        patch = self._patches(features.map, cells)
+        return replace(
+            state,
+            xy=torch.cat([state.xy, cells]),
+            first=torch.cat([state.first, patch]),
+            last=torch.cat([state.last, patch]),
+            fresh=torch.cat([state.fresh, torch.ones(len(cells), dtype=torch.bool, device=self.device)]),
+        )
+
+    def keep(self, state: MatchingState, index: Tensor) -> MatchingState:
+        """Keep the points of ``index``."""
+        index = index.to(self.device)
+        return replace(
+            state, xy=state.xy[index], first=state.first[index], last=state.last[index], fresh=state.fresh[index]
+        )
+
+    # -- one frame ------------------------------------------------------------------------------------------------
+
+    def step(self, state: MatchingState, features: MatchingFeatures) -> tuple[MatchingState, StepOutput]:
+        """Find every point in this frame."""
+        c = self.config
+        template = c.first_weight * state.first + (1 - c.first_weight) * state.last
+        xy = torch.where(state.fresh[:, None], state.xy, self._search(features.map, template, state.xy, c.radius))
+        patch = self._patches(features.map, xy)
+        score = torch.einsum("nsc,nsc,s->n", patch, state.first, self.patch_weights)
+        previous = features.map if state.previous is None else state.previous
+        back = self._search(previous, patch, state.xy, c.back_radius)
+        error = torch.where(state.fresh, torch.zeros_like(score), (back - state.xy).norm(dim=1))
+
+        visibility = torch.sigmoid((score - c.visible_score) / c.score_scale)
+        confidence = torch.sigmoid((c.visible_back - error) / c.back_scale)
+        visibility = visibility * confidence
+        sure = (score > c.update_score) & (error < c.visible_back)
+        state = replace(
+            state,
+            xy=xy,
+            last=torch.where(sure[:, None, None], patch, state.last),
+            fresh=torch.zeros_like(state.fresh),
+            previous=features.map,
+        )
+        return state, StepOutput(self._to_pixels(xy, features.size), visibility, confidence)
+
+    def _search(self, map: Tensor, template: Tensor, centre: Tensor, radius: int) -> Tensor:
+        """Return where the (N, S, C) templates fit best within ``radius`` cells of ``centre``: (N, 2) cells."""
+        parts = [
+            self._search_chunk(map, t, p, radius)
+            for t, p in zip(template.split(self.config.chunk), centre.split(self.config.chunk), strict=True)
+        ]
+        return torch.cat(parts) if parts else centre
+
+    def _search_chunk(self, map: Tensor, template: Tensor, centre: Tensor, radius: int) -> Tensor:
+        h, w, channels = map.shape
+        n, side, outer = len(centre), 2 * radius + 1, 2 * radius + 3
+        origin = centre.round().long() - radius  # (N, 2) upper-left cell of the window
+        step = torch.arange(outer, device=map.device) - 1
+        xs = (origin[:, :1] + step).clamp(0, w - 1)  # border cells repeat
+        ys = (origin[:, 1:] + step).clamp(0, h - 1)
+        rows = (ys[:, :, None] * w + xs[:, None, :]).reshape(-1)
+        window = map.reshape(-1, channels).index_select(0, rows).view(n, outer * outer, channels)
+        cosines = torch.bmm(window, template.transpose(1, 2)).view(n, outer, outer, len(PATCH))
+        score = map.new_zeros(n, side, side)
+        for s, (dy, dx) in enumerate(PATCH):
+            score += self.patch_weights[s] * cosines[:, 1 + dy : 1 + dy + side, 1 + dx : 1 + dx + side, s]
+        inside = (
+            ((origin[:, :1] + step[1:-1] == xs[:, 1:-1])[:, None, :])
+            & ((origin[:, 1:] + step[1:-1] == ys[:, 1:-1])[:, :, None])
+        )
+        score = score.masked_fill(~inside, float("-inf"))
+        return origin + self._soft_argmax(score)
+
+    def _soft_argmax(self, score: Tensor) -> Tensor:
+        """(N, side, side) -> (N, 2) expected (x, y) over the 5x5 cells around the best one."""
+        side = score.shape[-1]
+        best = score.flatten(1).argmax(1)
+        by, bx = best // side, best % side
+        axis = torch.arange(side, device=score.device)
+        near = ((axis - by[:, None]).abs() <= 2)[:, :, None] & ((axis - bx[:, None]).abs() <= 2)[:, None, :]
+        p = (score / self.config.temperature).masked_fill(~near, float("-inf")).flatten(1).softmax(1)
+        p = p.view(-1, side, side)
+        return torch.stack([(p.sum(1) * axis).sum(1), (p.sum(2) * axis).sum(1)], dim=1)
+
+    def _patches(self, map: Tensor, cells: Tensor) -> Tensor:
+        """Sample the 3x3 patches around (N, 2) positions in cells: (N, S, C), unit length, border repeated."""
+        h, w, channels = map.shape
+        where = cells[:, None] + self.patch_xy
+        x = where[..., 0].clamp(0, w - 1)
+        y = where[..., 1].clamp(0, h - 1)
+        x0, y0 = x.floor().clamp(max=w - 2), y.floor().clamp(max=h - 2)
+        fx, fy = (x - x0)[..., None], (y - y0)[..., None]
+        flat, base = map.reshape(-1, channels), (y0 * w + x0).long()
+        top = flat[base] * (1 - fx) + flat[base + 1] * fx
+        bottom = flat[base + w] * (1 - fx) + flat[base + w + 1] * fx
+        return F.normalize(top * (1 - fy) + bottom * fy, dim=-1)
+
+    def _to_cells(self, xy: Tensor, size: geometry.Size) -> Tensor:
+        return geometry.rescale(xy, size, self.config.input_size) / STRIDE - 0.5
+
+    def _to_pixels(self, cells: Tensor, size: geometry.Size) -> Tensor:
+        return geometry.rescale((cells + 0.5) * STRIDE, self.config.input_size, size)
+
+
+def build(request: LoadRequest) -> LoadedModel:
+    """Build the matcher with its packaged weights (see ``ptrack.models.zoo``)."""
+    model = MatchingModel(MatchingConfig(), packaged_weights()).eval().to(request.device)
+    return LoadedModel(model=model, weights_sha256=packaged_sha256())

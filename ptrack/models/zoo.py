@@ -1,0 +1,127 @@
+"""The models by name: what they are, their licence, where their weights come from, and how to build them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ptrack.errors import CheckpointError, ModelError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+    from ptrack.models.base import OnlineModel
+    from ptrack.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One line of ``ptrack models``."""
+
+    name: str
+    summary: str  # what it is, in a few words
+    licence: str  # of the weights
+    weights: str  # where they are: "packaged", "none", "--checkpoint FILE", or a hub address
+    builder: str  # "module:function" of ``(LoadRequest) -> LoadedModel``
+    options: tuple[str, ...] = ()  # keyword options of ``load`` that it takes
+    takes_checkpoint: bool = False  # ``checkpoint=`` may be given
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadRequest:
+    """What a builder gets."""
+
+    entry: ModelEntry
+    checkpoint: Path | None  # the user's weights file, existing
+    device: torch.device
+    dtype: torch.dtype
+    options: Mapping[str, Any] = field(default_factory=dict)  # only names in ``entry.options``
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """What a builder returns."""
+
+    model: OnlineModel  # on its device, in evaluation mode
+    weights_sha256: str = ""
+
+
+_ENTRIES = [
+    ModelEntry(
+        name="matching",
+        summary="training-free patch matching of ImageNet features; fast on any CPU, the baseline",
+        licence="MIT; EfficientNet-Lite0 weights Apache-2.0",
+        weights="packaged",
+        builder="ptrack.models.matching:build",
+    ),
+]
+
+MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
+DEFAULT_MODEL = "matching"
+
+
+def find(name: str) -> ModelEntry:
+    """Return a model's entry; raises ModelError naming the nearest known name."""
+    if name not in MODELS:
+        raise ModelError(f"There is no model '{name}'.{did_you_mean(name, MODELS)} 'ptrack models' lists all.")
+    return MODELS[name]
+
+
+def load(
+    name: str = DEFAULT_MODEL,
+    *,
+    checkpoint: Path | str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    support_grid: int | None = None,
+    **options: Any,
+) -> Tracker:
+    """Build a tracker by name.
+
+    Args:
+        name: as in ``ptrack models``.
+        checkpoint: a weights file, for models that take one.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        support_grid: points per side of the extra grid that gives online models context; None is the model's default.
+        **options: of the model, e.g. ``memory=72`` for Track-On2.
+
+    Raises:
+        ModelError: unknown name or option.
+        CheckpointError: the weights are missing, damaged, or of another architecture.
+        DeviceError: the device or number type is not available.
+    """
+    from ptrack.models.devices import choose_device, choose_dtype
+    from ptrack.tracking.tracker import Tracker
+
+    entry = find(name)
+    options = {key: value for key, value in options.items() if value is not None}
+    for key in options:
+        if key not in entry.options:
+            takes = f"it takes {', '.join(entry.options)}" if entry.options else "it takes none"
+            raise ModelError(f"The model '{name}' has no option '{key}'; {takes}.{did_you_mean(key, entry.options)}")
+    place = choose_device(device).device
+    request = LoadRequest(
+        entry=entry,
+        checkpoint=_checked_checkpoint(entry, checkpoint),
+        device=place,
+        dtype=choose_dtype(dtype, place),
+        options=options,
+    )
+    module, _, function = entry.builder.partition(":")
+    loaded: LoadedModel = getattr(importlib.import_module(module), function)(request)
+    return Tracker(loaded.model, support_grid=support_grid, weights_sha256=loaded.weights_sha256)
+
+
+def _checked_checkpoint(entry: ModelEntry, checkpoint: Path | str | None) -> Path | None:
+    if checkpoint is None:
+        return None
+    if not entry.takes_checkpoint:
+        raise ModelError(f"The model '{entry.name}' has its weights built in and takes no checkpoint.")
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    return path

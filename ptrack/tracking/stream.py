@@ -1,0 +1,181 @@
+"""The streaming loop: frames go in, rows of tracks come out; memory does not grow with the number of frames.
+
+source -> decode thread -> encode (small batches) -> step -> row
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ptrack._version import __version__
+from ptrack.errors import QueryError
+from ptrack.tracking.tracker import StepResult, Tracker, as_frame
+from ptrack.tracks import Queries, Tracks, TracksInfo
+from ptrack.tracks_io import concatenate_rows
+from ptrack.video.frames import Frame, FrameSource
+
+if TYPE_CHECKING:
+    from ptrack.video.frames import SourceInfo
+
+NAMED = 5  # ids spelled out in a warning before it says "and so many more"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tracked frame."""
+
+    frame: Frame
+    result: StepResult
+
+
+def stream_rows(tracker: Tracker, frames: Iterable[Frame], batch: int | None = None) -> Iterator[Row]:
+    """Track the tracker's points through ``frames``.
+
+    Args:
+        tracker: reset, with its points added.
+        frames: in order; placeholders (``ok=False``) give rows of NaN.
+        batch: frames per encoder call; the model's choice by default. Results do not depend on it.
+    """
+    size = batch or max(1, tracker.model.encode_batch)
+    group: list[Frame] = []
+    for frame in frames:
+        group.append(frame)
+        if len(group) == size:
+            yield from _group_rows(tracker, group)
+            group = []
+    yield from _group_rows(tracker, group)
+
+
+def _group_rows(tracker: Tracker, group: list[Frame]) -> Iterator[Row]:
+    wanted = [i for i, f in enumerate(group) if f.ok and tracker.needs_features(ahead=i)]
+    features: dict[int, Any] = {}
+    if wanted:
+        stack = torch.stack([as_frame(group[i].rgb) for i in wanted])
+        with torch.inference_mode():
+            features = dict(zip(wanted, tracker.model.encode(stack), strict=True))
+    for i, frame in enumerate(group):
+        height, width = frame.rgb.shape[:2]
+        yield Row(frame, tracker.step_features(features.pop(i, None), (height, width)))
+
+
+def backward_rows(
+    tracker: Tracker, source: FrameSource, queries: Queries, frames: int
+) -> Iterator[tuple[int, np.ndarray, StepResult]]:
+    """Track each query from its frame back to the first one.
+
+    Args:
+        tracker: is reset.
+        source: can be read again; of ``frames`` frames.
+        queries: N points; those that start at frame 0 or after the end have nothing to do.
+        frames: number of frames that the forward pass found.
+
+    Yields:
+        ``(row, points, result)``: the row's number, downwards; (N,) bool, the points whose query lies after it; the
+        row's result for all N points.
+    """
+    used = (queries.t > 0) & (queries.t < frames)
+    if not used.any():
+        return
+    stop = int(queries.t[used].max()) + 1
+    mirrored = np.column_stack([stop - 1 - queries.t[used], queries.xy[used]])
+    tracker.reset((source.info.height, source.info.width))
+    tracker.add(Queries(mirrored, queries.ids[used]))
+    empty = np.full((len(queries), 2), np.nan, np.float32), np.zeros(len(queries)), np.zeros(len(queries))
+    for back, row in enumerate(stream_rows(tracker, _prefetched(source.reversed(stop)))):
+        at = stop - 1 - back
+        full = StepResult(*(e.astype(np.float32) for e in empty))
+        for target, value in zip(full, row.result, strict=True):
+            target[used] = value
+        yield at, used & (queries.t > at), full
+
+
+def _prefetched(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Decode in a thread of its own, so that decoding and tracking overlap."""
+    from ptrack.video.prefetch import prefetch
+
+    return prefetch(frames)
+
+
+def late_queries(queries: Queries, frames: int) -> tuple[str, ...]:
+    """Return a warning naming the queries that start at or after the end of the ``frames`` frames, if there are any."""
+    late = queries.ids[queries.t >= frames]
+    if not len(late):
+        return ()
+    names = ", ".join(late[:NAMED]) + (f" and {len(late) - NAMED} more" if len(late) > NAMED else "")
+    return (f"The video has {frames} frames, so these points never start: {names}.",)
+
+
+def duplicate_queries(queries: Queries) -> tuple[str, ...]:
+    """Return a warning if several queries are the same point; each is tracked all the same."""
+    extra = len(queries) - len(np.unique(queries.points, axis=0))
+    return (f"{extra} of the {len(queries)} query points repeat another one.",) if extra else ()
+
+
+def tracks_info(tracker: Tracker, info: SourceInfo, sha256: str | None) -> TracksInfo:
+    """Return what is known about the tracks before the first frame is tracked."""
+    return TracksInfo(
+        ptrack_version=__version__,
+        model=tracker.model.name,
+        weights_sha256=tracker.weights_sha256,
+        source=info.name,
+        source_sha256=sha256 or "",
+        width=info.width,
+        height=info.height,
+        rotation=info.rotation,
+        fps=info.fps or 0.0,
+        threshold=tracker.model.threshold,
+    )
+
+
+def as_queries(queries: Queries | np.ndarray | None, grid: int, size: tuple[int, int]) -> Queries:
+    """Return checked queries for a source of size (H, W): given ones, plain (N, 3) rows, or a grid for None."""
+    if queries is None:
+        return Queries.grid(grid, size)
+    made = queries if isinstance(queries, Queries) else Queries(queries)
+    made.check_inside(size)
+    return made
+
+
+def track_in_memory(
+    tracker: Tracker,
+    source: Any,
+    queries: Queries | np.ndarray | None,
+    *,
+    grid: int = 16,
+    backward: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Tracks:
+    """Do the work of ``Tracker.track``; see there."""
+    from ptrack.video import open_source
+
+    opened = source if isinstance(source, FrameSource) else open_source(source)
+    try:
+        if backward and not opened.info.rereadable:
+            raise QueryError(
+                f"Backward tracking reads the source twice, which {opened.info.name} does not allow; use a file."
+            )
+        points = as_queries(queries, grid, (opened.info.height, opened.info.width))
+        info = tracks_info(tracker, opened.info, opened.sha256())
+        tracker.reset((opened.info.height, opened.info.width))
+        tracker.add(points)
+        rows = []
+        for row in stream_rows(tracker, _prefetched(opened), 1 if opened.info.live else None):
+            rows.append((*row.result, row.frame.index, row.frame.pts))
+            if progress:
+                progress(len(rows))
+        arrays = concatenate_rows(rows, len(points))
+        if backward:
+            for at, mask, result in backward_rows(tracker, opened, points, len(rows)):
+                for name, value in zip(("tracks", "visibility", "confidence"), result, strict=True):
+                    arrays[name][at, mask] = value[mask]
+        warnings = (*opened.warnings, *duplicate_queries(points), *late_queries(points, len(rows)))
+        info = replace(info, truncated=opened.truncated, warnings=warnings)
+        return Tracks(**arrays, queries=points.points.copy(), ids=points.ids, info=info)  # type: ignore[arg-type]
+    finally:
+        if opened is not source:
+            opened.close()
