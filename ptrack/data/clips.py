@@ -208,7 +208,7 @@ class Clip:
                 f"{others.get('id', '?')}: the tracks have the shape {xy.shape} and visibility {seen.shape}; "
                 "(T, N, 2) and (T, N) are needed."
             )
-        ok = np.isfinite(xy).all(axis=-1)
+        ok = np.asarray(np.isfinite(xy).all(axis=-1))
         known = ok if valid is None else _cast(valid, np.bool_)
         if known.shape != ok.shape:
             raise DataError(f"{others.get('id', '?')}: 'valid' has the shape {known.shape}, not {ok.shape}.")
@@ -230,7 +230,7 @@ class Clip:
     @property
     def finite(self) -> np.ndarray:
         """(T, N) bool: both coordinates are finite."""
-        return np.isfinite(self.tracks).all(axis=-1)
+        return np.asarray(np.isfinite(self.tracks).all(axis=-1))
 
     @property
     def tracks_filled(self) -> np.ndarray:

@@ -1,0 +1,491 @@
+"""The clip store: many clips in one HDF5 file (schema 1), written so that it survives a kill, read at random.
+
+Layout (V clips; T frames, N tracks; H W pixels)::
+
+    /               attrs: ptrack_schema, source, created_with, settings (JSON), complete (written last)
+    /index/         id, name, split, source (V,) UTF-8; num_frames, num_tracks, height, width, group (V,) int32
+    /videos/000000/ attrs: id, name, split, source, fps (NaN: unknown), height, width, codec, coord_convention
+        frames/data      encoded: (total bytes,) uint8 contiguous + frames/offsets (T+1,) int64; raw: (T,H,W,3) uint8
+        tracks           (T,N,2) float32, contiguous
+        visibility valid (T,N) uint8 0/1, gzip
+        frame_ok ...     optional arrays of ``Clip`` under their own names
+        masks/ depth/    optional pictures like frames/, attr codec; empty range: no picture
+
+Why: pictures are the source's own bytes, so nothing is lost and a frame is one contiguous read; gzip cannot shrink
+them. Tracks are stored frame by frame and unfiltered, so "T' frames of all tracks" is one contiguous read (inflating
+gzip chunks costs more than reading); flags are 0/1 bytes that gzip shrinks about fiftyfold. Group numbers say the
+order of writing, /index the order of the dataset.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ptrack._version import __version__
+from ptrack.data import images
+from ptrack.data.clips import OPTIONAL_ARRAYS, ArrayFrames, Clip, Frames
+from ptrack.data.images import Codec
+from ptrack.data.journal import JournaledFile
+from ptrack.data.packing import PackedFrames
+from ptrack.errors import DataError, OutputError, did_you_mean
+
+SCHEMA = 1
+_FLAGS = ("visibility", "valid", "vis_valid", "out_of_view", "occluded_label", "is_dynamic", "frame_ok")
+_TEXT = h5py.string_dtype("utf-8")
+Group = Any  # an h5py.Group; h5py's own annotations make every look-up a union of everything it could be
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+class StoreWriter:
+    """Writes clips one after another into a partial file; each ``add`` is permanent even if the next one is killed.
+
+    Args:
+        partial: the partial file. If it exists, writing goes on after its last whole clip.
+        settings: what was asked for (source, codec, ...); going on with other settings is refused.
+
+    Raises:
+        OutputError: the partial file cannot be opened, is damaged, or was made with other settings.
+    """
+
+    def __init__(self, partial: Path, settings: dict[str, Any]) -> None:
+        self.partial = partial
+        self.done: dict[str, str] = {}  # id -> group name
+        text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+        self._disk = JournaledFile(partial)
+        try:
+            empty = os.path.getsize(partial) == 0
+            self._file: Any = h5py.File(self._disk, "w" if empty else "r+")
+            if empty:
+                self._start(settings, text)
+            else:
+                self._resume(text)
+        except OutputError:
+            self._disk.close()
+            raise
+        except (OSError, KeyError, ValueError) as error:
+            self._disk.close()
+            raise OutputError(
+                f"The partial file {partial} cannot be continued ({error}); start again with --overwrite."
+            ) from error
+
+    def _start(self, settings: dict[str, Any], text: str) -> None:
+        self._file.attrs["ptrack_schema"] = SCHEMA
+        self._file.attrs["source"] = settings.get("source", "")
+        self._file.attrs["created_with"] = f"ptrack {__version__}"
+        self._file.attrs["settings"] = text
+        self._file.create_group("videos")
+        self._commit()
+
+    def _resume(self, text: str) -> None:
+        if self._file.attrs.get("settings") != text:
+            raise OutputError(
+                f"The partial file {self.partial} was begun with other options; "
+                "use the same ones to go on, or --overwrite to start again."
+            )
+        for name, group in self._file["videos"].items():
+            _check_group(group)
+            self.done[str(group.attrs["id"])] = name
+
+    def _commit(self) -> None:
+        self._file.flush()
+        self._disk.commit()
+
+    def add(self, clip: Clip) -> None:
+        """Write one clip whose frames are packed (see ``packing.pack``) and make it permanent.
+
+        Raises:
+            OutputError: the disk is full or another write failed; everything up to the clip before is kept.
+        """
+        name = f"{len(self.done):06d}"
+        try:
+            write_clip(self._file["videos"].create_group(name), clip)
+            self._commit()
+        except Exception as error:
+            raise self._failed(error) from error
+        self.done[clip.id] = name
+
+    def _failed(self, error: Exception) -> OutputError:
+        cause = self._disk.failure or error
+        reason = getattr(cause, "strerror", None) or str(cause)
+        return OutputError(
+            f"Cannot write {self.partial}: {reason}. The {len(self.done)} clips before are kept; "
+            "make room and run the same command again to go on."
+        )
+
+    def finish(self, order: Sequence[str], final: Path) -> None:
+        """Write the index in the order of ``order`` (ids that are not in the file are left out), and rename the file.
+
+        Raises:
+            OutputError: a write failed; the partial file is kept.
+        """
+        try:
+            if "index" in self._file:
+                del self._file["index"]
+            _write_index(self._file, [self.done[i] for i in order if i in self.done])
+            self._file.attrs["complete"] = True
+            self._commit()
+            self._file.close()
+            self._disk.close()
+            self._disk.undo_path.unlink(missing_ok=True)
+            os.replace(self.partial, final)
+        except (OSError, RuntimeError) as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Close without finishing: the partial file stays, to be continued."""
+        try:
+            self._file.close()
+        except Exception:
+            # After a failed write HDF5 cannot flush; the journal undoes that part when the file is opened again.
+            if self._disk.failure is None:
+                raise
+        finally:
+            self._disk.close()
+
+
+def write_clip(group: Group, clip: Clip) -> None:
+    """Write a packed clip into an empty group."""
+    frames = clip.frames
+    attrs: dict[str, Any] = {
+        "id": clip.id, "name": clip.name, "split": clip.split, "source": clip.source,
+        "fps": np.nan if clip.fps is None else float(clip.fps), "height": clip.size[0], "width": clip.size[1],
+        "codec": frames.codec if isinstance(frames, PackedFrames) else "raw",
+        "coord_convention": clip.coord_convention,
+    }  # fmt: skip
+    if clip.first_frame_number is not None:
+        attrs["first_frame_number"] = clip.first_frame_number
+    for key, value in attrs.items():
+        group.attrs[key] = value
+    _write_pictures(group.create_group("frames"), frames)
+    for name in ("tracks", "visibility", "valid", *OPTIONAL_ARRAYS):
+        if (value := getattr(clip, name)) is not None:
+            _write_array(group, name, value)
+    for name in ("masks", "depth"):
+        if (side := getattr(clip, name)) is not None:
+            _write_pictures(group.create_group(name), side)
+    if clip.depth is not None and clip.depth_scale is not None:
+        group["depth"].attrs["scale"] = clip.depth_scale
+
+
+def _write_pictures(group: Group, frames: Frames) -> None:
+    if isinstance(frames, PackedFrames):
+        group.attrs["codec"] = frames.codec
+        group.create_dataset("data", data=frames.data)
+        group.create_dataset("offsets", data=frames.offsets)
+    elif isinstance(frames, ArrayFrames):
+        group.attrs["codec"] = "raw"
+        group.create_dataset("data", data=frames.array)
+    else:
+        raise TypeError("pack() the clip before it is written")
+
+
+def _write_array(group: Group, name: str, value: np.ndarray) -> None:
+    """Write an array: flags and 3-D tracks in gzip chunks of 16 frames x 4096 points, all else contiguous."""
+    if name in _FLAGS:
+        value = value.astype(np.uint8)
+    packed = value.size > 4096 and value.ndim >= 2 and (name in _FLAGS or name == "trajs_3d")
+    chunks = (min(len(value), 16), min(value.shape[1], 4096), *value.shape[2:]) if packed else None
+    options: dict[str, Any] = {
+        "chunks": chunks,
+        "compression": "gzip",
+        "compression_opts": 1,
+        "shuffle": value.itemsize > 1,
+    }
+    group.create_dataset(name, data=value, **(options if packed else {}))
+
+
+def _write_index(file: Any, names: Sequence[str]) -> None:
+    groups = [file["videos"][name] for name in names]
+    index = file.create_group("index")
+    for key in ("id", "name", "split", "source"):
+        index.create_dataset(key, data=np.array([str(g.attrs[key]) for g in groups], dtype=object), dtype=_TEXT)
+    numbers: dict[str, list[int]] = {
+        "num_frames": [g["tracks"].shape[0] for g in groups],
+        "num_tracks": [g["tracks"].shape[1] for g in groups],
+        "height": [g.attrs["height"] for g in groups],
+        "width": [g.attrs["width"] for g in groups],
+        "group": [int(name) for name in names],
+    }
+    for key, values in numbers.items():
+        index.create_dataset(key, data=np.asarray(values, np.int32))
+
+
+def _check_group(group: Group) -> None:
+    """Raise ValueError unless the arrays of a stored clip fit together."""
+    t = group["tracks"].shape[0]
+    data = group["frames/data"]
+    if group.attrs["codec"] == "raw":
+        good = len(data) == t
+    else:
+        offsets = group["frames/offsets"][()]
+        good = len(offsets) == t + 1 and offsets[-1] == len(data) and (np.diff(offsets) >= 0).all()
+    if not good or group["visibility"].shape != group["tracks"].shape[:2]:
+        raise ValueError(f"the clip '{group.attrs.get('id')}' in it is not whole")
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Some frames of a clip and their tracks, as stored. K frames."""
+
+    codec: Codec
+    frames: list[bytes] | np.ndarray  # K encoded pictures, or (K, H, W, 3) uint8 when raw
+    tracks: np.ndarray  # (K, N, 2) float32, NaN where not finite
+    visibility: np.ndarray  # (K, N) bool
+    valid: np.ndarray  # (K, N) bool
+    frame_ok: np.ndarray  # (K,) bool
+
+    def rgb(self, k: int) -> np.ndarray:
+        """Decode frame ``k``: (H, W, 3) uint8.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        frame = self.frames[k]
+        return frame if isinstance(frame, np.ndarray) else images.decode_rgb(frame)
+
+
+class _Handles:
+    """Open files of this process, least recently used closed first. Never crosses a fork or a pickle."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.pid = os.getpid()
+        self.open: OrderedDict[Path, h5py.File] = OrderedDict()
+        self.inherited: list[OrderedDict[Path, h5py.File]] = []  # the parent's, kept untouched after a fork
+
+    def get(self, path: Path) -> Any:
+        if self.pid != os.getpid():
+            self.inherited.append(self.open)
+            self.open, self.pid = OrderedDict(), os.getpid()
+        if path not in self.open:
+            while len(self.open) >= self.limit:
+                self.open.popitem(last=False)[1].close()
+            self.open[path] = open_store(path)
+        self.open.move_to_end(path)
+        return self.open[path]
+
+    def close(self) -> None:
+        if self.pid == os.getpid():
+            while self.open:
+                self.open.popitem()[1].close()
+
+
+def open_store(path: Path) -> Any:
+    """Open a finished clip store for reading.
+
+    Raises:
+        DataError: it is missing, no HDF5 file, of another schema, or its writing was not finished.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.")
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise DataError(f"{path} is not a readable HDF5 file ({error}).") from error
+    schema = file.attrs.get("ptrack_schema")
+    if schema is None:
+        problem = "is an HDF5 file but not one of ptrack's clip stores"
+    elif schema != SCHEMA:
+        problem = f"has the schema {schema}, this version of ptrack reads {SCHEMA}"
+    elif not file.attrs.get("complete", False):
+        problem = "is not complete; run the same 'ptrack convert' command again to finish it"
+    else:
+        return file
+    file.close()
+    raise DataError(f"{path} {problem}.")
+
+
+class ClipStore:
+    """Clips in one or several HDF5 files: ``len(store)``, ``store[i]`` or ``store["id"]`` gives a ``Clip``.
+
+    Files are opened when first needed, in each process anew, at most ``max_open`` at a time; the object can be pickled
+    and used by forked and spawned workers. ``source`` may be a file, a folder (all ``*.h5`` in it), a pattern with
+    ``*`` or a list of files.
+
+    Raises:
+        DataError: nothing is there, or a file is not a finished clip store.
+    """
+
+    def __init__(self, source: str | Path | Sequence[str | Path], max_open: int = 8) -> None:
+        self.paths = find_stores(source)
+        self._handles = _Handles(max_open)
+        self._max_open = max_open
+        rows: dict[str, list[Any]] = {k: [] for k in ("id", "name", "split", "source")}
+        numbers: dict[str, list[np.ndarray]] = {k: [] for k in ("num_frames", "num_tracks", "height", "width", "group")}
+        for path in self.paths:
+            with open_store(path) as file:
+                for key, values in rows.items():
+                    values.extend(file["index"][key].asstr()[()])
+                for key, parts in numbers.items():
+                    parts.append(file["index"][key][()])
+        self.ids: list[str] = rows["id"]
+        self.names: list[str] = rows["name"]
+        self.splits: list[str] = rows["split"]
+        self.sources: list[str] = rows["source"]
+        self.num_frames: np.ndarray = np.concatenate(numbers["num_frames"])  # (V,) int32
+        self.num_tracks: np.ndarray = np.concatenate(numbers["num_tracks"])  # (V,) int32
+        self.sizes: np.ndarray = np.stack([np.concatenate(numbers[k]) for k in ("height", "width")], -1)  # (V, 2)
+        self._group = np.concatenate(numbers["group"])
+        self._file = np.repeat(np.arange(len(self.paths)), [len(p) for p in numbers["group"]])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_handles": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._handles = _Handles(self._max_open)
+
+    def index_of(self, clip: int | str) -> int:
+        """Return the position of a clip given by position or id.
+
+        Raises:
+            DataError: there is no such clip, or several files have one of this id.
+        """
+        if isinstance(clip, str):
+            found = [i for i, name in enumerate(self.ids) if name == clip]
+            if len(found) != 1:
+                problem = "is in more than one file" if found else "is not in the store"
+                raise DataError(f"The clip '{clip}' {problem}.{'' if found else did_you_mean(clip, self.ids)}")
+            return found[0]
+        if not -len(self) <= clip < len(self):
+            raise IndexError(f"clip {clip} of {len(self)}")  # IndexError ends ``for clip in store``
+        return int(clip) % len(self)
+
+    def group(self, clip: int | str) -> Group:
+        """Return the open HDF5 group of a clip; use it at once, its file may be closed later."""
+        i = self.index_of(clip)
+        file = self._handles.get(self.paths[self._file[i]])
+        return file[f"videos/{self._group[i]:06d}"]
+
+    def __getitem__(self, clip: int | str) -> Clip:
+        """Return a clip: its arrays are read, its pictures when asked for."""
+        i = self.index_of(clip)
+        group = self.group(i)
+        attrs = group.attrs
+        arrays: dict[str, Any] = {
+            n: _read_array(group, n) for n in ("tracks", "visibility", "valid", *OPTIONAL_ARRAYS) if n in group
+        }
+        sides: dict[str, Any] = {n: StoreFrames(self, i, n) for n in ("masks", "depth") if n in group}
+        depth = group.get("depth")
+        return Clip(
+            id=self.ids[i], source=self.sources[i], split=self.splits[i], name=self.names[i],
+            frames=StoreFrames(self, i, "frames"), size=(int(self.sizes[i, 0]), int(self.sizes[i, 1])),
+            coord_convention=str(attrs["coord_convention"]),
+            fps=None if np.isnan(attrs["fps"]) else float(attrs["fps"]),
+            first_frame_number=int(attrs["first_frame_number"]) if "first_frame_number" in attrs else None,
+            depth_scale=float(depth.attrs["scale"]) if depth is not None and "scale" in depth.attrs else None,
+            **arrays, **sides,
+        )  # fmt: skip
+
+    def window(self, clip: int | str, start: int, stop: int, step: int = 1) -> Window:
+        """Read frames ``start, start + step, ...`` below ``stop`` and their tracks, pictures still encoded.
+
+        Raises:
+            DataError: the frames are not all in the clip.
+        """
+        i = self.index_of(clip)
+        total = int(self.num_frames[i])
+        if not 0 <= start < stop <= total or step < 1:
+            raise DataError(f"{self.ids[i]}: frames {start}..{stop - 1} are not all in the clip of {total} frames.")
+        group = self.group(i)
+        arrays = {n: _read_array(group, n, start, stop)[::step] for n in ("tracks", "visibility", "valid")}
+        ok = _read_array(group, "frame_ok", start, stop)[::step] if "frame_ok" in group else None
+        pictures = _read_pictures(group["frames"], start, stop, step)
+        k = len(arrays["tracks"])
+        return Window(
+            codec=group["frames"].attrs["codec"],
+            frames=pictures,
+            frame_ok=np.ones(k, np.bool_) if ok is None else ok,
+            **arrays,
+        )
+
+    def close(self) -> None:
+        """Close the open files; they open again when needed."""
+        self._handles.close()
+
+
+class StoreFrames(Frames):
+    """The pictures of one clip in a store ("frames", "masks" or "depth")."""
+
+    def __init__(self, store: ClipStore, index: int, kind: str) -> None:
+        self.store, self.index, self.kind = store, index, kind
+
+    def __len__(self) -> int:
+        return int(self.store.num_frames[self.index])
+
+    def encoded(self, t: int) -> tuple[Codec, bytes]:
+        """Return the codec and the stored bytes of picture ``t``."""
+        picture = self._picture(t)
+        if isinstance(picture, np.ndarray):
+            return "raw", picture.tobytes()
+        return self.store.group(self.index)[self.kind].attrs["codec"], picture
+
+    def rgb(self, t: int) -> np.ndarray:
+        """Decode frame ``t``: (H, W, 3) uint8."""
+        picture = self._picture(t)
+        if isinstance(picture, np.ndarray):
+            return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
+        return super().rgb(t)
+
+    def values(self, t: int) -> np.ndarray:
+        """Return picture ``t`` as stored."""
+        picture = self._picture(t)
+        return picture if isinstance(picture, np.ndarray) else super().values(t)
+
+    def _picture(self, t: int) -> bytes | np.ndarray:
+        t = range(len(self))[t]
+        return _read_pictures(self.store.group(self.index)[self.kind], t, t + 1, 1)[0]
+
+
+def _read_array(group: Group, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    value = group[name][start:stop]
+    return value.astype(np.bool_) if name in _FLAGS else value
+
+
+def _read_pictures(group: Group, start: int, stop: int, step: int) -> list[bytes] | np.ndarray:
+    data = group["data"]
+    if "offsets" not in group:
+        return data[start:stop:step] if step > 1 else data[start:stop]
+    offsets = group["offsets"][start : stop + 1]
+    if step > 1:
+        return [data[offsets[k] : offsets[k + 1]].tobytes() for k in range(0, stop - start, step)]
+    block = data[offsets[0] : offsets[-1]]
+    offsets = offsets - offsets[0]
+    return [block[offsets[k] : offsets[k + 1]].tobytes() for k in range(stop - start)]
+
+
+def find_stores(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the HDF5 files meant by a file, a folder, a pattern with ``*``, or a list of these, sorted in each.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    if not isinstance(source, str | Path):
+        return [path for item in source for path in find_stores(item)]
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(p for p in path.glob("*.h5") if not p.name.startswith("."))
+    elif path.exists():
+        found = [path]
+    else:
+        found = sorted(p for p in path.parent.glob(path.name) if not p.name.startswith("."))
+    if not found:
+        raise DataError(f"There is no clip store at {path}; make one with 'ptrack convert'.")
+    return found

@@ -1,0 +1,174 @@
+"""A file that can be killed at any moment and rolled back to its last commit.
+
+HDF5 rewrites its tables of contents in place, so a process that is killed in the middle of a flush leaves a file nobody
+can open. ``JournaledFile`` sits between h5py and the disk: bytes after the committed end are written straight through
+(that is all the pictures and tracks), and before a committed byte is overwritten its old value goes into an undo
+journal beside the file. Opening the file again undoes what was not committed and cuts off what was appended.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+from ptrack.errors import OutputError
+
+_HEAD = struct.Struct("<8sQ")  # magic, committed size
+_RECORD = struct.Struct("<QQI")  # offset, length, CRC-32 of the old bytes
+_MAGIC = b"ptundo1\n"
+
+
+class JournaledFile(io.RawIOBase):
+    """A random-access file for ``h5py.File(JournaledFile(path), ...)``; ``commit()`` makes what was written permanent.
+
+    Args:
+        path: the file; its journal is ``path`` + ".undo". An existing file is first rolled back to its last commit.
+
+    Raises:
+        OutputError: the file cannot be opened or written (disk full); from then on every write fails, and the file is
+            as after its last commit when it is opened again.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.undo_path = self.path.with_name(self.path.name + ".undo")
+        self.failure: OSError | None = None
+        self._covered: set[int] = set()
+        try:
+            rollback(self.path)
+            self._file = open(self.path, "r+b" if self.path.exists() else "w+b", buffering=0)  # noqa: SIM115
+            self._committed = os.fstat(self._file.fileno()).st_size
+            self._undo = open(self.undo_path, "wb", buffering=0)  # noqa: SIM115
+            self._begin()
+        except OSError as error:
+            raise OutputError(f"Cannot write {self.path}: {error.strerror or error}.") from error
+
+    def _begin(self) -> None:
+        """Start an empty journal for the present committed size."""
+        self._undo.seek(0)
+        self._undo.truncate(0)
+        self._undo.write(_HEAD.pack(_MAGIC, self._committed))
+        os.fsync(self._undo.fileno())
+        self._covered.clear()
+
+    def commit(self) -> None:
+        """Make everything written so far permanent (call it after ``h5py.File.flush``)."""
+        try:
+            os.fsync(self._file.fileno())
+            self._committed = os.fstat(self._file.fileno()).st_size
+            self._begin()
+        except OSError as error:
+            self.failure = error
+            raise OutputError(f"Cannot write {self.path}: {error.strerror or error}.") from error
+
+    def _protect(self, start: int, stop: int) -> None:
+        """Save the committed bytes of [start, stop) that are not in the journal yet, in blocks of 4096."""
+        stop = min(stop, self._committed)
+        for block in range(start // 4096, -(-stop // 4096)):
+            if block in self._covered:
+                continue
+            offset = block * 4096
+            old = os.pread(self._file.fileno(), min(4096, self._committed - offset), offset)
+            self._undo.write(_RECORD.pack(offset, len(old), zlib.crc32(old)) + old)
+            self._covered.add(block)
+
+    def write(self, data) -> int:  # type: ignore[override]
+        """Write at the present position; committed bytes are journaled first."""
+        if self.failure is not None:
+            raise self.failure
+        view = memoryview(data).cast("B")
+        try:
+            start = self._file.tell()
+            if start < self._committed:
+                self._protect(start, start + len(view))
+            done = 0
+            while done < len(view):
+                done += self._file.write(view[done:]) or 0
+        except OSError as error:
+            self.failure = error
+            raise
+        return len(view)
+
+    def readinto(self, buffer) -> int:  # type: ignore[override]
+        """Read into ``buffer`` at the present position."""
+        return self._file.readinto(buffer) or 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
+
+    def truncate(self, size: int | None = None) -> int:
+        """Change the size; committed bytes that fall away are journaled first."""
+        if self.failure is not None:
+            raise self.failure
+        size = self.tell() if size is None else size
+        try:
+            if size < self._committed:
+                self._protect(size, self._committed)
+            return self._file.truncate(size)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def close(self) -> None:
+        """Close the file and its journal; what was not committed is undone at the next opening."""
+        if not self.closed:
+            super().close()
+            if hasattr(self, "_undo"):
+                self._undo.close()
+                self._file.close()
+
+
+def rollback(path: Path | str) -> bool:
+    """Bring a journaled file back to its last commit and remove its journal; return whether there was one.
+
+    Records are applied in order of writing, the file is cut to its committed size. A record whose end is missing
+    was never followed by the overwrite it protects, so it is left out.
+    """
+    path = Path(path)
+    undo = path.with_name(path.name + ".undo")
+    if not undo.exists():
+        return False
+    with open(undo, "rb") as journal:
+        head = journal.read(_HEAD.size)
+        if path.exists() and len(head) == _HEAD.size and head.startswith(_MAGIC):
+            with open(path, "r+b") as file:
+                _undo_records(journal, file)
+                file.truncate(_HEAD.unpack(head)[1])
+                file.flush()
+                os.fsync(file.fileno())
+    undo.unlink()
+    return True
+
+
+def _undo_records(journal: io.BufferedReader, file: io.BufferedRandom) -> None:
+    while len(head := journal.read(_RECORD.size)) == _RECORD.size:
+        offset, length, crc = _RECORD.unpack(head)
+        old = journal.read(length)
+        if len(old) < length or zlib.crc32(old) != crc:
+            return
+        file.seek(offset)
+        file.write(old)
