@@ -77,5 +77,6 @@ class ReadOptions:
     end: int | float | None = None  # exclusive; int frame number, float seconds
     stride: int = 1  # keep every stride-th frame from start
     max_size: int | None = None  # longest side in pixels after reduction; never enlarges
+    fps: float | None = None  # frames per second of sources without times (folders, arrays); 25 if None
     strict: bool = False  # a damaged or truncated source is an error instead of a warning
     extra: dict[str, str] = field(default_factory=dict)  # options for the demuxer (ffmpeg names)

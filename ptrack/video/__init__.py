@@ -1,0 +1,20 @@
+"""Frames in and frames out: files, image folders, cameras and arrays as one stream of RGB frames; H.264, GIF and PNG."""
+
+from __future__ import annotations
+
+from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
+from ptrack.video.prefetch import PrefetchedFrames
+from ptrack.video.sources import open_source, read_frames
+from ptrack.video.writer import VideoWriter, open_writer
+
+__all__ = [
+    "Frame",
+    "FrameSource",
+    "PrefetchedFrames",
+    "ReadOptions",
+    "SourceInfo",
+    "VideoWriter",
+    "open_source",
+    "open_writer",
+    "read_frames",
+]

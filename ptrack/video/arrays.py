@@ -1,0 +1,168 @@
+"""Frames that are already in memory or made by Python code: arrays, sequences and iterators of arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ptrack.errors import InputError
+from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
+from ptrack.video.picture import over_black, shrunk
+from ptrack.video.select import NOMINAL_FPS, Shown, nothing_selected, selected
+
+
+def as_rgb(picture: Any, what: str) -> np.ndarray:
+    """Return one picture, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8, as (H, W, 3) RGB; alpha over black.
+
+    Raises:
+        InputError: another shape or number type.
+    """
+    array = np.asarray(picture)
+    if array.dtype != np.uint8:
+        raise InputError(
+            f"{what} holds {array.dtype} numbers; frames must be uint8 from 0 to 255. "
+            "Convert first, for example (frames * 255).astype('uint8') for values from 0 to 1."
+        )
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.size == 0:
+        raise InputError(f"{what} has the shape {np.shape(picture)}; a frame must be (H, W, 3) or (H, W).")
+    if array.shape[2] == 4:
+        return over_black(array)
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def resize(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return (H, W, 3) uint8 RGB resized to ``size`` (width, height): by area when it shrinks, else bicubic."""
+    if (rgb.shape[1], rgb.shape[0]) == size:
+        return rgb
+    from PIL import Image
+
+    shrinks = size[0] * size[1] < rgb.shape[0] * rgb.shape[1]
+    image = Image.fromarray(rgb).resize(size, Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC)
+    return np.array(image)
+
+
+class Fitter:
+    """Brings pictures of any size to the first one's size, reduced to ``max_size``."""
+
+    def __init__(self, first: np.ndarray, max_size: int | None) -> None:
+        self.height, self.width = first.shape[:2]
+        self.size = shrunk(self.width, self.height, max_size)
+        self.resized = False
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        """Return the picture at the common size."""
+        self.resized |= rgb.shape[:2] != (self.height, self.width)
+        return resize(rgb, self.size)
+
+    def warning(self, name: str) -> str:
+        """Return the sentence that says that sizes were mixed."""
+        return f"{name}: the pictures differ in size; all are resized to {self.size[0]}x{self.size[1]}."
+
+
+def chosen(count: int, options: ReadOptions, fps: float) -> range:
+    """Return the numbers of the frames that ``options`` select out of ``count`` evenly timed ones."""
+
+    def number(bound: int | float | None, default: int) -> int:
+        if isinstance(bound, float):
+            return int(np.ceil(bound * fps - 1e-4))  # the first frame at or after that time
+        return default if bound is None else bound
+
+    return range(min(count, number(options.start, 0)), min(count, number(options.end, count)), options.stride)
+
+
+class ArraySource(FrameSource):
+    """An array (T, H, W, 3) or (T, H, W), or a sequence of such frames. Nothing is copied before it is read."""
+
+    def __init__(self, frames: Sequence[Any] | np.ndarray, options: ReadOptions, name: str = "array") -> None:
+        super().__init__()
+        if isinstance(frames, np.ndarray) and frames.ndim not in (3, 4):
+            raise InputError(f"The frames have the shape {frames.shape}; they must be (T, H, W, 3) or (T, H, W).")
+        if len(frames) == 0:
+            raise InputError("There are no frames in the array; give at least one.")
+        self._frames, self._options, self._name = frames, options, name
+        self._fps = options.fps or NOMINAL_FPS
+        self._numbers = chosen(len(frames), options, self._fps)
+        if not self._numbers:
+            raise nothing_selected(name, options)
+        self._fit = Fitter(as_rgb(frames[0], "The first frame"), options.max_size)
+        self.info = SourceInfo(
+            name=name,
+            kind="array",
+            width=self._fit.width,
+            height=self._fit.height,
+            fps=options.fps and options.fps / options.stride,
+            expected_frames=len(self._numbers),
+        )
+
+    def _frame(self, number: int) -> Frame:
+        rgb = self._fit(as_rgb(self._frames[number], f"Frame {number}"))
+        if self._fit.resized and not self.warnings:
+            self.warnings.append(self._fit.warning(self._name))
+        return Frame(rgb, number, number / self._fps)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return map(self._frame, self._numbers)
+
+    def reversed(self, stop: int) -> Iterator[Frame]:
+        """Yield the selected frames ``stop - 1 .. 0``."""
+        return map(self._frame, reversed(self._numbers[:stop]))
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the pixels, frame after frame."""
+        digest = hashlib.sha256()
+        for frame in self._frames:
+            digest.update(np.ascontiguousarray(frame))
+        return digest.hexdigest()
+
+
+class IteratorSource(FrameSource):
+    """Any iterator or iterable of frames; it can be read once."""
+
+    def __init__(self, frames: Iterable[Any], options: ReadOptions, name: str = "iterator") -> None:
+        super().__init__()
+        self._frames, self._options, self._name = iter(frames), options, name
+        try:
+            self._first = as_rgb(next(self._frames), "The first frame")
+        except StopIteration:
+            raise InputError("The iterator gives no frames; give at least one.") from None
+        self._fit = Fitter(self._first, options.max_size)
+        self._begun = False
+        self.info = SourceInfo(
+            name=name,
+            kind="array",
+            width=self._fit.width,
+            height=self._fit.height,
+            fps=options.fps and options.fps / options.stride,
+            rereadable=False,
+        )
+
+    def _timeline(self) -> Iterator[Shown[np.ndarray]]:
+        fps = self._options.fps or NOMINAL_FPS
+        yield Shown(0.0, self._first, True)
+        for number, picture in enumerate(self._frames, 1):
+            yield Shown(number / fps, as_rgb(picture, f"Frame {number}"), True)
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._begun:
+            raise InputError(f"The {self._name} has been read already and cannot be read again. Give a list or a file.")
+        self._begun = True
+        return self._read()
+
+    def _read(self) -> Iterator[Frame]:
+        empty = True
+        for frame in selected(self._timeline(), self._options, self._fit):
+            if self._fit.resized and not self.warnings:
+                self.warnings.append(self._fit.warning(self._name))
+            empty = False
+            yield frame
+        if empty:
+            raise nothing_selected(self._name, self._options)
+
+    def reversed(self, stop: int) -> Iterator[Frame]:
+        """Refuse: an iterator cannot be read backwards."""
+        raise InputError(f"The {self._name} cannot be read backwards; backward tracking needs a file or an array.")

@@ -1,0 +1,138 @@
+"""The timeline of a video stream: every frame the stream holds, the undecodable ones included.
+
+The packets' presentation times are the truth about which frames exist. While nothing is damaged, a packet that gives no
+picture is left alone (codecs have invisible packets). From an error until the next key picture, every packet whose time
+has passed without a picture is a lost frame. This holds with frame threads too, which report errors some packets late.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+_REORDER = 8  # frames held back while damaged: broken references make decoders give pictures out of order
+
+
+class Step(NamedTuple):
+    """One frame of the stream in presentation order."""
+
+    ticks: int  # presentation time in units of the stream's time base
+    frame: VideoFrame | None  # None: it exists but cannot be decoded
+
+
+class Timeline:
+    """Decodes a stream from the container's present position to its end; iterate once.
+
+    Attributes:
+        broken_off: reading ended with an error rather than at the end of the file.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, *, cut: bool = False) -> None:
+        """``cut``: the file is known to end early, so what is lost at its very end is not filled with placeholders."""
+        self._container, self._stream = container, stream
+        self._cut = cut
+        self._waiting: list[int] = []  # times of packets without a picture yet, sorted
+        self._unusable: set[int] = set()  # times of packets that the demuxer calls corrupt
+        self._damaged = False
+        self._begun = False  # a key packet has been seen; what comes before it was never decodable
+        self._untimed_losses = 0
+        self._last: int | None = None
+        self.broken_off = False
+
+    def __iter__(self) -> Iterator[Step]:
+        held: list[tuple[int, int, VideoFrame]] = []
+        for number, frame in enumerate(self._pictures()):
+            heapq.heappush(held, (self._time_of(frame), number, frame))
+            while held and (not self._damaged or len(held) > _REORDER):
+                yield from self._show(*heapq.heappop(held)[::2])
+        while held:
+            yield from self._show(*heapq.heappop(held)[::2])
+        if self._damaged and not (self._cut or self.broken_off):
+            for ticks in self._waiting:
+                yield Step(ticks, None)
+
+    def _packets(self) -> Iterator[Packet]:
+        """Yield packets; a read error ends them like the end of the file, after the decoder is flushed."""
+        import av
+
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError:
+                self.broken_off = True
+                return
+            if packet is None:
+                return
+            yield packet
+
+    def _pictures(self) -> Iterator[VideoFrame]:
+        import av
+
+        for packet in self._packets():
+            self._note(packet)
+            if packet.is_corrupt and self._cut:
+                continue  # the half packet at the cut: decoding it would drop the good frames still inside the decoder
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                self._damaged = True
+                self._untimed_losses += packet.pts is None and packet.size > 0
+                continue
+            yield from frames
+        if self.broken_off:
+            try:
+                yield from self._stream.decode(None)
+            except av.error.FFmpegError:
+                self._damaged = True
+
+    def _note(self, packet: Packet) -> None:
+        """Remember which time a packet promises a picture for."""
+        self._begun |= packet.is_keyframe
+        if packet.pts is None or not packet.size or packet.is_discard or not self._begun:
+            return
+        insort(self._waiting, packet.pts)
+        if packet.is_corrupt:
+            self._damaged = True
+            self._unusable.add(packet.pts)
+
+    def _period(self) -> int:
+        """Return the nominal time between frames in ticks."""
+        rate, base = self._stream.guessed_rate or self._stream.average_rate, self._stream.time_base
+        return max(1, round(1 / (rate * base))) if rate and base else 1
+
+    def _time_of(self, frame: VideoFrame) -> int:
+        if frame.pts is not None:
+            return frame.pts
+        return 0 if self._last is None else self._last + self._period() * (1 + self._untimed_losses)
+
+    def _show(self, ticks: int, frame: VideoFrame) -> Iterator[Step]:
+        """Yield the frames lost before this one, then the frame itself."""
+        if self._last is not None and ticks <= self._last:
+            return  # its place in time is taken: a picture of a broken group that came too late
+        if self._untimed_losses and self._last is not None and frame.pts is None:
+            for _ in range(self._untimed_losses):
+                self._last += self._period()
+                yield Step(self._last, None)
+        self._untimed_losses = 0
+        passed = bisect_left(self._waiting, ticks)
+        if self._damaged:
+            for lost in self._waiting[:passed]:
+                if self._last is None or lost > self._last:
+                    yield Step(lost, None)
+        del self._waiting[: passed + (passed < len(self._waiting) and self._waiting[passed] == ticks)]
+        if self._damaged and frame.key_frame and ticks not in self._unusable:
+            self._damaged = any(later in self._unusable for later in self._waiting)
+        self._last = ticks
+        if ticks not in self._unusable:
+            yield Step(ticks, frame)
+        elif not self._cut:
+            yield Step(ticks, None)

@@ -1,0 +1,103 @@
+"""What a file's own bytes say when the decoder cannot: is it cut off, text, empty, an MP4 without its index?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+_EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
+_MAX_BOXES = 200_000  # top-level MP4 boxes that are looked at; a day of one-second fragments has 172 800
+
+
+def missing_bytes(path: Path | str) -> int:
+    """Return how many bytes the container promises beyond the end of the file; 0 if it is whole or does not say.
+
+    Knows MP4/MOV (box sizes), Matroska/WebM (segment size) and RIFF (AVI). Other containers carry no total.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(12)
+        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+            promised = max((end for _, end in _boxes(file, size)), default=0)
+        elif head[:4] == _EBML:
+            promised = _segment_end(file)
+        elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+            promised = 8 + int.from_bytes(head[4:8], "little")
+        else:
+            promised = 0
+    return max(0, promised - size)
+
+
+def _boxes(file: BinaryIO, size: int) -> list[tuple[bytes, int]]:
+    """Return (type, end offset) of the top-level MP4 boxes; the last one may end beyond the file."""
+    boxes: list[tuple[bytes, int]] = []
+    at = 0
+    while at + 8 <= size and len(boxes) < _MAX_BOXES:
+        file.seek(at)
+        head = file.read(16)
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length == 0:  # up to the end of the file
+            length = size - at
+        if length < 8 or not head[4:8].isalnum():
+            break
+        at += length
+        boxes.append((head[4:8], at))
+    return boxes
+
+
+def _segment_end(file: BinaryIO) -> int:
+    """Return where a Matroska file's segment ends, 0 if its size is left open (live recordings)."""
+    file.seek(4)
+    header = _vint(file)
+    if header is None:
+        return 0
+    file.seek(header, os.SEEK_CUR)
+    if file.read(4) != _SEGMENT:
+        return 0
+    length = _vint(file)
+    return 0 if length is None else file.tell() + length
+
+
+def _vint(file: BinaryIO) -> int | None:
+    """Read an EBML variable-length integer; None for "unknown" (all value bits set) or at the end of the file."""
+    first = file.read(1)
+    if not first or first[0] == 0:
+        return None
+    extra = 8 - first[0].bit_length()
+    rest = file.read(extra)
+    bits = 7 * (extra + 1)
+    value = int.from_bytes(first + rest, "big") & ((1 << bits) - 1)
+    return None if len(rest) < extra or value == (1 << bits) - 1 else value
+
+
+def why_unreadable(path: Path | str) -> str:
+    """Return the rest of a sentence that begins with the file's name: what the file is, and what to do."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(4096)
+        if head[4:8] in (b"ftyp", b"mdat", b"free", b"wide"):
+            kinds = {kind for kind, _ in _boxes(file, size)}
+            if not kinds & {b"moov", b"moof"}:
+                return (
+                    "is an MP4 without its index (no 'moov' box): the recording or the copy was cut off. "
+                    "Copy it again, or repair it with a tool such as untrunc"
+                )
+    if looks_like_text(head):
+        return "holds text, not video. Give a video file, a folder of images or a GIF"
+    return "is not a video that can be read, or it is damaged. Try to play it, or convert it to MP4 first"
+
+
+def looks_like_text(head: bytes) -> bool:
+    """Return whether the beginning of a file reads as plain text."""
+    if b"\0" in head:
+        return False
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:  # not merely a character cut in two at the end
+            return False
+        text = head[: error.start].decode("utf-8")
+    return all(character.isprintable() or character in "\r\n\t\f" for character in text)

@@ -1,0 +1,127 @@
+"""--start, --end and --stride: which frames of a source are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from ptrack.errors import InputError
+from ptrack.video.frames import Frame, ReadOptions
+
+P = TypeVar("P")
+
+NOMINAL_FPS = 25.0  # for sources without times (folders, arrays) when ReadOptions.fps is not given; ffmpeg's habit
+_SLACK = 1e-6  # seconds; times are multiples of 1/90000 s or coarser
+
+
+class Shown(NamedTuple, Generic[P]):
+    """One step of a source's timeline, before selection and conversion to RGB."""
+
+    pts: float  # seconds
+    picture: P  # decoder's picture; for a placeholder the last good one (the next, at the very start)
+    ok: bool  # False: a placeholder
+
+
+def check_options(options: ReadOptions) -> None:
+    """Raise InputError for options that can select nothing."""
+    if options.stride < 1:
+        raise InputError(f"The stride must be 1 or more, not {options.stride}.")
+    if options.max_size is not None and options.max_size < 1:
+        raise InputError(f"The largest side must be 1 pixel or more, not {options.max_size}.")
+    if options.fps is not None and not 0 < options.fps < 1e6:
+        raise InputError(f"The frame rate must be above 0, not {options.fps:g}.")
+    for name, value in (("start", options.start), ("end", options.end)):
+        if value is not None and not value >= 0:
+            raise InputError(f"The {name} must be a frame number or a time from 0 upwards, not {value}.")
+    start, end = options.start or type(options.end or 0)(0), options.end
+    if end is not None and type(start) is type(end) and start >= end:
+        raise InputError(f"The end ({end}) must come after the start ({start}); the end itself is not included.")
+
+
+class Selection:
+    """Decides frame by frame, in order, whether it is used. One per pass over a source."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        self._options = options
+        self._first: int | None = None  # number of the first frame used
+
+    def _reached(self, bound: int | float, index: int, seconds: float) -> bool:
+        return seconds >= bound - _SLACK if isinstance(bound, float) else index >= bound
+
+    def over(self, index: int, seconds: float) -> bool:
+        """Return whether frame ``index``, ``seconds`` after the first frame, lies at or after the end."""
+        end = self._options.end
+        return end is not None and self._reached(end, index, seconds)
+
+    def takes(self, index: int, seconds: float) -> bool:
+        """Return whether this frame is used; call it for every frame in order."""
+        if self._first is None:
+            if self._options.start is not None and not self._reached(self._options.start, index, seconds):
+                return False
+            self._first = index
+        return (index - self._first) % self._options.stride == 0
+
+
+def selected(
+    timeline: Iterable[Shown[P]], options: ReadOptions, convert: Callable[[P], np.ndarray], skip: int = 0
+) -> Iterator[Frame]:
+    """Yield the selected frames of a timeline as RGB, without the first ``skip`` of them.
+
+    Pictures that are not used are not converted. A placeholder shares the array of the picture it repeats.
+    """
+    selection = Selection(options)
+    position = 0
+    origin: float | None = None
+    last: tuple[P, np.ndarray] | None = None
+    for index, (pts, picture, ok) in enumerate(timeline):
+        origin = pts if origin is None else origin
+        if selection.over(index, pts - origin):
+            return
+        if not selection.takes(index, pts - origin):
+            continue
+        position += 1
+        if position <= skip:
+            continue
+        if last is None or last[0] is not picture:
+            last = picture, convert(picture)
+        yield Frame(last[1], index, pts, ok)
+
+
+def with_pictures(timeline: Iterable[tuple[float, P | None]]) -> Iterator[Shown[P]]:
+    """Give every undecodable step (picture None) the last good picture; at the very start, the first good one."""
+    last: P | None = None
+    early: list[float] = []
+    for pts, picture in timeline:
+        if picture is None and last is None:
+            early.append(pts)
+            continue
+        if last is None and picture is not None:
+            for time in early:
+                yield Shown(time, picture, False)
+        if picture is not None:
+            last = picture
+        assert last is not None
+        yield Shown(pts, last, picture is not None)
+
+
+def expected_count(total: int | None, rate: float | None, options: ReadOptions) -> int | None:
+    """Return about how many frames ``options`` select out of ``total`` at ``rate`` frames per second, if known."""
+
+    def number(bound: int | float | None, default: int | None) -> int | None:
+        if isinstance(bound, float):
+            return round(bound * rate) if rate else default
+        return default if bound is None else bound
+
+    start, end = number(options.start, 0), number(options.end, total)
+    if total is not None:
+        end = total if end is None else min(end, total)
+    if end is None or start is None:
+        return None
+    return max(0, -(-(end - start) // options.stride))
+
+
+def nothing_selected(name: str, options: ReadOptions) -> InputError:
+    """Return the error for a selection that lies after the end of the source."""
+    return InputError(f"{name}: no frame from {options.start or 0} on; the source ends before. Choose a smaller start.")

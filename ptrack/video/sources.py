@@ -1,0 +1,111 @@
+"""From what a user names to a stream of frames: the one place that decides what a source is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptrack.errors import InputError
+from ptrack.video.frames import FrameSource, ReadOptions
+from ptrack.video.select import check_options
+
+
+def open_source(spec: Any, options: ReadOptions | None = None, *, camera: bool = False) -> FrameSource:
+    """Open a video, GIF, image folder, glob pattern, camera, stream, array or iterator as a stream of frames.
+
+    The first frame is decoded here, so ``info`` is true and most errors come now.
+
+    Args:
+        spec: a path; a folder of images; a glob pattern (``frames/*.png``); ``/dev/videoN``; an ``rtsp://`` or
+            ``http://`` address; ``-`` for standard input; an int, or text with ``camera=True``, for a camera number;
+            an array (T, H, W, 3) or (T, H, W) uint8; a sequence, iterable or iterator of such frames; or an open
+            FrameSource, which is returned as it is (its own options stay).
+        options: which frames, how large.
+        camera: ``spec`` is a camera number or address, not a file.
+
+    Raises:
+        InputError: the source does not exist, is not readable or holds no frames; one sentence says which.
+    """
+    if isinstance(spec, FrameSource):
+        return spec
+    options = options or ReadOptions()
+    check_options(options)
+    if isinstance(spec, str | os.PathLike):
+        return _named(os.fspath(spec), options, camera)
+    if isinstance(spec, int | np.integer):
+        from ptrack.video.live import LiveSource
+
+        return LiveSource(int(spec), options)
+    return _in_memory(spec, options)
+
+
+def read_frames(spec: Any, **options: Any) -> FrameSource:
+    """Open a source with the fields of ReadOptions as keywords: ``read_frames("a.mp4", start=2.0, stride=2)``.
+
+    Raises:
+        InputError: as ``open_source``.
+        TypeError: an unknown keyword.
+    """
+    return open_source(spec, ReadOptions(**options))
+
+
+def _named(spec: str, options: ReadOptions, camera: bool) -> FrameSource:
+    from ptrack.video import live
+
+    path = Path(spec)
+    if camera or (live.is_live(spec) and not (spec == "-" and path.exists())):
+        return live.LiveSource(int(spec) if camera and spec.isdecimal() else spec, options)
+    if path.is_dir():
+        from ptrack.video import images
+
+        return images.ImageSequence(images.in_folder(path), spec, options)
+    if not path.exists():
+        if any(sign in spec for sign in "*?["):
+            from ptrack.video import images
+
+            return images.ImageSequence(images.by_pattern(spec), spec, options)
+        raise InputError(f"There is no file or folder {spec}. Check the name{_nearby(path)}.")
+    return _file(path, spec, options)
+
+
+def _nearby(path: Path) -> str:
+    """Return a hint at a file of nearly the same name."""
+    import difflib
+
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return f"; its folder {path.parent} does not exist"
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
+
+
+def _file(path: Path, name: str, options: ReadOptions) -> FrameSource:
+    from ptrack.video import files, images
+
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            raise InputError(f"{name} is empty (0 bytes). Copy or record it again.")
+        if path.suffix.lower() in images.SUFFIXES:
+            return images.ImageSequence([path], name, options)
+        return files.VideoFile(path, name, options)
+    except PermissionError as error:
+        raise InputError(f"{name} may not be read (permission denied). Change its permissions.") from error
+
+
+def _in_memory(spec: Any, options: ReadOptions) -> FrameSource:
+    from ptrack.video.arrays import ArraySource, IteratorSource
+
+    if not isinstance(spec, np.ndarray | Sequence) and hasattr(spec, "__array__"):
+        spec = np.asarray(spec)  # torch tensors and the like
+    if isinstance(spec, np.ndarray | Sequence):
+        return ArraySource(spec, options)
+    if isinstance(spec, Iterable):
+        return IteratorSource(spec, options)
+    raise InputError(
+        f"A {type(spec).__name__} is no source of frames; give a path, a camera number, an array or an iterator."
+    )
