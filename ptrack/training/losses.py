@@ -1,4 +1,4 @@
-"""The training losses of both trackers: per-point terms, their masks, and sums that are exact over any split of a batch.
+"""The training losses of both trackers: per-point terms, their masks, and sums exact over any split of a batch.
 
 Every term is ``sum(mask * value) / count``. The counts depend on the targets alone, so they are known before the
 forward pass: :func:`count` of all parts of a batch (micro-batches, processes) is summed first, each part then divides

@@ -1,0 +1,401 @@
+"""The offline tracker: a ResNet pyramid, and a transformer that refines whole tracks over a window of frames.
+
+Read top-down: features → templates → for each window: a few weight-shared iterations of (correlate around the estimate
+→ attend over time and over points → correct). Iterative refinement with local correlation follows PIPs
+(arXiv 2204.04153); joint tracking of points and overlapping windows follow CoTracker (arXiv 2307.07635); comparing
+patch with patch follows LocoTrack (arXiv 2407.15420).
+
+Letters: B clips, T frames, S frames of a window, N points, L levels, h w cells of a level, C channels, W = (2r+1)²
+places of the local window, K = 9 cells of a template, I iterations. Coordinates inside are pixels of the model input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ptrack import geometry
+from ptrack.errors import ConfigError
+from ptrack.models.offline.features import BACKBONES, NORMS, STRIDES, ResNetPyramid
+from ptrack.models.offline.sampling import gather_bilinear, local_correlation
+
+TEMPLATE = 3  # cells per side of a template
+LOOK_BYTES = 64 << 20  # of feature rows read at once while tracking
+FREQUENCIES = 8  # octaves of the position code; the finest has a period of 4 px in a 256-pixel image
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Everything that fixes the shape and the arithmetic of the offline tracker."""
+
+    backbone: str = "resnet18"  # resnet18, resnet34 or resnet50
+    norm: str = "frozen"  # of the backbone: "frozen" ImageNet statistics, "group" for training from scratch
+    input_size: tuple[int, int] = (256, 256)  # (H, W) every frame is stretched to, multiples of 32
+    window: int = 8  # frames refined together
+    dim: int = 256  # width of features and tokens
+    heads: int = 8  # attention heads
+    layers: int = 4  # transformer layers
+    dropout: float = 0.1  # probability, in attention and feed-forward
+    radius: int = 3  # of the local correlation window, in cells of each level
+    iterations: int = 4  # weight-shared refinements; 1 is a plain transformer
+    threshold: float = 0.5  # visibility probability from which a point counts as visible
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ConfigError(f"backbone must be one of {', '.join(BACKBONES)}, not '{self.backbone}'.")
+        if self.norm not in NORMS:
+            raise ConfigError(f"norm must be one of {', '.join(NORMS)}, not '{self.norm}'.")
+        if len(self.input_size) != 2 or any(s < 32 or s % 32 for s in self.input_size):
+            raise ConfigError(f"input_size must be two multiples of 32, not {self.input_size}.")
+        if self.dim % self.heads or self.dim % 32:
+            raise ConfigError(f"dim ({self.dim}) must be a multiple of 32 and of heads ({self.heads}).")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must lie in [0, 1), not {self.dropout}.")
+        for name, least in (("window", 2), ("layers", 1), ("radius", 1), ("iterations", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class Points:
+    """What stays the same about points in all windows."""
+
+    templates: tuple[Tensor, ...]  # L x (B, N, K, C), 3x3 cells around the query
+    time: Tensor  # (B, N) int64 query frame, counted like the window's frames
+    xy: Tensor  # (B, N, 2) query position
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Current belief about the points in the frames of one window."""
+
+    xy: Tensor  # (B, S, N, 2)
+    visibility: Tensor  # (B, S, N) logit
+    confidence: Tensor  # (B, S, N) logit
+
+    def span(self, start: int, stop: int) -> Estimate:
+        """Return the frames ``start .. stop``."""
+        return Estimate(self.xy[:, start:stop], self.visibility[:, start:stop], self.confidence[:, start:stop])
+
+    def extended(self, frames: int) -> Estimate:
+        """Return the estimate with its last frame repeated up to ``frames`` frames."""
+        more = frames - self.xy.shape[1]
+        last = [v[:, -1:].expand(-1, more, *v.shape[2:]) for v in (self.xy, self.visibility, self.confidence)]
+        return Estimate(
+            torch.cat([self.xy, last[0]], 1),
+            torch.cat([self.visibility, last[1]], 1),
+            torch.cat([self.confidence, last[2]], 1),
+        )
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention probabilities of the last iteration, mean over heads."""
+
+    time: Tensor  # (layers, B, N, S, S), rows are the asking frames
+    points: Tensor  # (layers, B, S, N, N), rows are the asking points
+
+
+@dataclass(frozen=True)
+class WindowOutputs:
+    """All iterations of one window: what the training loss needs."""
+
+    start: int  # first frame of the window in the clip
+    xy: Tensor  # (I, B, S, N, 2) pixels of the model's input
+    visibility_logit: Tensor  # (I, B, S, N)
+    confidence_logit: Tensor  # (I, B, S, N)
+    attention: Attention | None = None
+
+
+@dataclass(frozen=True)
+class ClipOutputs:
+    """Tracks of whole clips. Before a point's query frame the values mean nothing."""
+
+    xy: Tensor  # (B, T, N, 2) pixels of the frames as given
+    visibility: Tensor  # (B, T, N) probability
+    confidence: Tensor  # (B, T, N) probability that the position is within 8 px at the 256-pixel scale
+    windows: tuple[WindowOutputs, ...]
+
+
+def plan_windows(frames: int, window: int) -> list[tuple[int, int]]:
+    """Return ``(start, stop)`` of windows that overlap by half; the last one ends with the clip."""
+    if frames <= window:
+        return [(0, frames)]
+    step = max(1, window // 2)
+    starts = [*range(0, frames - window, step), frames - window]
+    return [(start, start + window) for start in starts]
+
+
+def random_windows(frames: int, window: int, generator: torch.Generator) -> list[tuple[int, int]]:
+    """Return a random plan for training: a first window of any length, then slides that may lose the query frame.
+
+    A tracker that follows a stream meets windows of every length, and windows whose first estimates were carried over;
+    clips as short as one window would teach neither.
+    """
+
+    def pick(low: int, high: int) -> int:
+        return int(torch.randint(low, max(low, high) + 1, (), generator=generator))
+
+    stop = pick(min(2, frames), min(window, frames))
+    plan = [(0, stop)]
+    while stop < frames:
+        before, stop = stop, min(frames, stop + pick(max(1, window // 4), max(1, window // 2)))
+        plan.append((pick(max(0, stop - window), before - 1), stop))
+    return plan
+
+
+class PointTransformer(nn.Module):
+    """The offline point tracker."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.pyramid = ResNetPyramid(config.backbone, config.norm, dim)
+        places, narrow = (2 * config.radius + 1) ** 2, dim // len(STRIDES)
+        self.correlation = nn.Sequential(
+            nn.Linear(places * TEMPLATE**2, dim // 2), nn.GELU(), nn.Linear(dim // 2, narrow)
+        )
+        code = 2 * (2 * FREQUENCIES + 1)
+        self.embed = nn.Linear(narrow * len(STRIDES) + dim + 3 * code + 4, dim)
+        self.blocks = nn.ModuleList(Block(dim, config.heads, config.dropout) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, 4)  # offset x y in stride-4 cells, visibility logit, confidence logit
+        nn.init.zeros_(self.head.weight)  # untrained, a point stays where it is
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self,
+        frames: Tensor,
+        queries: Tensor,
+        *,
+        windows: Sequence[tuple[int, int]] | None = None,
+        iterations: int | None = None,
+        attention: bool = False,
+    ) -> ClipOutputs:
+        """Track points through clips.
+
+        Args:
+            frames: (B, T, H, W, 3) RGB in 0..255, any number type.
+            queries: (B, N, 3) rows (t, x, y), pixels of the frames as given.
+            windows: ``(start, stop)`` of each window, in order, without gaps; :func:`plan_windows` by default.
+            iterations: refinements per window, the configured number by default.
+            attention: also return the attention maps of every window.
+        """
+        B, T, H, W, _ = frames.shape
+        maps = self.encode(frames.flatten(0, 1))
+        maps = [m.unflatten(0, (B, T)) for m in maps]
+        points = self.points(maps, queries[..., 0].long(), geometry.rescale(queries[..., 1:], (H, W), self.size))
+        done: list[WindowOutputs] = []
+        belief = self.start_of(points)
+        for start, stop in windows or plan_windows(T, self.config.window):
+            belief = belief.extended(max(stop, belief.xy.shape[1]))
+            out = self.refine(
+                [m[:, start:stop] for m in maps], points, belief.span(start, stop), start, iterations, attention
+            )
+            done.append(out)
+            belief = self._carried(belief, out, stop)
+        xy = geometry.rescale(belief.xy, self.size, (H, W))
+        return ClipOutputs(xy, belief.visibility.sigmoid(), belief.confidence.sigmoid(), tuple(done))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the model's input."""
+        return self.config.input_size
+
+    def encode(self, frames: Tensor) -> list[Tensor]:
+        """Return L feature maps (F, h, w, C) of frames (F, H, W, 3)."""
+        return self.pyramid(frames, self.size)
+
+    def points(self, maps: Sequence[Tensor], time: Tensor, xy: Tensor) -> Points:
+        """Take the templates of queries: ``maps`` L x (B, T, h, w, C), ``time`` (B, N), ``xy`` (B, N, 2)."""
+        side = torch.arange(TEMPLATE, device=xy.device) - TEMPLATE // 2
+        around = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).flatten(0, 1)  # (K, 2)
+        templates = []
+        for level, stride in zip(maps, STRIDES, strict=True):
+            cells = (xy / stride - 0.5)[:, :, None] + around
+            templates.append(gather_bilinear(level, time[..., None].expand(cells.shape[:-1]), cells))
+        return Points(tuple(templates), time, xy)
+
+    def start_of(self, points: Points) -> Estimate:
+        """Return the first belief, one frame long: every point at its query position, visible."""
+        nothing = torch.zeros_like(points.xy[:, None, :, 0])
+        return Estimate(points.xy[:, None], nothing, nothing)
+
+    def refine(
+        self,
+        maps: Sequence[Tensor],
+        points: Points,
+        belief: Estimate,
+        start: int = 0,
+        iterations: int | None = None,
+        attention: bool = False,
+    ) -> WindowOutputs:
+        """Improve the estimates of one window, ``iterations`` times.
+
+        Args:
+            maps: L x (B, S, h, w, C), features of the window's frames.
+            points: the queries; their ``time`` is counted like ``start``.
+            belief: what is thought so far.
+            start: number of the window's first frame.
+            iterations: the configured number by default.
+            attention: also return attention maps.
+        """
+        S = belief.xy.shape[1]
+        age = torch.arange(start, start + S, device=belief.xy.device)[None, :, None] - points.time[:, None]  # (B, S, N)
+        active, own = age >= 0, age == 0
+        results: list[Estimate] = []
+        seen = None
+        count = iterations or self.config.iterations
+        for i in range(count):
+            belief, seen = self._iteration(maps, points, belief, active, own, attention and i == count - 1)
+            results.append(belief)
+            belief = Estimate(belief.xy.detach(), belief.visibility.detach(), belief.confidence.detach())
+        return WindowOutputs(
+            start,
+            torch.stack([r.xy for r in results]),
+            torch.stack([r.visibility for r in results]),
+            torch.stack([r.confidence for r in results]),
+            seen,
+        )
+
+    def _iteration(
+        self, maps: Sequence[Tensor], points: Points, belief: Estimate, active: Tensor, own: Tensor, attention: bool
+    ) -> tuple[Estimate, Attention | None]:
+        """One refinement. ``active`` and ``own`` (B, S, N): the point exists yet; this is its query frame."""
+        x = self.embed(self._tokens(maps, points, belief, own))
+        x = x + time_code(x.shape[1], x.shape[-1], x.device)[None, :, None]
+        over_time, over_points = [], []
+        for block in self.blocks:
+            x, in_time, in_points = block(x, active, attention)
+            over_time.append(in_time)
+            over_points.append(in_points)
+        change = self.head(self.norm(x)).float()
+        xy = belief.xy + STRIDES[0] * change[..., :2]
+        h, w = self.size
+        xy = torch.minimum(xy.clamp(min=-float(max(h, w))), xy.new_tensor([2.0 * w, 2.0 * h]))
+        xy = torch.where((active & ~own)[..., None], xy, points.xy[:, None])
+        maps_seen = Attention(torch.stack(over_time), torch.stack(over_points)) if attention else None
+        return Estimate(xy, change[..., 2], change[..., 3]), maps_seen
+
+    def _tokens(self, maps: Sequence[Tensor], points: Points, belief: Estimate, own: Tensor) -> Tensor:
+        """Return what the transformer reads about each point and frame: (B, S, N, channels)."""
+        xy = belief.xy
+        B, S, N, _ = xy.shape
+        looks = self._look(maps, points.templates, xy)
+        h, w = self.size
+        unit = xy / xy.new_tensor([w, h])
+        step = unit[:, 1:] - unit[:, :-1]
+        still = torch.zeros_like(unit[:, :1])
+        feature = points.templates[0][:, :, TEMPLATE**2 // 2]  # (B, N, C), the point's own cell
+        flags = torch.stack(
+            [belief.visibility.sigmoid(), belief.confidence.sigmoid(), own.float(), torch.ones_like(own).float()], -1
+        )
+        return torch.cat(
+            [
+                looks,
+                feature[:, None].expand(B, S, N, -1),
+                position_code(unit - 0.5),
+                position_code(torch.cat([still, step], 1)),
+                position_code(torch.cat([step, still], 1)),
+                flags,
+            ],
+            -1,
+        )
+
+    def _look(self, maps: Sequence[Tensor], templates: Sequence[Tensor], xy: Tensor) -> Tensor:
+        """Compare templates with the surroundings of ``xy`` (B, S, N, 2) on all levels: (B, S, N, C).
+
+        Chunks of points bound the memory to ``LOOK_BYTES`` where no gradient is kept.
+        """
+        B, S, N, _ = xy.shape
+        rows = (2 * self.config.radius + 2) ** 2 * B * S * self.config.dim * 4
+        chunk = N if torch.is_grad_enabled() else max(1, min(N, LOOK_BYTES // rows))
+        parts = []
+        for i in range(0, N, chunk):
+            some = slice(i, i + chunk)
+            looks = [
+                self.correlation(
+                    local_correlation(level, template[:, some], xy[:, :, some] / stride - 0.5, self.config.radius)
+                )
+                for level, template, stride in zip(maps, templates, STRIDES, strict=True)
+            ]
+            parts.append(torch.cat(looks, -1))
+        return torch.cat(parts, 2)
+
+    @staticmethod
+    def _carried(belief: Estimate, out: WindowOutputs, stop: int) -> Estimate:
+        """Return the belief with the window's last iteration written into it, without gradient."""
+
+        def write(old: Tensor, new: Tensor) -> Tensor:
+            return torch.cat([old[:, : out.start], new[-1].detach(), old[:, stop:]], 1)
+
+        return Estimate(
+            write(belief.xy, out.xy),
+            write(belief.visibility, out.visibility_logit),
+            write(belief.confidence, out.confidence_logit),
+        )
+
+
+class Block(nn.Module):
+    """Pre-norm transformer layer: attention over the frames of a point, over the points of a frame, feed-forward."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.over_time = SelfAttention(dim, heads, dropout)
+        self.over_points = SelfAttention(dim, heads, dropout)
+        self.feed = nn.Sequential(
+            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: Tensor, active: Tensor, attention: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the tokens (B, S, N, C) and, if wanted, attention over time (B, N, S, S) and points (B, S, N, N)."""
+        y, in_time = self.over_time(self.norms[0](x).transpose(1, 2), active.transpose(1, 2), attention)
+        x = x + y.transpose(1, 2)
+        y, in_points = self.over_points(self.norms[1](x), active, attention)
+        x = x + y
+        return x + self.feed(self.norms[2](x)), in_time, in_points
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over the last-but-one axis; inactive tokens are not listened to."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, active: Tensor, attention: bool) -> tuple[Tensor, Tensor | None]:
+        """Attend within ``x`` (B, G, A, C), G groups of A tokens; ``active`` (B, G, A)."""
+        B, G, A, C = x.shape
+        q, k, v = self.qkv(x).view(B * G, A, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        mask = active.reshape(B * G, 1, 1, A)
+        mask = mask | ~mask.any(-1, keepdim=True)  # a group without active tokens: listen to all, nobody uses it
+        y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
+        seen = None
+        if attention:
+            score = (q.float() @ k.float().transpose(-1, -2)) / math.sqrt(C // self.heads)
+            seen = score.masked_fill(~mask, -math.inf).softmax(-1).mean(1).view(B, G, A, A)
+        return self.out(y.transpose(1, 2).reshape(B, G, A, C)), seen
+
+
+def time_code(frames: int, dim: int, device: torch.device) -> Tensor:
+    """Return the sinusoidal code (frames, dim) of a window's frames, counted backwards from the newest."""
+    back = torch.arange(frames - 1, -1, -1, device=device).float()
+    rate = torch.exp(torch.arange(0, dim, 2, device=device).float() * (-math.log(100.0) / dim))
+    angle = back[:, None] * rate
+    return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+def position_code(unit: Tensor) -> Tensor:
+    """Return values (..., 2) of about [-1, 1] with sines and cosines of 8 octaves: (..., 34)."""
+    rate = math.pi * 2.0 ** torch.arange(FREQUENCIES, device=unit.device).float()
+    angle = (unit[..., None] * rate).flatten(-2)
+    return torch.cat([unit, angle.sin(), angle.cos()], -1)
