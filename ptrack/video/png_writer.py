@@ -32,9 +32,8 @@ class PngWriter(VideoWriter):
                 f"{self._folder} already holds {old[0].name}; choose another place or add --overwrite to replace it."
             )
         self._made = not self._folder.exists()
-        self._temporary = self._folder.with_name(f".{self._folder.name}.{os.getpid()}.tmp")
-        if self._folder.name in ("", ".", ".."):
-            self._temporary = self._folder / f".frames.{os.getpid()}.tmp"
+        hidden = f".{self._folder.name or 'frames'}.{os.getpid()}.tmp"
+        self._temporary = self._folder.parent / hidden if self._made else self._folder / hidden
         try:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
             self._temporary.mkdir()
