@@ -1,0 +1,75 @@
+"""EgoPoints (arXiv 2412.04592): sparsely annotated egocentric sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ptrack.data.clips import Clip, FileFrames
+from ptrack.data.source import (
+    SPLITS,
+    ClipRef,
+    Source,
+    check_count,
+    filled,
+    first_size,
+    folders,
+    load_npz,
+    need,
+    numbered_frames,
+)  # fmt: skip
+
+
+class EgoPoints(Source):
+    """Coordinates carry information only where ``valid``; visibility labels have their own mask ``vis_valid``."""
+
+    name = "ego-points"
+    title = "EgoPoints"
+    layout = "ROOT/SEQUENCE/rgbs/frame_0000000001.jpg and ROOT/SEQUENCE/annot.npz"
+    default_split = "eval"
+
+    def refs(self) -> list[ClipRef]:
+        """List the sequence folders, in ROOT or in its split folders."""
+        if not self.root.is_dir():
+            raise self.nothing()
+        own = self.root.name if self.root.name in SPLITS else self.default_split
+        found = []
+        for folder in folders(self.root):
+            if _is_sequence(folder):
+                found.append(self.ref(own, folder.name, str(folder)))
+            else:
+                split = folder.name if folder.name in SPLITS else self.default_split
+                found += [self.ref(split, f.name, str(f)) for f in folders(folder) if _is_sequence(f)]
+        if not found:
+            raise self.nothing()
+        return found
+
+    def load(self, ref: ClipRef) -> Clip:
+        """Load a sequence; its frames are numbered from 1."""
+        folder = Path(ref.key[0])
+        where, anno = load_npz([folder / "annot.npz"])
+        frames = FileFrames(numbered_frames(folder / "rgbs", r"frame_(\d+)\.(?:jpe?g|png)", first=1))
+        tracks, valid = need(anno, "trajs_2d", where), need(anno, "valids", where)
+        check_count(folder, len(frames), len(tracks))
+        sparse = "vis_valids" in anno
+        return self.clip(
+            ref,
+            frames,
+            first_size(frames),
+            tracks=tracks,
+            visibility=need(anno, "visibs", where),
+            valid=valid,
+            vis_valid=filled(anno, "vis_valids"),
+            out_of_view=filled(anno, "out_of_view"),
+            occluded_label=filled(anno, "occluded"),
+            is_dynamic=filled(anno, "dynamic_obj_tracks"),
+            annotated_frames=np.flatnonzero((valid != 0).any(axis=1)) if sparse else None,
+        )
+
+
+def _is_sequence(folder: Path) -> bool:
+    return (folder / "rgbs").is_dir() or (folder / "annot.npz").is_file()
+
+
+SOURCE = EgoPoints
