@@ -1,0 +1,164 @@
+"""Builds the viewer's single HTML file: template, style, script, the tracks as base64 arrays and the video.
+
+Letters: T frames, N points.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptrack.fileio import atomic_path, check_writable
+from ptrack.tracks import Tracks
+from ptrack.video import FrameSource
+from ptrack.video.writer import H264Writer
+from ptrack.viz import palette
+from ptrack.viz.pairing import paired, with_size
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+GOP = 10  # frames from key frame to key frame: a seek decodes at most this many
+
+
+class SeekableWriter(H264Writer):
+    """H.264 for scrubbing: a key frame every ``GOP`` frames and no frames that need later ones."""
+
+    def _setup(self, container: OutputContainer, height: int, width: int) -> VideoStream:
+        stream = super()._setup(container, height, width)
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = GOP, 0  # type: ignore[attr-defined]
+        return stream
+
+
+def asset(name: str) -> str:
+    """Return the text of a file packaged beside this module."""
+    return resources.files("ptrack.viz.html").joinpath(name).read_text(encoding="utf-8")
+
+
+def _base64(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+
+
+def frame_times(tracks: Tracks) -> np.ndarray:
+    """Return (T,) float64 seconds from the first frame, strictly increasing, in the ticks (1/90000 s) of the video."""
+    period = 1 / (tracks.info.fps or 25.0)
+    seconds = tracks.pts_seconds - tracks.pts_seconds[0]
+    if not np.isfinite(seconds).all() or (np.diff(seconds) <= 1e-4).any():
+        seconds = np.arange(tracks.num_frames) * period
+    return np.round(seconds * 90000) / 90000
+
+
+def viewer_data(tracks: Tracks, *, scale: float = 1.0) -> dict[str, Any]:
+    """Return what the page's script reads, without the video.
+
+    Args:
+        tracks: with the frame size in ``info``.
+        scale: size of the video's pictures relative to the frame the coordinates refer to.
+    """
+    times = frame_times(tracks)
+    moves = np.linalg.norm(np.diff(tracks.tracks, axis=0), axis=-1)
+    moves = moves[np.isfinite(moves)]
+    return {
+        "width": tracks.info.width, "height": tracks.info.height, "scale": scale,
+        "ids": tracks.ids.tolist(), "frames": tracks.frame_index.tolist(),
+        "pts": [round(float(v), 6) if np.isfinite(v) else 0.0 for v in tracks.pts_seconds],
+        "times": times.tolist(), "step": 1 / (tracks.info.fps or 25.0),
+        "threshold": tracks.info.threshold,
+        "xy": _base64(tracks.tracks.astype("<f4")),
+        "visibility": _base64(np.round(np.nan_to_num(tracks.visibility) * 255).astype(np.uint8)),
+        "confidence": _base64(np.round(np.nan_to_num(tracks.confidence) * 255).astype(np.uint8)),
+        "visible": _base64(tracks.visible.astype(np.uint8)),
+        "colours": {
+            "start": palette.hex_colours(palette.by_start(tracks)), "id": palette.hex_colours(palette.by_id(tracks)),
+        },
+        "fast": float(np.percentile(moves, 98)) if moves.size else 1.0,
+    }  # fmt: skip
+
+
+def viewer_html(data: dict[str, Any], title: str) -> str:
+    """Return the page for ``viewer_data``; text from outside is escaped so that it stays text."""
+    document = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    parts = {"title": html.escape(title), "style": asset("viewer.css"), "script": asset("viewer.js"), "data": document}
+    first, *rest = asset("viewer.html").split("{{")  # one pass: a title such as {{data}} stays what it is
+    pieces = [first]
+    for piece in rest:
+        name, _, text = piece.partition("}}")
+        pieces += [parts[name], text]
+    return "".join(pieces)
+
+
+def encode_video(
+    tracks: Tracks, source: FrameSource, path: Path, progress: Callable[[int], None] | None = None
+) -> tuple[int, int]:
+    """Write the frames of the tracks as H.264 whose frame ``i`` is shown from ``frame_times(tracks)[i]`` on.
+
+    A frame that the source lacks is shown as the one before it. Returns the pictures' (H, W).
+    """
+    times = frame_times(tracks)
+    with SeekableWriter(path, tracks.info.fps or 25.0, crf=21) as writer:
+        size, row = (0, 0), 0
+        last = np.zeros((0, 0, 3), np.uint8)
+        for t, frame in paired(tracks, source):
+            for missing in range(row, t):
+                writer.write(last if last.size else frame.rgb, times[missing])
+            writer.write(frame.rgb, times[t])
+            last, row, size = frame.rgb, t + 1, (frame.rgb.shape[0], frame.rgb.shape[1])
+            if progress is not None:
+                progress(row)
+        for missing in range(row, tracks.num_frames):
+            writer.write(last, times[missing])
+    return size
+
+
+def write_viewer(
+    tracks: Tracks,
+    source: FrameSource,
+    path: Path | str,
+    *,
+    title: str | None = None,
+    embed: bool = True,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Write the viewer of ``tracks`` over its video.
+
+    Args:
+        tracks: what to show.
+        source: the tracked video, see ``pairing.open_video_of``.
+        path: the HTML file.
+        title: heading; the source's name by default.
+        embed: put the video into the page; otherwise an MP4 of the same name lies beside it.
+        overwrite: replace existing files.
+        progress: called with the number of encoded frames.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OutputError: a file exists or cannot be written.
+    """
+    path = check_writable(path, overwrite=overwrite)
+    tracks = with_size(tracks, source)
+    beside = path.with_suffix(".mp4")
+    if not embed:
+        check_writable(beside, overwrite=overwrite)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "video.mp4" if embed else beside
+        size = encode_video(tracks, source, target, progress)
+        data = viewer_data(tracks, scale=size[1] / tracks.info.width)
+        if embed:
+            data["video"] = base64.b64encode(target.read_bytes()).decode("ascii")
+        else:
+            data["videoFile"] = beside.name
+    with atomic_path(path) as temporary:
+        temporary.write_text(viewer_html(data, title or Path(tracks.info.source).name or "tracks"), encoding="utf-8")
+    return [path] if embed else [path, beside]
