@@ -11,7 +11,7 @@ changed. Sizes are ``(H, W)``, as in array shapes.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ Points = TypeVar("Points")  # np.ndarray or torch.Tensor, (..., 2) in (x, y)
 Size = tuple[int, int]  # (H, W)
 
 
-def _times(points, x: float, y: float):
+def _times(points: Any, x: float, y: float) -> Any:
     """Multiply the x and y columns; works for NumPy and torch without importing torch."""
     if isinstance(points, np.ndarray):
         return points * np.asarray([x, y], dtype=points.dtype)

@@ -38,7 +38,7 @@ class Queries:
     """
 
     points: np.ndarray  # (N, 3) float32, rows (t, x, y)
-    ids: np.ndarray = field(default=None)  # type: ignore[assignment]  # (N,) unicode, unique
+    ids: Any = None  # (N,) unicode array, unique; given as any sequence of names or None
 
     def __post_init__(self) -> None:
         points = self._checked(self.points)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -111,7 +111,7 @@ class TracksWriter:
         self.path = Path(path)
         n = len(queries)
         try:
-            self._file = h5py.File(self.path, "w")
+            self._file: Any = h5py.File(self.path, "w")  # h5py's own types cannot tell a dataset from a group
         except OSError as error:
             raise OutputError(f"Cannot write {path}: {error}.") from error
         make = self._file.create_dataset
@@ -145,6 +145,7 @@ class TracksWriter:
                 raise TracksError(f"{path} holds {have} frames where {rows} were expected.")
             for name in PER_FRAME:
                 self._file[name].resize(rows, axis=0)
+            self._file.attrs["complete"] = False
         except (OSError, KeyError) as error:
             raise TracksError(f"{path} cannot be continued; it is damaged ({error}).") from error
         self._pending, self.rows = [], rows
@@ -174,7 +175,7 @@ class TracksWriter:
                 f"Cannot write {self.path}: {error}. Free some space and run again with --resume."
             ) from error
 
-    def rewrite(self, row: int, points: np.ndarray, values: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    def rewrite(self, row: int, points: np.ndarray, values: Sequence[np.ndarray]) -> None:
         """Replace (K, 2) positions, (K,) visibility and (K,) confidence of the ``points`` (N,) bool in one row."""
         for name, new in zip(PER_FRAME[:3], values, strict=True):
             line = self._file[name][row]
@@ -207,7 +208,8 @@ def _save_h5(tracks: Tracks, path: Path) -> None:
 
 
 def _load_h5(path: Path) -> Tracks:
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r") as opened:
+        file: Any = opened
         rows = min(file[name].shape[0] for name in PER_FRAME)
         values = {name: file[name][:rows] for name in PER_FRAME}
         ids = np.asarray([i.decode() if isinstance(i, bytes) else str(i) for i in file["ids"][:]], dtype=np.str_)
@@ -339,7 +341,7 @@ def _first_finite(tracks: np.ndarray) -> np.ndarray:
 
 def concatenate_rows(rows: Sequence[tuple[Any, ...]], count: int) -> dict[str, np.ndarray]:
     """Return the per-frame arrays of ``Tracks`` from rows as given to ``TracksWriter.append``; N = ``count``."""
-    shapes: dict[str, tuple[tuple[int, ...], Callable[..., Any]]] = {
+    shapes: dict[str, tuple[tuple[int, ...], type]] = {
         "tracks": ((count, 2), np.float32),
         "visibility": ((count,), np.float32),
         "confidence": ((count,), np.float32),

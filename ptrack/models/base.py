@@ -33,7 +33,11 @@ class OnlineModel(Protocol):
 
     name: str  # as in ``ptrack models``
     threshold: float  # visibility probability from which a point counts as visible
-    encode_batch: int  # frames per ``encode`` call that pay off on this device; results do not depend on it
+
+    @property
+    def encode_batch(self) -> int:
+        """Frames per ``encode`` call that pay off on this device; results do not depend on it."""
+        ...
 
     @property
     def device(self) -> torch.device:

@@ -80,6 +80,8 @@ class MatchingModel(nn.Module):
     name = "matching"
     threshold = 0.5
     support_grid = 0
+    patch_weights: Tensor  # (S,)
+    patch_xy: Tensor  # (S, 2)
 
     def __init__(self, config: MatchingConfig, weights: dict[str, Tensor]) -> None:
         super().__init__()
@@ -87,8 +89,8 @@ class MatchingModel(nn.Module):
         self.backbone = Lite0(weights)
         offsets = torch.tensor(PATCH, dtype=torch.float32)
         gauss = torch.exp(-offsets.square().sum(1) / (2 * config.patch_sigma**2))
-        self.register_buffer("patch_weights", gauss / gauss.sum())  # (S,)
-        self.register_buffer("patch_xy", offsets.flip(1))  # (S, 2) x, y
+        self.register_buffer("patch_weights", gauss / gauss.sum())
+        self.register_buffer("patch_xy", offsets.flip(1))
 
     @property
     def device(self) -> torch.device:

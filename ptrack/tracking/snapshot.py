@@ -20,11 +20,11 @@ ARRAY = "__array__"
 
 def pack(value: Any) -> Any:
     """Turn dataclasses, tensors, arrays and plain containers into what ``torch.load(weights_only=True)`` reads."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: pack(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {CLASS: f"{type(value).__module__}:{type(value).__qualname__}", **fields}
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()
     if isinstance(value, np.ndarray):
         if value.dtype.kind == "U":
             return {ARRAY: value.tolist()}

@@ -18,6 +18,7 @@ from ptrack.tracking.tracker import StepResult, Tracker, as_frame
 from ptrack.tracks import Queries, Tracks, TracksInfo
 from ptrack.tracks_io import concatenate_rows
 from ptrack.video.frames import Frame, FrameSource
+from ptrack.video.prefetch import PrefetchedFrames
 
 if TYPE_CHECKING:
     from ptrack.video.frames import SourceInfo
@@ -86,19 +87,12 @@ def backward_rows(
     tracker.reset((source.info.height, source.info.width))
     tracker.add(Queries(mirrored, queries.ids[used]))
     empty = np.full((len(queries), 2), np.nan, np.float32), np.zeros(len(queries)), np.zeros(len(queries))
-    for back, row in enumerate(stream_rows(tracker, _prefetched(source.reversed(stop)))):
+    for back, row in enumerate(stream_rows(tracker, PrefetchedFrames(source.reversed(stop)))):
         at = stop - 1 - back
         full = StepResult(*(e.astype(np.float32) for e in empty))
         for target, value in zip(full, row.result, strict=True):
             target[used] = value
         yield at, used & (queries.t > at), full
-
-
-def _prefetched(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Decode in a thread of its own, so that decoding and tracking overlap."""
-    from ptrack.video.prefetch import prefetch
-
-    return prefetch(frames)
 
 
 def late_queries(queries: Queries, frames: int) -> tuple[str, ...]:
@@ -164,7 +158,7 @@ def track_in_memory(
         tracker.reset((opened.info.height, opened.info.width))
         tracker.add(points)
         rows = []
-        for row in stream_rows(tracker, _prefetched(opened), 1 if opened.info.live else None):
+        for row in stream_rows(tracker, PrefetchedFrames(opened), 1 if opened.info.live else None):
             rows.append((*row.result, row.frame.index, row.frame.pts))
             if progress:
                 progress(len(rows))

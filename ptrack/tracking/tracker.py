@@ -38,9 +38,9 @@ class TrackerState:
     frame: int = 0  # frames seen since the reset
     size: tuple[int, int] | None = None  # (H, W) that queries and results refer to
     model: Any = None  # the model's own state
-    points: np.ndarray = None  # type: ignore[assignment]  # (N, 3) float32 rows (t, x, y)
-    ids: np.ndarray = None  # type: ignore[assignment]  # (N,) unicode
-    slots: np.ndarray = None  # type: ignore[assignment]  # (N,) int64 place in the model's state, or WAITING
+    points: Any = None  # (N, 3) float32 rows (t, x, y)
+    ids: Any = None  # (N,) unicode
+    slots: Any = None  # (N,) int64 place in the model's state, or WAITING
     used: int = 0  # slots in use in the model, support points included
     support: bool = False  # the support grid has been added
     next_id: int = 0  # the smallest number not yet given as an id
@@ -130,11 +130,11 @@ class Tracker:
 
     def _queries(self, queries: Any, ids: Iterable[Any] | None) -> Queries:
         if isinstance(queries, Queries):
-            return queries if ids is None else Queries(queries.points, ids)  # type: ignore[arg-type]
+            return queries if ids is None else Queries(queries.points, ids)
         array = np.asarray(queries if isinstance(queries, np.ndarray) else list(queries))
         if array.ndim == 2 and array.shape[1] == 2:
             array = np.column_stack([np.full(len(array), self.state.frame), array])
-        return Queries(array, ids)  # type: ignore[arg-type]
+        return Queries(array, ids)
 
     def remove(self, ids: Iterable[Any]) -> None:
         """Stop tracking some points; the others go on as they were. Raises QueryError for an unknown id."""

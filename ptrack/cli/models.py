@@ -1,0 +1,32 @@
+"""``ptrack models``: what can be loaded by name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ptrack.cli.console import Output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("models")(models)
+
+
+def models(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
+    """List the models, their licences and where their weights are."""
+    from ptrack.models.zoo import DEFAULT_MODEL, MODELS
+
+    output = Output(json_mode=json)
+    rows = [
+        [f"{m.name} (default)" if m.name == DEFAULT_MODEL else m.name, m.summary, m.licence, m.weights]
+        for m in MODELS.values()
+    ]
+    output.table("Models", ["name", "what it is", "licence", "weights"], rows)
+    output.document(
+        [
+            {"name": m.name, "summary": m.summary, "licence": m.licence, "weights": m.weights, "options": m.options}
+            for m in MODELS.values()
+        ]
+    )

@@ -1,0 +1,253 @@
+"""``ptrack track``: points through videos, image folders and cameras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ptrack.cli.console import Output
+from ptrack.errors import InputError
+
+if TYPE_CHECKING:
+    from ptrack.tracking.batch import Outcome, TrackRequest
+
+EPILOG = """Examples:
+
+ptrack track demo --grid 16
+
+ptrack track video.mp4 --point 320,240 --point 400,200@25 --backward
+
+ptrack track clips/*.mp4 --queries points.csv --format csv --out results/
+
+ptrack track --camera 0 --grid 8
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("track", epilog=EPILOG)(track)
+
+
+def _moment(text: str | None, option: str) -> int | float | None:
+    """Parse a frame number ("100"), seconds ("2.5", "2s") or minutes ("1:30")."""
+    if text is None:
+        return None
+    try:
+        if ":" in text:
+            minutes, seconds = text.split(":")
+            return int(minutes) * 60 + float(seconds)
+        return float(text[:-1]) if text.endswith("s") else float(text) if "." in text else int(text)
+    except ValueError:
+        raise InputError(
+            f"{option} {text}: give a frame number (100), seconds (2.5 or 2s) or minutes (1:30)."
+        ) from None
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    from ptrack.models.zoo import MODELS
+
+    return [name for name in MODELS if name.startswith(incomplete)]
+
+
+def track(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Videos, GIFs, image folders, glob patterns, camera addresses, or 'demo' for the packaged clip.",
+        ),
+    ] = None,
+    camera: Annotated[
+        str | None, typer.Option(help="Track a camera: its number (0), /dev/videoN, or an address.")
+    ] = None,
+    grid: Annotated[
+        int | None,
+        typer.Option(
+            help="Track an N x N grid of points (16 when nothing else is asked for). With --mask: inside it.",
+            metavar="N",
+            rich_help_panel="Points",
+        ),
+    ] = None,
+    grid_frame: Annotated[
+        int, typer.Option(help="Frame on which the grid or the mask's points start.", rich_help_panel="Points")
+    ] = 0,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Track the pixel X,Y, from frame T if given. Repeatable.",
+            metavar="X,Y[@T]",
+            rich_help_panel="Points",
+        ),
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(help="Points from a CSV (t,x,y[,id]), JSON or NPZ.", metavar="FILE", rich_help_panel="Points"),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Points inside the non-zero pixels of an image.", metavar="FILE", rich_help_panel="Points"),
+    ] = None,
+    num: Annotated[
+        int | None,
+        typer.Option(help="This many points inside the mask instead of a grid.", rich_help_panel="Points"),
+    ] = None,
+    backward: Annotated[
+        bool,
+        typer.Option(
+            "--backward", help="Also track from each point's frame back to the first.", rich_help_panel="Points"
+        ),
+    ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(help="First frame: a number (100) or a time (2.5, 2s, 1:30).", rich_help_panel="Frames"),
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="Stop before this frame or time.", rich_help_panel="Frames")] = None,
+    stride: Annotated[int, typer.Option(help="Track every N-th frame.", rich_help_panel="Frames")] = 1,
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Reduce frames to this longest side; coordinates stay those of the original.", rich_help_panel="Frames"
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A damaged video is an error, not a warning.", rich_help_panel="Frames")
+    ] = False,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Model name; 'ptrack models' lists them.", autocompletion=_complete_model, rich_help_panel="Model"
+        ),
+    ] = "",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Weights file, for models that take one.", metavar="FILE", rich_help_panel="Model"),
+    ] = None,
+    memory: Annotated[
+        int | None, typer.Option(help="Memory slots per point (Track-On2).", rich_help_panel="Model")
+    ] = None,
+    support_grid: Annotated[
+        int | None,
+        typer.Option(help="Points per side of the extra grid that gives Track-On2 context.", rich_help_panel="Model"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel="Model")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Model")] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Tracks file (one source) or folder. Default: SOURCE.tracks.h5 in this folder.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="h5, npz, csv or json; default from --out, or h5.", rich_help_panel="Output")
+    ] = None,
+    overlay: Annotated[
+        bool, typer.Option(help="Also write SOURCE.overlay.mp4 with the tracks drawn.", rich_help_panel="Output")
+    ] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel="Output")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an unfinished run.", rich_help_panel="Output")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, write nothing.", rich_help_panel="Output")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel="Output")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel="Output")] = False,
+) -> None:
+    """Track points through videos, image folders and cameras, on a CPU or a GPU."""
+    from ptrack.models.zoo import DEFAULT_MODEL
+    from ptrack.queries_io import QueryOptions
+    from ptrack.tracking.batch import TrackRequest
+    from ptrack.video import ReadOptions
+
+    named = list(sources or [])
+    if bool(named) == (camera is not None):
+        raise InputError("Name at least one video, image folder or 'demo', or give --camera, but not both.")
+    request = TrackRequest(
+        sources=named or [camera or ""],
+        camera=camera is not None,
+        queries=QueryOptions(
+            grid=grid, grid_frame=grid_frame, points=tuple(point or ()), file=queries, mask=mask, num=num
+        ),
+        read=ReadOptions(
+            start=_moment(start, "--start"),
+            end=_moment(end, "--end"),
+            stride=stride,
+            max_size=max_size,
+            strict=strict,
+        ),
+        model=model or DEFAULT_MODEL,
+        checkpoint=checkpoint,
+        device=device,
+        dtype=dtype,
+        support_grid=support_grid,
+        model_options={"memory": memory} if memory is not None else {},
+        out=out,
+        format=format,
+        overlay=overlay,
+        overwrite=overwrite,
+        resume=resume,
+        backward=backward,
+        dry_run=dry_run,
+    )
+    _run(request, Output(json_mode=json, quiet=quiet))
+
+
+def _run(request: TrackRequest, output: Output) -> None:
+    """Do the work with progress on stderr, then print what came of it."""
+    from ptrack.cli.progress import TrackProgress
+    from ptrack.models.devices import choose_device
+    from ptrack.tracking.batch import track_sources
+
+    choice = choose_device(request.device)
+    with TrackProgress(output) as progress:
+        outcomes = track_sources(
+            request,
+            progress.update,
+            lambda tracker: output.note(f"model {tracker.model.name} on {choice.reason}"),
+        )
+    for outcome in outcomes:
+        _print_outcome(outcome, output)
+    if len(outcomes) > 1:
+        output.table("Summary", ["source", "frames", "points", "seconds", "result"], [_summary(o) for o in outcomes])
+    output.document({"sources": [_document(o) for o in outcomes]})
+    failed = sum(o.error is not None for o in outcomes)
+    if failed:
+        output.note(f"{failed} of {len(outcomes)} sources failed")
+        raise typer.Exit(1)
+
+
+def _print_outcome(outcome: Outcome, output: Output) -> None:
+    report = outcome.report
+    if outcome.error is not None:
+        output.warning(f"{outcome.source}: {outcome.error}")
+    elif report is None:
+        output.result(f"{outcome.source}: {outcome.note}")
+    else:
+        for warning in report.warnings:
+            output.warning(warning)
+        speed = (report.frames - report.resumed_from) / max(report.seconds, 1e-9)
+        files = " and ".join(str(p) for p in (report.tracks, report.overlay) if p)
+        done = f"{report.points} points, {report.frames} frames, {report.seconds:.1f} s ({speed:.1f} frames/s)"
+        output.result(f"{outcome.source}: {done} -> {files}")
+
+
+def _summary(outcome: Outcome) -> list[str]:
+    r = outcome.report
+    if r is None:
+        return [outcome.source, "", "", "", f"failed: {outcome.error}" if outcome.error else outcome.note]
+    return [outcome.source, str(r.frames), str(r.points), f"{r.seconds:.1f}", str(r.tracks)]
+
+
+def _document(outcome: Outcome) -> dict[str, object]:
+    if outcome.report is not None:
+        return {"ok": True, **outcome.report.to_mapping()}
+    if outcome.error is not None:
+        return {"ok": False, "source": outcome.source, "error": str(outcome.error)}
+    return {"ok": True, "source": outcome.source, "note": outcome.note}
