@@ -1,4 +1,4 @@
-"""Frames in and frames out: files, image folders, cameras and arrays as one stream of RGB frames; H.264, GIF and PNG."""
+"""Frames in and frames out: files, image folders, cameras and arrays as one stream; H.264, GIF and PNG out."""
 
 from __future__ import annotations
 

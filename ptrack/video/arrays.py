@@ -116,7 +116,7 @@ class ArraySource(FrameSource):
         """Return the SHA-256 of the pixels, frame after frame."""
         digest = hashlib.sha256()
         for frame in self._frames:
-            digest.update(np.ascontiguousarray(frame))
+            digest.update(np.ascontiguousarray(frame).data)
         return digest.hexdigest()
 
 

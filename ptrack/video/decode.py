@@ -52,9 +52,9 @@ class Timeline:
         for number, frame in enumerate(self._pictures()):
             heapq.heappush(held, (self._time_of(frame), number, frame))
             while held and (not self._damaged or len(held) > _REORDER):
-                yield from self._show(*heapq.heappop(held)[::2])
+                yield from self._show(*heapq.heappop(held))
         while held:
-            yield from self._show(*heapq.heappop(held)[::2])
+            yield from self._show(*heapq.heappop(held))
         if self._damaged and not (self._cut or self.broken_off):
             for ticks in self._waiting:
                 yield Step(ticks, None)
@@ -67,7 +67,7 @@ class Timeline:
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.FFmpegError:
+            except av.FFmpegError:
                 self.broken_off = True
                 return
             if packet is None:
@@ -83,7 +83,7 @@ class Timeline:
                 continue  # the half packet at the cut: decoding it would drop the good frames still inside the decoder
             try:
                 frames = packet.decode()
-            except av.error.FFmpegError:
+            except av.FFmpegError:
                 self._damaged = True
                 self._untimed_losses += packet.pts is None and packet.size > 0
                 continue
@@ -91,7 +91,7 @@ class Timeline:
         if self.broken_off:
             try:
                 yield from self._stream.decode(None)
-            except av.error.FFmpegError:
+            except av.FFmpegError:
                 self._damaged = True
 
     def _note(self, packet: Packet) -> None:
@@ -114,7 +114,7 @@ class Timeline:
             return frame.pts
         return 0 if self._last is None else self._last + self._period() * (1 + self._untimed_losses)
 
-    def _show(self, ticks: int, frame: VideoFrame) -> Iterator[Step]:
+    def _show(self, ticks: int, _: int, frame: VideoFrame) -> Iterator[Step]:
         """Yield the frames lost before this one, then the frame itself."""
         if self._last is not None and ticks <= self._last:
             return  # its place in time is taken: a picture of a broken group that came too late

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -32,16 +32,17 @@ def open_container(target: Any, name: str, options: ReadOptions, **more: Any) ->
     """Open ``target`` (URL or file object) with PyAV and return it with its first real video stream.
 
     Raises:
-        av.error.FFmpegError: it cannot be opened.
+        av.FFmpegError: it cannot be opened.
         InputError: it holds no video stream.
     """
     import av
+    from av.stream import Disposition
 
     container = av.open(target, options=dict(options.extra), metadata_errors="replace", **more)
     if container.format.name == "tty":  # ffmpeg draws text files as pictures
         container.close()
         raise InputError(f"{name} holds text, not video. Give a video file, a folder of images or a GIF.")
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         sound = bool(container.streams.audio)
         container.close()
@@ -68,7 +69,7 @@ class Fingerprints:
 
     @staticmethod
     def _sum(rgb: np.ndarray) -> int:
-        return zlib.crc32(np.ascontiguousarray(rgb[::16]))  # every 16th row: 20 microseconds at 854x480
+        return zlib.crc32(np.ascontiguousarray(rgb[::16]).data)  # every 16th row: 20 microseconds at 854x480
 
     def record(self, position: int, ticks: int, frame: Frame) -> None:
         """Add the frame at ``position`` if it is the next unknown one."""
@@ -109,7 +110,7 @@ class VideoFile(FrameSource):
             return open_container(_address(self._path), self._name, self._options)
         except PermissionError as error:
             raise InputError(f"{self._name} may not be read (permission denied). Change its permissions.") from error
-        except (av.error.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError) as error:
             raise InputError(f"{self._name} {probe.why_unreadable(self._path)}.") from error
 
     def _first(self, container: InputContainer, stream: VideoStream) -> VideoFrame:
@@ -136,10 +137,10 @@ class VideoFile(FrameSource):
             expected_frames=expected_count(total, float(rate) if rate else None, self._options),
         )
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Generator[Frame]:
         return self._read(0)
 
-    def _read(self, skip: int) -> Iterator[Frame]:
+    def _read(self, skip: int) -> Generator[Frame]:
         """Yield the selected frames from position ``skip`` on, decoding from the start of the file."""
         container, stream = self._open()
         position = skip
@@ -197,7 +198,7 @@ class VideoFile(FrameSource):
     def _ticks(self, seconds: float) -> int:
         return round(seconds / float(self._time_base))
 
-    def reversed(self, stop: int) -> Iterator[Frame]:
+    def reversed(self, stop: int) -> Generator[Frame]:
         """Yield the selected frames ``stop - 1 .. 0``; at most BLOCK_BYTES of them are held.
 
         Each block is read from the key frame before it and compared with what was read forwards; where that fails
@@ -235,7 +236,7 @@ class VideoFile(FrameSource):
         with closing(container):
             try:
                 container.seek(self._known.ticks[begin], stream=stream, backward=True)
-            except av.error.FFmpegError:
+            except av.FFmpegError:
                 return None
             for ticks, frame in Timeline(container, stream):
                 position = wanted.get(ticks)
@@ -258,5 +259,5 @@ def _address(path: Path) -> Any:
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:  # a name that is not UTF-8: let Python open it
-        return open(path, "rb")  # noqa: SIM115 - closed with the container
+        return open(path, "rb")
     return f"file:{path}"

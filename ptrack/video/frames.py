@@ -56,7 +56,7 @@ class FrameSource(ABC):
         """Return the SHA-256 of the source's bytes, or None for sources without a fixed content."""
         return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing between iterations
         """Release the decoder, file or camera."""
 
     def __enter__(self) -> Self:

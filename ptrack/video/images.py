@@ -18,7 +18,11 @@ from ptrack.video.picture import over_black
 from ptrack.video.select import NOMINAL_FPS, nothing_selected
 
 SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .webp .ppm .pgm .pbm .pnm .tga .jp2 .avif".split()
+    f".{name}"
+    for name in (
+        *("png", "jpg", "jpeg", "jpe", "jfif", "bmp", "dib", "tif", "tiff", "webp"),
+        *("ppm", "pgm", "pbm", "pnm", "tga", "jp2", "avif"),
+    )
 )
 
 
@@ -106,7 +110,9 @@ class ImageSequence(FrameSource):
             if rgb is not None:
                 return rgb
         path = self._paths[self._numbers[0]]
-        raise InputError(f"{path} is not an image that can be read{' (it is empty)' if not path.stat().st_size else ''}.")
+        raise InputError(
+            f"{path} is not an image that can be read{' (it is empty)' if not path.stat().st_size else ''}."
+        )
 
     def _raw(self, number: int) -> np.ndarray | None:
         """Return a picture at its own size; None with a warning if the file is damaged."""

@@ -63,9 +63,11 @@ class LiveSource(FrameSource):
         reading = ReadOptions(extra={**extra, **options.extra})
         try:
             self._container, stream = open_container(target, self._name, reading, **arguments)
-        except (av.error.FFmpegError, OSError, ValueError) as error:
+        except (av.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(f"Cannot open {self._name}: {reason}. Check that it is connected and not in use.") from error
+            raise InputError(
+                f"Cannot open {self._name}: {reason}. Check that it is connected and not in use."
+            ) from error
         # Frame threads would hold back one picture per thread.
         stream.thread_type = "SLICE"
         self._timeline = Timeline(self._container, stream)

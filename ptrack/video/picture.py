@@ -1,9 +1,9 @@
-"""From a decoded picture to what a viewer would see: uint8 RGB, turned upright, square pixels, not larger than asked."""
+"""From a decoded picture to what a viewer would see: uint8 RGB, upright, square pixels, not larger than asked."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -39,7 +39,8 @@ def orientation_of(frame: VideoFrame) -> Orientation:
 
     The matrix maps x' = a x + c y, y' = b x + d y in 16.16 fixed point, rows (a, b, u), (c, d, v), (x, y, w).
     """
-    for data in frame.side_data:
+    side_data: Any = frame.side_data
+    for data in side_data:
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = np.frombuffer(bytes(data), dtype="<i4", count=5).tolist()
             if abs(b) + abs(c) > abs(a) + abs(d):

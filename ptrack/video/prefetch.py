@@ -54,9 +54,11 @@ class PrefetchedFrames:
         size = frame.rgb.nbytes
         with self._change:
             self._change.wait_for(
-                lambda: self._stop
-                or not self._ready
-                or (len(self._ready) < self._depth and self._bytes + size <= self._max_bytes)
+                lambda: (
+                    self._stop
+                    or not self._ready
+                    or (len(self._ready) < self._depth and self._bytes + size <= self._max_bytes)
+                )
             )
             if self._stop:
                 return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -99,13 +99,18 @@ def check_frame(rgb: np.ndarray, size: tuple[int, int] | None, path: Path) -> No
 
 
 class Clock:
-    """Turns presentation times into strictly increasing ticks that start at 0."""
+    """Turns presentation times into strictly increasing ticks that start at 0.
+
+    Attributes:
+        duration: ticks from the last frame but one to the last; how long the last one is shown.
+    """
 
     def __init__(self, base: Fraction, fps: float | None) -> None:
         self._base, self._period = base, 1 / (fps or NOMINAL_FPS)
         self._origin: float | None = None
         self._last: int | None = None
         self._last_seconds = 0.0
+        self.duration = max(1, round(self._period / float(base)))
 
     def ticks(self, pts: float | None) -> int:
         """Return the ticks of a frame at ``pts`` seconds; one period after the last frame if None or not a number."""
@@ -116,6 +121,7 @@ class Clock:
         ticks = round((pts - self._origin) / float(self._base))
         if self._last is not None:
             ticks = max(ticks, self._last + 1)
+            self.duration = ticks - self._last
         self._last, self._last_seconds = ticks, pts
         return ticks
 
@@ -169,6 +175,7 @@ class _ContainerWriter(VideoWriter):
         assert self._container is not None
         for frame in self._feed(rgb, ticks):
             for packet in self._stream.encode(frame):
+                packet.duration = self._clock.duration  # only the last frame's is used
                 self._container.mux(packet)
 
     def close(self) -> None:
@@ -195,16 +202,12 @@ class _ContainerWriter(VideoWriter):
         container, place = self._container, self._place
         self._container = self._stream = self._place = None
         if container is not None:
-            try:
+            with suppress(Exception):  # the disk is full: the file is deleted next anyway
                 container.close()
-            except Exception:  # the disk is full: the file is deleted next anyway
-                pass
         if place is not None:
             stop = KeyboardInterrupt()  # any exception tells the context manager to delete
-            try:
+            with suppress(KeyboardInterrupt):
                 place.__exit__(type(stop), stop, None)
-            except KeyboardInterrupt:
-                pass
 
 
 class H264Writer(_ContainerWriter):
@@ -225,7 +228,9 @@ class H264Writer(_ContainerWriter):
         from av.video.reformatter import VideoReformatter
 
         self._reformatter = VideoReformatter()
-        stream = container.add_stream("libx264", rate=self._rate, options={"crf": str(self._crf), "preset": "veryfast"})
+        # No B-frames: decoding order is display order, so uneven times and the total length come out exact.
+        options = {"crf": str(self._crf), "preset": "veryfast", "bf": "0"}
+        stream = container.add_stream("libx264", rate=self._rate, options=options)
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         stream.time_base = context.time_base = Fraction(1, 90000)
@@ -238,12 +243,15 @@ class H264Writer(_ContainerWriter):
         if rgb is None:
             return [None]
         import av
+        from av.video.reformatter import ColorRange, Colorspace
 
         h, w = rgb.shape[:2]
         if h % 2 or w % 2:
             rgb = np.pad(rgb, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-        frame = self._reformatter.reformat(frame, format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        frame = self._reformatter.reformat(
+            frame, format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
         frame.pts, frame.time_base = ticks, Fraction(1, 90000)
         return [frame]
 
@@ -255,13 +263,13 @@ class GifWriter(_ContainerWriter):
         super().__init__(path, Clock(Fraction(1, 100), fps))
 
     def _setup(self, container: OutputContainer, height: int, width: int) -> VideoStream:
-        import av
+        from av.filter import Graph
 
         base = Fraction(1, 100)
         stream = container.add_stream("gif", rate=100)
         stream.codec_context.width, stream.codec_context.height = width, height
         stream.codec_context.pix_fmt, stream.codec_context.time_base = "pal8", base
-        graph = av.filter.Graph()
+        graph = Graph()
         self._graph = graph
         self._entry = graph.add_buffer(width=width, height=height, format="rgb24", time_base=base)
         split = graph.add("split")
@@ -289,6 +297,6 @@ class GifWriter(_ContainerWriter):
         while True:
             try:
                 ready.append(self._exit.pull())  # type: ignore[arg-type]
-            except (BlockingIOError, av.error.EOFError):
+            except (BlockingIOError, EOFError):
                 break
         return [*ready, None] if rgb is None else ready

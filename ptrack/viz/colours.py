@@ -38,7 +38,7 @@ def by_position(xy: np.ndarray, size: Size) -> np.ndarray:
     little with y; rows with NaN get white.
     """
     h, w = size
-    finite = np.isfinite(xy).all(axis=-1)
+    finite = np.asarray(np.isfinite(xy).all(axis=-1))
     place = np.clip(np.where(finite[..., None], xy, 0.0) / np.array([w, h], dtype=np.float64), 0.0, 1.0)
     hue = 0.35 + 2 * np.pi * (0.80 * place[..., 0] + 0.075 * place[..., 1])
     colours = from_oklch(0.86 - 0.24 * place[..., 1], _CHROMA, hue)
@@ -53,7 +53,7 @@ def by_number(count: int) -> np.ndarray:
 
 def by_value(values: np.ndarray) -> np.ndarray:
     """Return (N, 3) uint8 colours for values in [0, 1]: 0 red, through yellow, 1 green; NaN is white."""
-    finite = np.isfinite(values)
+    finite = np.asarray(np.isfinite(values))
     value = np.clip(np.where(finite, values, 0.0), 0.0, 1.0)
     colours = from_oklch(0.62 + 0.2 * np.sin(np.pi * 0.9 * value), 0.19, np.radians(28 + 115 * value))
     return np.where(finite[..., None], colours, np.uint8(255))

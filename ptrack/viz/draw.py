@@ -16,9 +16,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_ID_BITS = 20  # a pixel's key is 12 bits of coverage above 20 bits of shape number
+_ID_BITS = 20  # a pixel's key is 12 bits of coverage above 20 bits of shape number (modulo 1 048 576)
 _COVERAGE = (1 << (32 - _ID_BITS)) - 1
-_PIXELS = 1 << 20  # patch pixels that are worked on at once; 4 MB per float32 temporary
+_PIXELS = 1 << 17  # patch pixels that are worked on at once: temporaries of 0.5 MB stay in the cache
+
+Number = np.ndarray | float
+_Patches = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+class _Brush:
+    """Colour and opacity of every shape of a call."""
+
+    def __init__(self, colours: np.ndarray, alpha: Number, count: int) -> None:
+        self.colours = np.broadcast_to(np.asarray(colours, dtype=np.float32), (count, 3))
+        self.opacity = np.broadcast_to(np.asarray(alpha, dtype=np.float32), (count,))
 
 
 class Canvas:
@@ -32,21 +43,21 @@ class Canvas:
         self.rgb = np.array(frame, dtype=np.uint8, order="C")
         self.height, self.width = frame.shape[:2]
         self._keys = np.zeros(self.height * self.width, dtype=np.uint32)
+        self._stamped: list[tuple[np.ndarray, np.ndarray]] = []  # flat pixels and their keys of the running call
 
-    def discs(self, xy: np.ndarray, radius: float, colours: np.ndarray, alpha: np.ndarray | float = 1.0) -> None:
+    def discs(self, xy: np.ndarray, radius: float, colours: np.ndarray, alpha: Number = 1.0) -> None:
         """Draw filled discs at (K, 2), ``radius`` pixels, colours (K, 3) or (3,) uint8, opacity (K,) or one number."""
-        self.rings(xy, radius, radius, colours, alpha)
+        self.rings(xy, radius, radius + 1.0, colours, alpha)
 
-    def rings(
-        self, xy: np.ndarray, radius: float, width: float, colours: np.ndarray, alpha: np.ndarray | float = 1.0
-    ) -> None:
-        """Draw rings: outer ``radius`` and ``width`` in pixels; a width as large as the radius fills the disc."""
-        for part, offset, pixels, index in self._patches(xy, radius + 1.0):
-            distance = np.hypot(offset[0], offset[1])
-            coverage = np.clip(radius + 0.5 - distance, 0.0, 1.0)
-            if width < radius:
-                coverage *= np.clip(distance - (radius - width) + 0.5, 0.0, 1.0)
-            self._blend(part, coverage, pixels, index, len(xy), colours, alpha)
+    def rings(self, xy: np.ndarray, radius: float, width: Number, colours: np.ndarray, alpha: Number = 1.0) -> None:
+        """Draw rings: outer ``radius``, ``width`` (K,) or one number, pixels; one above the radius fills the disc."""
+        inner = np.broadcast_to(np.asarray(radius - np.asarray(width), dtype=np.float32), (len(xy),))
+        brush = _Brush(colours, alpha, len(xy))
+        for part, dx, dy, spots in self._patches(xy, radius + 1.0):
+            distance = np.sqrt(dx * dx + dy * dy)
+            coverage = np.minimum(radius + 0.5 - distance, distance - (inner[part, None, None] - 0.5))
+            self._stamp(part, np.minimum(coverage, 1.0), spots, brush)
+        self._settle(brush)
 
     def lines(
         self,
@@ -54,7 +65,7 @@ class Canvas:
         end: np.ndarray,
         width: float,
         colours: np.ndarray,
-        alpha: np.ndarray | float = 1.0,
+        alpha: Number = 1.0,
     ) -> None:
         """Draw lines with round ends from (K, 2) to (K, 2), ``width`` pixels, colours and opacity per line."""
         count = len(start)
@@ -68,81 +79,82 @@ class Canvas:
         step = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         vector = ((end - start) / pieces[:, None])[owner]
         begin = start[owner] + vector * step[:, None]
-        self._capsules(begin, vector, whole[owner], width / 2, count, colours, alpha)
+        self._capsules(begin, vector, whole[owner], width / 2, _Brush(colours, alpha, count))
 
     def _near(self, start: np.ndarray, end: np.ndarray, width: float) -> np.ndarray:
         """Return which lines' bounding boxes touch the picture."""
         low, high = np.fmin(start, end) - width, np.fmax(start, end) + width
         return (high >= 0).all(axis=1) & (low[:, 0] <= self.width) & (low[:, 1] <= self.height)
 
-    def _capsules(
-        self,
-        begin: np.ndarray,
-        vector: np.ndarray,
-        shape: np.ndarray,
-        radius: float,
-        count: int,
-        colours: np.ndarray,
-        alpha: np.ndarray | float,
-    ) -> None:
+    def _capsules(self, begin: np.ndarray, vector: np.ndarray, shape: np.ndarray, radius: float, brush: _Brush) -> None:
         """Draw short round-ended pieces; ``shape`` (K,) tells which line a piece belongs to."""
-        reach = float(np.abs(vector).max(initial=0.0)) / 2 + radius + 1.0
-        middle = begin + vector / 2
-        vector = vector.astype(np.float32)
-        inverse = 1.0 / np.maximum((vector**2).sum(axis=1), 1e-12)
-        for part, (dx, dy), pixels, index in self._patches(middle, reach):
-            vx, vy = vector[part][index, 0], vector[part][index, 1]
-            along = np.clip((dx * vx + dy * vy) * inverse[part][index], -0.5, 0.5)
-            distance = np.hypot(dx - along * vx, dy - along * vy)
-            coverage = np.clip(radius + 0.5 - distance, 0.0, min(1.0, 2 * radius))
-            self._blend(shape[part], coverage, pixels, index, count, colours, alpha)
+        reach = float(np.abs(vector).max(initial=0.0)) / 2 + radius + 0.5
+        vectors = vector.astype(np.float32)[:, :, None, None]
+        inverse = 1.0 / np.maximum((vectors**2).sum(axis=1), 1e-12)
+        thickest = min(1.0, 2 * radius)  # coverage of a line thinner than a pixel
+        for part, dx, dy, spots in self._patches(begin + vector / 2, reach):
+            vx, vy = vectors[part, 0], vectors[part, 1]
+            along = dx * (vx * inverse[part]) + dy * (vy * inverse[part])
+            np.clip(along, -0.5, 0.5, out=along)
+            off_x = dx - along * vx
+            along *= vy
+            off_y = np.subtract(dy, along, out=along)
+            off_x *= off_x
+            off_y *= off_y
+            distance = np.sqrt(np.add(off_x, off_y, out=off_x), out=off_x)
+            coverage = np.subtract(np.float32(radius + 0.5), distance, out=distance)
+            self._stamp(shape[part], np.minimum(coverage, np.float32(thickest), out=coverage), spots, brush)
+        self._settle(brush)
 
-    def _patches(
-        self, xy: np.ndarray, reach: float
-    ) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]]:
-        """Yield, for some shapes at a time, the pixels within ``reach`` of their middle.
+    def _patches(self, xy: np.ndarray, reach: float) -> Iterator[_Patches]:
+        """Yield, for some shapes at a time, the square of pixels that holds all within ``reach`` of their middle.
 
-        Gives: which shapes (numbers into ``xy``); the offsets (dx, dy) of their pixel centres from the shape's middle;
-        the pixels' flat positions in the picture; and for each pixel its shape's place among those yielded.
+        Gives: which shapes (numbers into ``xy``); the offsets dx (K, 1, P) and dy (K, P, 1) of the pixel centres from
+        the shapes' middles; and the pixels' flat places in the picture (K, P, P), -1 outside.
         """
         side = int(np.ceil(2 * reach)) + 1
-        finite = np.isfinite(xy).all(axis=1)
-        low = np.floor(np.where(finite[:, None], xy, -1e6) - reach)
+        finite = np.asarray(np.isfinite(xy).all(axis=1))
+        low = np.ceil(np.where(finite[:, None], xy, -1e6) - reach - 0.5)
         seen = finite & (low > -side).all(axis=1) & (low[:, 0] < self.width) & (low[:, 1] < self.height)
         shapes = np.flatnonzero(seen)
-        reel = np.arange(side)
-        for at in range(0, len(shapes), max(1, _PIXELS // (side * side))):
-            part = shapes[at : at + max(1, _PIXELS // (side * side))]
-            corner = low[part].astype(np.int64)
+        reel = np.arange(side, dtype=np.int32)
+        chunk = max(1, _PIXELS // (side * side))
+        for at in range(0, len(shapes), chunk):
+            part = shapes[at : at + chunk]
+            corner = low[part].astype(np.int32)
             columns, rows = corner[:, 0, None] + reel, corner[:, 1, None] + reel  # (K, P)
-            dx = (columns + 0.5 - xy[part, 0, None]).astype(np.float32)
-            dy = (rows + 0.5 - xy[part, 1, None]).astype(np.float32)
-            inside = ((rows >= 0) & (rows < self.height))[:, :, None] & ((columns >= 0) & (columns < self.width))[:, None]
-            inside &= (dx * dx)[:, None] + (dy * dy)[:, :, None] <= np.float32(reach * reach)
-            k, r, c = np.nonzero(inside)
-            yield part, (dx[k, c], dy[k, r]), rows[k, r] * self.width + columns[k, c], k
+            dx = (columns + 0.5 - xy[part, 0, None]).astype(np.float32)[:, None, :]
+            dy = (rows + 0.5 - xy[part, 1, None]).astype(np.float32)[:, :, None]
+            spots = (rows * np.int32(self.width))[:, :, None] + columns[:, None, :]
+            if (corner < 0).any() or columns[:, -1].max() >= self.width or rows[:, -1].max() >= self.height:
+                outside = ((rows < 0) | (rows >= self.height))[:, :, None]
+                spots[outside | ((columns < 0) | (columns >= self.width))[:, None, :]] = -1
+            yield part, dx, dy, spots
 
-    def _blend(
-        self,
-        shapes: np.ndarray,
-        coverage: np.ndarray,
-        pixels: np.ndarray,
-        index: np.ndarray,
-        count: int,
-        colours: np.ndarray,
-        alpha: np.ndarray | float,
-    ) -> None:
-        """Blend the pixels of several shapes; where they overlap, the most opaque one counts."""
-        shape = shapes[index]
-        opacity = coverage * np.broadcast_to(np.asarray(alpha, dtype=np.float32), (count,))[shape]
-        key = (opacity * _COVERAGE).astype(np.uint32) << np.uint32(_ID_BITS) | (shape & ((1 << _ID_BITS) - 1)).astype(
-            np.uint32
-        )
+    def _stamp(self, shapes: np.ndarray, coverage: np.ndarray, spots: np.ndarray, brush: _Brush) -> None:
+        """Enter (K, P, P) coverages of several shapes into the keys; each pixel keeps its most opaque shape."""
+        opacity = coverage * brush.opacity[shapes, None, None]
+        drawn = np.flatnonzero((opacity > 1 / 256) & (spots >= 0))
+        shape = shapes[drawn // (coverage.shape[1] * coverage.shape[2])].astype(np.uint32)
+        level = (opacity.reshape(-1)[drawn] * np.float32(_COVERAGE)).astype(np.uint32)
+        key = level << np.uint32(_ID_BITS) | shape & np.uint32((1 << _ID_BITS) - 1)
+        pixels = spots.reshape(-1)[drawn]
         np.maximum.at(self._keys, pixels, key)
-        wins = (self._keys[pixels] == key) & (opacity > 0)
-        self._keys[pixels] = 0
-        pixels, opacity = pixels[wins], opacity[wins, None]
-        colour = np.broadcast_to(np.asarray(colours, dtype=np.float32), (count, 3))[shape[wins]]
-        flat = self.rgb.reshape(-1, 3)
-        below = flat[pixels].astype(np.float32)
-        flat[pixels] = (below + (colour - below) * opacity + 0.5).astype(np.uint8)
+        self._stamped.append((pixels, key))
+
+    def _settle(self, brush: _Brush) -> None:
+        """Blend what was stamped onto the picture, once per pixel, and clear the keys."""
+        for pixels, key in self._stamped:
+            wins = np.flatnonzero(self._keys[pixels] == key)
+            pixels, key = pixels[wins], key[wins]
+            self._keys[pixels] = 0  # a later list that holds the same key for this pixel finds it settled
+            weight = ((key >> np.uint32(_ID_BITS)).astype(np.float32) * np.float32(1 / _COVERAGE))[:, None]
+            flat = self.rgb.reshape(-1, 3)
+            below = flat[pixels].astype(np.float32)
+            mixed = brush.colours[key & np.uint32((1 << _ID_BITS) - 1)]
+            mixed -= below
+            mixed *= weight
+            mixed += below
+            mixed += 0.5
+            flat[pixels] = mixed.astype(np.uint8)
+        self._stamped.clear()

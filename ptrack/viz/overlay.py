@@ -1,4 +1,4 @@
-"""The standard picture of tracked points: discs with fading trails, one stable colour per point, hollow when occluded."""
+"""The standard picture of tracked points: discs with fading trails, a stable colour per point, hollow when occluded."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Overlay:
         self._grow(xy, frame.shape[:2])
         self._past.append((xy, visible))
         canvas = Canvas(frame)
-        width, radius = self.style.sizes(*frame.shape[:2], len(xy))
+        width, radius = self.style.sizes(frame.shape[0], frame.shape[1], len(xy))
         self._trails(canvas, width)
         self._points(canvas, xy, visible, radius)
         return canvas.rgb
@@ -110,17 +110,13 @@ class Overlay:
         alpha = self.style.opacity * (1 - self.style.fade * age)[:, None]
         alpha = alpha * np.where(visible[1:] & visible[:-1], 1.0, self.style.occluded)
         colours = np.broadcast_to(self._colours, (steps, *self._colours.shape))
-        canvas.lines(
-            xy[:-1].reshape(-1, 2), xy[1:].reshape(-1, 2), width, colours.reshape(-1, 3), alpha.reshape(-1)
-        )
+        canvas.lines(xy[:-1].reshape(-1, 2), xy[1:].reshape(-1, 2), width, colours.reshape(-1, 3), alpha.reshape(-1))
 
     def _points(self, canvas: Canvas, xy: np.ndarray, visible: np.ndarray, radius: float) -> None:
         """Draw discs for visible points and rings for hidden ones, over a dark rim."""
-        hidden = ~visible
-        rim = max(0.6, 0.25 * radius)
+        rim, ring = max(0.6, 0.25 * radius), max(0.8, 0.38 * radius)
+        full = 2 * radius + 2 * rim
         if self.style.outline:
             black = np.zeros(3, np.uint8)
-            canvas.discs(xy[visible], radius + rim, black, 0.55)
-            canvas.rings(xy[hidden], radius + rim, 0.38 * radius + 2 * rim, black, 0.4)
-        canvas.discs(xy[visible], radius, self._colours[visible])
-        canvas.rings(xy[hidden], radius, max(0.8, 0.38 * radius), self._colours[hidden])
+            canvas.rings(xy, radius + rim, np.where(visible, full, ring + 2 * rim), black, np.where(visible, 0.55, 0.4))
+        canvas.rings(xy, radius, np.where(visible, full, ring), self._colours)
