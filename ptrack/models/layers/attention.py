@@ -1,0 +1,103 @@
+"""Attention blocks of Track-On2 (arXiv 2509.19115): post-norm, four heads, ReLU feed-forward.
+
+Letters: R independent rows, Q queries, K keys, D channels, h heads, d = D / h.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MultiHead(nn.Module):
+    """Multi-head attention with the parameters of ``nn.MultiheadAttention`` (packed rows q, k, v)."""
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def project(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        """Project (R, L, D) tokens with parts ``first`` .. ``last - 1`` of q, k, v (0, 1, 2): each (R, h, L, d)."""
+        D = x.shape[-1]
+        rows = slice(first * D, last * D)
+        y = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        y = y.unflatten(-1, (last - first, self.heads, D // self.heads))
+        return tuple(part.transpose(1, 2) for part in y.unbind(2))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, ignore: Tensor | None = None) -> Tensor:
+        """Attend with projected (R, h, L, d) heads; ``ignore`` (R, K) bool, True = key unseen. Returns (R, Q, D).
+
+        A row whose keys are all ignored gives zeros.
+        """
+        seen = dead = None
+        if ignore is not None:
+            dead = ignore.all(-1)[:, None, None]
+            seen = ~ignore[:, None, None, :] | dead[..., None]  # a dead row looks at everything, then is zeroed: no NaN
+        p = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=p)
+        y = self.out_proj(y.transpose(1, 2).flatten(2))
+        return y if dead is None else y.masked_fill(dead, 0.0)
+
+    def attend_one(self, q: Tensor, keys: Tensor, values: Tensor, ignore: Tensor | None = None) -> Tensor:
+        """Attend from one query per row, (R, D), to unprojected (R, K, D) keys and values. Returns (R, D).
+
+        The key and value projections are moved to the query's side (they are linear): about 1 / K of the work of
+        projecting every key. ``ignore`` (R, K) must leave at least one key per row.
+        """
+        R, _, D = keys.shape
+        h, d = self.heads, D // self.heads
+        wq, wk, wv = self.in_proj_weight.unflatten(0, (3, h, d)).unbind(0)  # each (h, d, D)
+        bq, _, bv = self.in_proj_bias.unflatten(0, (3, h, d)).unbind(0)  # the key bias moves all scores alike
+        heads = F.linear(q, wq.flatten(0, 1), bq.flatten()).view(R, h, d).transpose(0, 1) * d**-0.5
+        score = torch.matmul(torch.matmul(heads, wk).transpose(0, 1), keys.transpose(1, 2))  # (R, h, K)
+        if ignore is not None:
+            score = score.masked_fill(ignore[:, None], float("-inf"))
+        p = F.dropout(score.softmax(-1), self.dropout, self.training)
+        seen = torch.matmul(p, values).transpose(0, 1)  # (h, R, D)
+        y = torch.matmul(seen, wv.transpose(1, 2)).transpose(0, 1) + p.sum(-1, keepdim=True) * bv
+        return self.out_proj(y.flatten(1))
+
+
+class AttentionBlock(nn.Module):
+    """Attention, residual and LayerNorm, feed-forward, residual and LayerNorm. The residual is the query argument."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.mha = MultiHead(dim, heads, dropout)
+        self.linear1 = nn.Linear(dim, hidden)
+        self.linear2 = nn.Linear(hidden, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.dropout = dropout
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+    def finish(self, q: Tensor, attended: Tensor) -> Tensor:
+        """Everything after the attention: ``q`` is the residual, ``attended`` the attention's output; both (..., D)."""
+        q = self.norm1(q + self._drop(attended))
+        hidden = self._drop(F.relu(self.linear1(q), inplace=not torch.is_grad_enabled()))
+        return self.norm2(q + self._drop(self.linear2(hidden)))
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, ignore: Tensor | None = None) -> Tensor:
+        """(R, Q, D) queries, (R, K, D) keys and values, ``ignore`` (R, K) bool -> (R, Q, D)."""
+        mha = self.mha
+        if k is v:
+            (qh,) = mha.project(q, 0, 1)
+            kh, vh = mha.project(k, 1, 3)
+        elif q is k:
+            qh, kh = mha.project(q, 0, 2)
+            (vh,) = mha.project(v, 2, 3)
+        else:
+            (qh,), (kh,), (vh,) = mha.project(q, 0, 1), mha.project(k, 1, 2), mha.project(v, 2, 3)
+        return self.finish(q, mha.attend(qh, kh, vh, ignore))
+
+    def forward_one(self, q: Tensor, keys: Tensor, values: Tensor, ignore: Tensor | None = None) -> Tensor:
+        """The same block for one query per row: (R, D), (R, K, D), (R, K, D) -> (R, D)."""
+        return self.finish(q, self.mha.attend_one(q, keys, values, ignore))

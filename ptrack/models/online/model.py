@@ -1,0 +1,407 @@
+"""Track-On2 (arXiv 2509.19115): an online point tracker that remembers each point as a short list of tokens.
+
+Read from the top: :meth:`TrackOn2.encode` a frame, sample the queries in it (:meth:`~TrackOn2.add`), then per frame
+(:meth:`~TrackOn2.step`): decode, correlate, re-rank, locate, remember. Streaming, whole clips and training run this
+same step, batched over clips.
+
+Training: ``model(video, queries, reduce, checkpoint=True)`` calls ``reduce(t, outputs)`` once per frame with a
+:class:`FrameOutputs` (what ``ptrack.training.losses`` reads) and returns the list of what it returned; the
+correlation maps of a frame need never outlive that call. ``list(model.unroll(video, queries))`` is the same as a
+generator.
+
+Letters: B clips, T frames, N points, H W pixels of a frame as given, h w of the model's input, D channels, L levels,
+S tokens of all levels, P cells of the finest level, K candidates, M remembered frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from ptrack import geometry
+from ptrack.errors import ModelError
+from ptrack.models.backbones.pyramid import Backbone, build_encoder
+from ptrack.models.base import StepOutput
+from ptrack.models.layers.attention import AttentionBlock
+from ptrack.models.online.config import OnlineConfig
+from ptrack.models.online.heads import (
+    FeaturePyramid,
+    PredictionHead,
+    Reranking,
+    best_cell,
+    best_cells,
+    cell_to_xy,
+    correlation_volume,
+)
+from ptrack.models.online.preprocess import prepare
+from ptrack.models.online.state import State
+
+MEMORY_ROWS = 32  # points whose memory is attended to at a time when no gradient is needed: stays in the cache
+LOCATE_ROWS = 128  # points that are located at a time: bounds their correlation maps to 6 MB and candidates to 8 MB
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """All that the tracker needs of B frames."""
+
+    fused: Tensor  # (B, P, D) finest map, all levels fused into it
+    tokens: Tensor  # (B, S, D) all levels, finest first, row by row
+    volume: Tensor  # (B, P, D) float32, see ``correlation_volume``
+    size: tuple[int, int]  # (H, W) of the frame as given
+
+    def __getitem__(self, i: int) -> Features:
+        part = slice(i, i + 1)
+        return Features(self.fused[part], self.tokens[part], self.volume[part], self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameOutputs:
+    """What the model says about one frame; pixels are those of its input. Fields after ``patch`` are for training."""
+
+    query: Tensor  # (B, N, D) token after re-ranking: what is remembered
+    offsets: Tensor  # (B, layers, N, 2) offset from ``patch`` by every layer of the head (inference: the last alone)
+    visibility_logit: Tensor  # (B, N)
+    uncertainty_logit: Tensor  # (B, N) that ``patch`` is more than 12 px off, or the point hidden
+    patch: Tensor  # (B, N, 2) centre of the best cell of ``c2``
+    c1: Tensor | None = None  # (B, N, P) first correlation
+    c2: Tensor | None = None  # (B, N, P) second correlation
+    candidate_uncertainty: Tensor | None = None  # (B, N, K) logit
+    candidate_score: Tensor | None = None  # (B, N, K) logit
+    candidate_patch: Tensor | None = None  # (B, N, K, 2)
+    active: Tensor | None = None  # (B, N) bool: the point's query frame has come
+
+    @property
+    def xy(self) -> Tensor:
+        """(B, N, 2) positions in pixels of the model's input."""
+        return self.patch + self.offsets[:, -1]
+
+
+class TrackOn2(nn.Module):
+    """The online tracker. Implements ``ptrack.models.base.OnlineModel``.
+
+    Args:
+        config: the architecture.
+        memory: frames remembered per point; by default the number trained with. See :meth:`set_memory`.
+        checkpoint: recompute the encoder's stages in the backward pass (training memory only).
+    """
+
+    name = "track-on2"
+    support_grid = 20  # points per side of the grid that the published numbers add
+    encode_batch = 1  # on a CPU one frame fills all cores; larger on a GPU
+
+    def __init__(self, config: OnlineConfig, *, memory: int | None = None, checkpoint: bool = False) -> None:
+        super().__init__()
+        c = self.config = config
+        self.threshold = c.delta_v
+        encoder = build_encoder(c.backbone, c.strides, c.vit_upsample, checkpoint=checkpoint)
+        self.backbone = Backbone(encoder, c.dim, c.input_size, c.strides)
+        self.fpn = FeaturePyramid(c.dim, c.strides)
+
+        def attention() -> nn.ModuleList:
+            blocks = [AttentionBlock(c.dim, c.heads, c.hidden, c.dropout) for _ in range(c.decoder_layers)]
+            return nn.ModuleList(blocks)
+
+        self.feature_attention, self.query_attention, self.memory_attention = attention(), attention(), attention()
+        self.t_embedding = nn.Parameter(torch.empty(1, c.memory + 1, c.dim))
+        self.projection1 = nn.Linear(c.dim, c.dim)
+        self.projection2 = nn.Linear(c.dim, c.dim)
+        self.ms_corr_proj = nn.Conv2d(len(c.strides), 1, 1)
+        self.reranking_head = Reranking(c)
+        self.prediction_head = PredictionHead(c)
+        nn.init.trunc_normal_(self.t_embedding, std=0.02)
+        if memory is not None:
+            self.set_memory(memory)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.t_embedding.device
+
+    @property
+    def memory(self) -> int:
+        """M, frames remembered per point."""
+        return self.t_embedding.shape[1] - 1
+
+    def set_memory(self, memory: int) -> None:
+        """Remember another number of frames than was trained with: the time embedding is resized linearly.
+
+        The entries of the newest and the oldest remembered frame and of the current one stay as trained.
+        """
+        if memory < 1:
+            raise ModelError(f"memory is {memory}; a tracker must remember at least 1 frame.")
+        if memory == self.memory:
+            return
+        past, now = self.t_embedding.detach()[:, :-1], self.t_embedding.detach()[:, -1:]
+        past = F.interpolate(past.transpose(1, 2), size=memory, mode="linear", align_corners=True).transpose(1, 2)
+        self.t_embedding = nn.Parameter(torch.cat([past, now], dim=1), requires_grad=self.t_embedding.requires_grad)
+
+    # ---- frame -> features ------------------------------------------------------------------------------------------
+
+    def features(self, frames: Tensor) -> Features:
+        """Encode (B, H, W, 3) RGB frames, uint8 or floating point in 0..255."""
+        c = self.config
+        levels = self.backbone(prepare(frames.to(self.device), c.input_size))
+        fused = self.fpn(levels, c.shapes)
+        volume = correlation_volume(levels, c.shapes, self.ms_corr_proj.weight.flatten())
+        return Features(fused, torch.cat(levels, dim=1), volume, (frames.shape[1], frames.shape[2]))
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> Sequence[Features]:
+        """Turn (B, H, W, 3) uint8 RGB frames into B per-frame features."""
+        batch = self.features(frames)
+        return [batch[i] for i in range(len(frames))]
+
+    def sample(self, frame: Features, xy: Tensor) -> Tensor:
+        """Features (B, N, D) of the fused map at points (B, N, 2) in pixels of the frame; bilinear, border beyond."""
+        image = frame.fused.float().unflatten(1, self.config.shapes[0]).permute(0, 3, 1, 2)
+        grid = geometry.to_grid_sample(xy.to(image), frame.size)[:, :, None]
+        found = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return found[..., 0].transpose(1, 2)
+
+    # ---- one frame of tracking --------------------------------------------------------------------------------------
+
+    def track(
+        self, frame: Features, state: State, *, active: Tensor | None = None, detail: bool = False
+    ) -> FrameOutputs:
+        """Find the state's points in a frame.
+
+        Args:
+            frame: features of B frames.
+            state: of B clips.
+            active: (B, N) bool, points that exist already; the others are not seen by them. None: all.
+            detail: fill the training fields of the result.
+        """
+        q = self.decode(frame, state, active)
+        q = self.projection1(q)
+        return self.locate(frame, q, active=active, detail=detail)
+
+    def decode(self, frame: Features, state: State, active: Tensor | None = None) -> Tensor:
+        """Look at the frame, at the other points and at the own past, ``decoder_layers`` times: (B, N, D)."""
+        window = state.window()
+        time = self.t_embedding[0]
+        time = torch.cat([time[self.memory - 1 - window.age], time[-1:]])  # in the ring's order, current frame last
+        q, past = state.init[:, : state.count], window.tokens
+        unseen = None if active is None else ~active
+        layers = list(zip(self.feature_attention, self.query_attention, self.memory_attention, strict=True))
+        for i, (see, compare, recall) in enumerate(layers):
+            q = see(q, frame.fused, frame.fused)
+            q = compare(q, q, q, unseen)
+            q, past = self._recall(recall, q, past, time, window.ignore, last=i == len(layers) - 1)  # type: ignore[arg-type]
+        return q
+
+    def _recall(
+        self, block: AttentionBlock, q: Tensor, past: Tensor, time: Tensor, ignore: Tensor | None, *, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        """One round of memory attention: (B, N, D) queries and (B, N, S, D) remembered tokens, both renewed.
+
+        Every remembered token is a query too, except in the last round, whose memory nobody reads.
+        """
+        B, N, S, D = past.shape
+        if self.training and self.config.memory_mask > 0:
+            hidden_at_random = torch.rand(B, N, S, device=q.device) < self.config.memory_mask
+            ignore = hidden_at_random if ignore is None else ignore | hidden_at_random
+        rows, tokens = q.reshape(B * N, D), past.reshape(B * N, S, D)
+        mask = None if ignore is None else F.pad(ignore.reshape(B * N, S), (0, 1))  # the current token is always seen
+
+        def attend(part: slice) -> tuple[Tensor, Tensor | None]:
+            z = torch.cat([tokens[part], rows[part, None]], dim=1)
+            zt = z + time
+            hidden = None if mask is None else mask[part]
+            if last:
+                return block.forward_one(zt[:, -1], zt, z, hidden), None
+            z = block(zt, zt, z, hidden)
+            return z[:, -1], z[:, :-1]
+
+        if torch.is_grad_enabled() or B * N <= MEMORY_ROWS:
+            new, renewed = attend(slice(None))
+            return new.view(B, N, D), past if renewed is None else renewed.view(B, N, S, D)
+        q = torch.empty_like(q)
+        if not last:
+            past = torch.empty_like(past, memory_format=torch.contiguous_format)
+        for start in range(0, B * N, MEMORY_ROWS):
+            part = slice(start, start + MEMORY_ROWS)
+            new, renewed = attend(part)
+            q.view(B * N, D)[part] = new
+            if renewed is not None:
+                past.view(B * N, S, D)[part] = renewed
+        return q, past
+
+    def correlate(self, q: Tensor, frame: Features) -> Tensor:
+        """Weighted sum over levels of the cosine of (B, N, D) queries with every cell: (B, N, P) float32."""
+        q = F.normalize(q.float(), dim=-1, eps=1e-12)
+        return torch.matmul(q, frame.volume.transpose(1, 2)) + self.ms_corr_proj.bias
+
+    def locate(self, frame: Features, q: Tensor, *, active: Tensor | None = None, detail: bool = False) -> FrameOutputs:
+        """Correlate, re-rank, correlate again, refine: everything after the decoder, point by point."""
+        blocks = [*self.reranking_head.local_decoder, *self.prediction_head.offset_transformer]
+        values = [block.mha.values(frame.tokens) for block in blocks]
+        if detail or torch.is_grad_enabled():
+            return self._locate(frame, q, values, active=active, detail=detail)
+        parts = [self._locate(frame, part, values) for part in q.split(LOCATE_ROWS, dim=1)]
+        return parts[0] if len(parts) == 1 else _join(parts)
+
+    def _locate(
+        self,
+        frame: Features,
+        q: Tensor,
+        values: Sequence[Tensor],
+        *,
+        active: Tensor | None = None,
+        detail: bool = False,
+    ) -> FrameOutputs:
+        c, head, rerank = self.config, self.prediction_head, self.reranking_head
+        width, (h, w) = c.shapes[0][1], c.input_size
+        c1 = self.correlate(q, frame)
+        cells = best_cells(c1.detach(), c.candidates)[1]
+        candidates = cell_to_xy(cells, width, c.strides[0])
+        q, seen = rerank(q, geometry.normalise(candidates, (h, w)), values[: c.rerank_layers], c.shapes)
+        q = self.projection2(q)
+        c2 = self.correlate(q, frame)
+        patch = cell_to_xy(best_cell(c2.detach()), width, c.strides[0])
+        place = geometry.normalise(patch, (h, w))
+        outputs = FrameOutputs(
+            query=q,
+            offsets=head.offsets(q, place, values[c.rerank_layers :], c.shapes, every=detail),
+            visibility_logit=head.vis_layer(q).squeeze(-1).float(),
+            uncertainty_logit=head.unc_layer(q).squeeze(-1).float(),
+            patch=patch,
+        )
+        if not detail:
+            return outputs
+        extra = {
+            "c1": c1,
+            "c2": c2,
+            "candidate_uncertainty": rerank.certainty_layer(seen).squeeze(-1),
+            "candidate_score": rerank.score_layer(seen).squeeze(-1),
+            "candidate_patch": candidates,
+            "active": active,
+        }
+        return FrameOutputs(**{f.name: getattr(outputs, f.name) for f in fields(outputs)} | extra)
+
+    # ---- streaming --------------------------------------------------------------------------------------------------
+
+    def init_state(self) -> State:
+        """Return the state of a tracker without points."""
+        return State.empty(self.memory, self.config.dim, self.device)
+
+    @torch.inference_mode()
+    def add(self, state: State, features: Features, xy: Tensor) -> State:
+        """Return the state with (N_new, 2) points, in pixels of this frame, appended after the present ones."""
+        return state.add(self.sample(features, xy.to(self.device)[None]))
+
+    @torch.inference_mode()
+    def keep(self, state: State, index: Tensor) -> State:
+        """Return the state with only the points of ``index`` (K,) int64, in that order."""
+        return state.keep(index.to(self.device))
+
+    @torch.inference_mode()
+    def step(self, state: State, features: Features) -> tuple[State, StepOutput]:
+        """Track all points of the state into this frame. Points added on this frame are tracked too."""
+        outputs = self.track(features, state)
+        xy = geometry.rescale(outputs.xy[0], self.config.input_size, features.size)
+        visibility = outputs.visibility_logit[0].sigmoid()
+        confidence = (-outputs.uncertainty_logit[0]).sigmoid()
+        return state.remember(outputs.query), StepOutput(xy=xy, visibility=visibility, confidence=confidence)
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def unroll(self, video: Tensor, queries: Tensor) -> Iterator[FrameOutputs]:
+        """Yield the outputs of every frame of B clips; see :meth:`forward`."""
+        clip = _Clip(self, video, queries)
+        for t in range(video.shape[1]):
+            yield clip.step(t)
+
+    def forward(
+        self, video: Tensor, queries: Tensor, reduce: Callable[[int, FrameOutputs], R], *, checkpoint: bool = False
+    ) -> list[R]:
+        """Track B clips and hand each frame's outputs to ``reduce``.
+
+        Gradients flow through the memory across all frames. In training mode remembered frames are hidden at random
+        (``config.memory_mask``); in evaluation mode the results are those of streaming. The inputs are not changed.
+
+        Args:
+            video: (B, T, H, W, 3) RGB, uint8 or floating point in 0..255.
+            queries: (B, N, 3) rows (t, x, y), pixels of the video. A ``t`` outside 0..T-1 never starts.
+            reduce: called as ``reduce(t, outputs)`` in order of frames; tensors in its result carry gradients. Rows
+                with ``outputs.active`` false mean nothing.
+            checkpoint: recompute each frame in the backward pass. Then ``reduce`` runs twice and must return a tensor,
+                or a tuple or dictionary of tensors, and no correlation map outlives it.
+
+        Returns:
+            T results of ``reduce``.
+        """
+        clip = _Clip(self, video, queries)
+        return [clip.reduced(t, reduce, checkpoint=checkpoint) for t in range(video.shape[1])]
+
+
+class _Clip:
+    """A batch of clips on its way through the model: features, queries and the running state."""
+
+    def __init__(self, model: TrackOn2, video: Tensor, queries: Tensor) -> None:
+        if video.ndim != 5 or queries.ndim != 3 or queries.shape[0] != video.shape[0] or queries.shape[2] != 3:
+            raise ModelError(
+                f"A clip batch needs a video (B, T, H, W, 3) and queries (B, N, 3), not {tuple(video.shape)} and "
+                f"{tuple(queries.shape)}."
+            )
+        self.model, self.B = model, len(video)
+        self.features = model.features(video.flatten(0, 1))  # frame t of clip b is row b * T + t
+        queries = queries.to(model.device)
+        self.start, self.xy = queries[..., 0].long(), queries[..., 1:].float()  # (B, N), (B, N, 2)
+        B, N = self.start.shape
+        state = State.empty(model.memory, model.config.dim, model.device)
+        self.state = State(
+            init=state.init.new_zeros(B, N, model.config.dim),
+            slots=state.slots.new_zeros(B, N, model.memory, model.config.dim),
+            filled=state.filled.new_zeros(B, N),
+            count=N,
+        )
+
+    def _frame(self, t: int) -> Features:
+        f = self.features
+        fused, tokens, volume = (x.unflatten(0, (self.B, -1))[:, t] for x in (f.fused, f.tokens, f.volume))
+        return Features(fused, tokens, volume, f.size)
+
+    def _step(self, t: int, state: State) -> tuple[FrameOutputs, State]:
+        frame, active = self._frame(t), self.start <= t
+        init = torch.where((self.start == t)[..., None], self.model.sample(frame, self.xy), state.init)
+        state = State(init, state.slots, state.filled, state.count, state.cursor, state.longest, state.shortest)
+        outputs = self.model.track(frame, state, active=active & (self.start >= 0), detail=True)
+        return outputs, state.remember(outputs.query, active)
+
+    def step(self, t: int) -> FrameOutputs:
+        outputs, self.state = self._step(t, self.state)
+        return outputs
+
+    def reduced(self, t: int, reduce: Callable[[int, FrameOutputs], R], *, checkpoint: bool) -> R:
+        if not (checkpoint and torch.is_grad_enabled()):
+            return reduce(t, self.step(t))
+        numbers = (self.state.count, self.state.cursor, self.state.longest, self.state.shortest)
+
+        def run(init: Tensor, slots: Tensor, filled: Tensor) -> tuple[R, Tensor, Tensor, Tensor, tuple[int, ...]]:
+            outputs, state = self._step(t, State(init, slots, filled, *numbers))
+            after = (state.count, state.cursor, state.longest, state.shortest)
+            return reduce(t, outputs), state.init, state.slots, state.filled, after
+
+        state = self.state
+        result, *tensors, after = recompute(run, state.init, state.slots, state.filled, use_reentrant=False)  # type: ignore[misc]
+        self.state = State(*tensors, *after)
+        return result
+
+
+def _join(parts: Sequence[FrameOutputs]) -> FrameOutputs:
+    """Join outputs for consecutive points."""
+    return FrameOutputs(
+        query=torch.cat([p.query for p in parts], dim=1),
+        offsets=torch.cat([p.offsets for p in parts], dim=2),
+        visibility_logit=torch.cat([p.visibility_logit for p in parts], dim=1),
+        uncertainty_logit=torch.cat([p.uncertainty_logit for p in parts], dim=1),
+        patch=torch.cat([p.patch for p in parts], dim=1),
+    )
