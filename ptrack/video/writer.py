@@ -264,6 +264,7 @@ class GifWriter(_ContainerWriter):
 
     def _setup(self, container: OutputContainer, height: int, width: int) -> VideoStream:
         from av.filter import Graph
+        from av.video.format import VideoFormat
 
         base = Fraction(1, 100)
         stream = container.add_stream("gif", rate=100)
@@ -271,7 +272,7 @@ class GifWriter(_ContainerWriter):
         stream.codec_context.pix_fmt, stream.codec_context.time_base = "pal8", base
         graph = Graph()
         self._graph = graph
-        self._entry = graph.add_buffer(width=width, height=height, format="rgb24", time_base=base)
+        self._entry = graph.add_buffer(width=width, height=height, format=VideoFormat("rgb24"), time_base=base)
         split = graph.add("split")
         palette = graph.add("palettegen", "stats_mode=single")
         use = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=4")
