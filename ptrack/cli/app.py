@@ -39,10 +39,11 @@ def _root(
 
 def _register() -> None:
     """Add the subcommands. Their modules import nothing heavy at the top: ``--help`` and completion stay quick."""
-    from ptrack.cli import models, track
+    from ptrack.cli import convert, models, track
 
     track.register(app)
     models.register(app)
+    convert.register(app)
 
 
 _register()

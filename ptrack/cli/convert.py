@@ -1,0 +1,213 @@
+"""``ptrack convert``: datasets into clip stores, looking into them, and what else has a form to change."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ptrack.cli.console import Output
+
+if TYPE_CHECKING:
+    from ptrack.data.convert import ConvertOptions, Report
+    from ptrack.data.source import Source
+
+group = typer.Typer(no_args_is_help=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Store = Annotated[Path, typer.Argument(help="A clip store (.h5), a folder of them, or a pattern with *.")]
+
+
+@group.callback(invoke_without_command=True)
+def _group(
+    context: typer.Context,
+    show: Annotated[bool, typer.Option("--list", help="List the datasets that can be converted.")] = False,
+    json_mode: Json = False,
+) -> None:
+    """Convert a dataset to one HDF5 file: ptrack convert tapvid-davis tapvid_davis.pkl davis.h5."""
+    if show:
+        _list(Output(json_mode))
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+
+
+def _list(output: Output) -> None:
+    from ptrack.data.sources import names, source_class
+
+    found = [source_class(name) for name in names()]
+    output.table("Datasets", ["name", "dataset", "layout"], [[s.name, s.title, s.layout] for s in found])
+    output.document([{"name": s.name, "title": s.title, "layout": s.layout} for s in found])
+
+
+def _options(**values: Any) -> ConvertOptions:
+    from ptrack.data.convert import ConvertOptions
+
+    clips = values.pop("clips") or ""
+    return ConvertOptions(**values, clips=tuple(name.strip() for name in clips.split(",") if name.strip()))
+
+
+Codec = Annotated[
+    str,
+    typer.Option(help="keep: the source's own JPEG/PNG bytes, else its default; or jpeg, png, raw."),
+]
+Quality = Annotated[int, typer.Option(help="JPEG quality where frames have to be encoded, 1..100 (4:4:4).")]
+Shards = Annotated[int, typer.Option(help="Divide the clips over so many files.")]
+Workers = Annotated[int, typer.Option(help="Processes that load and check clips; one clip each in memory.")]
+Limit = Annotated[int | None, typer.Option(help="Convert only the first so many clips.")]
+Clips = Annotated[str, typer.Option(help="Only these clips: names or patterns, separated by commas.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check everything, write nothing.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Skip a clip with a damaged frame instead of marking it.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output, start partial files again.")]
+Depth = Annotated[bool, typer.Option("--depth", help="Also store depth pictures where the dataset has them.")]
+
+
+def _add_source(name: str) -> None:
+    """Register ``ptrack convert NAME ROOT OUT``."""
+
+    @group.command(name, help=f"Convert {name}; see 'ptrack convert --list' for the layout of ROOT.")
+    def command(
+        root: Annotated[Path, typer.Argument(help="Where the dataset lies.")],
+        out: Annotated[Path, typer.Argument(help="The HDF5 file to write.")],
+        codec: Codec = "keep",
+        quality: Quality = 95,
+        shards: Shards = 1,
+        workers: Workers = 0,
+        limit: Limit = None,
+        clips: Clips = "",
+        dry_run: DryRun = False,
+        strict: Strict = False,
+        overwrite: Overwrite = False,
+        depth: Depth = False,
+        json_mode: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        from ptrack.data.sources import open_dataset
+
+        options = _options(
+            codec=codec, quality=quality, shards=shards, workers=workers, limit=limit, clips=clips, strict=strict,
+            overwrite=overwrite,
+        )  # fmt: skip
+        run(open_dataset(name, root, depth=depth), out, options, dry_run, Output(json_mode, quiet))
+
+
+def run(source: Source, out: Path, options: ConvertOptions, dry: bool, output: Output) -> None:
+    """Convert (or only check), show progress and the closing summary; exit code 1 if a clip was skipped."""
+    from ptrack.data.convert import convert, dry_run
+
+    if dry:
+        report = dry_run(source, options)
+    else:
+        with _Progress(output) as progress:
+            report = convert(source, out, options, progress)
+    _summary(report, dry, output)
+    if report.skipped:
+        raise typer.Exit(1)
+
+
+def _summary(report: Report, dry: bool, output: Output) -> None:
+    for name, frame, reason in report.damaged:
+        output.warning(f"{name}: frame {frame} is damaged and marked. {reason}")
+    for name, reason in report.skipped:
+        output.warning(f"{name}: skipped. {reason}")
+    for note in report.notes:
+        output.note(note)
+    size = report.bytes / 1e6
+    kept = f" ({report.kept} from an earlier run)" if report.kept else ""
+    what = "Would write" if dry else "Wrote"
+    output.result(
+        f"{what} {report.clips} clips{kept}, {report.frames} frames, {report.points} points, {size:.1f} MB; "
+        f"{len(report.damaged)} frames damaged, {len(report.skipped)} clips skipped."
+    )
+    for path in report.files:
+        output.result(path)
+    output.document(report.as_dict())
+
+
+class _Progress:
+    """A bar on stderr while clips are written; silent without a terminal."""
+
+    def __init__(self, output: Output) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("Converting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[clip]}"), console=console, transient=True,
+            disable=output.quiet or not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("", total=None, clip="")
+
+    def __enter__(self) -> _Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, event: Any) -> None:
+        self.bar.update(self.task, completed=event.position, total=event.total, clip=event.id)
+
+
+@group.command("inspect")
+def inspect_store(
+    file: Store,
+    sheet: Annotated[Path | None, typer.Option(help="Also draw clips with their tracks into this PNG.")] = None,
+    rows: Annotated[int, typer.Option(help="Clips on the sheet.", min=1)] = 6,
+    columns: Annotated[int, typer.Option(help="Frames of each clip on the sheet.", min=1)] = 5,
+    json_mode: Json = False,
+) -> None:
+    """Show what a clip store holds: ptrack convert inspect davis.h5 --sheet davis.png."""
+    from ptrack.data.inspect import contact_sheet, describe
+
+    output = Output(json_mode)
+    data = describe(file)
+    for key in ("files", "bytes", "clips", "frames", "tracks", "positions", "visible_positions", "splits", "codecs"):
+        output.result(f"{key}: {data[key]}")
+    for key, value in data["attributes"].items():
+        output.result(f"attribute {key}: {value}")
+    for key, value in data["arrays_of_first_clip"].items():
+        output.result(f"array {key}: {value}")
+    columns_of = ["id", "frames", "tracks", "height", "width"]
+    output.table("Clips", columns_of, [[str(row[c]) for c in columns_of] for row in data["rows"]])
+    if sheet is not None:
+        output.note(f"Drew {contact_sheet(file, sheet, rows, columns)}.")
+    output.document(data)
+
+
+@group.command("verify")
+def verify_store(file: Store, json_mode: Json = False, quiet: Quiet = False) -> None:
+    """Decode every frame and check every array of a clip store; exit code 1 if something is wrong."""
+    from dataclasses import asdict
+
+    from ptrack.data.inspect import verify
+
+    output = Output(json_mode, quiet)
+    found = verify(file)
+    for problem in found.problems:
+        output.warning(problem)
+    output.result(
+        f"{found.clips} clips, {found.frames} frames, {found.damaged} marked as damaged, "
+        f"{len(found.problems)} problems; content {found.digest}"
+    )
+    output.document(asdict(found))
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``ptrack convert`` and its subcommands: one per dataset, and the other converters that are installed."""
+    from pkgutil import iter_modules
+
+    folder = Path(__file__).parent.parent / "data" / "sources"
+    for module in iter_modules([str(folder)]):  # by file name: importing the sources would import NumPy
+        if not module.name.startswith("_") and module.name != "synthetic":
+            _add_source(module.name.replace("_", "-"))
+    for extra in ("convert_synthetic", "convert_checkpoint", "convert_tracks"):
+        if importlib.util.find_spec(f"ptrack.cli.{extra}") is not None:
+            importlib.import_module(f"ptrack.cli.{extra}").register(group)
+    app.add_typer(group, name="convert", help="Convert datasets, tracks and checkpoints; look into converted files.")

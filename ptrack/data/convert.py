@@ -1,0 +1,308 @@
+"""Converting a dataset into clip stores: which clips, in which file, by how many processes, and what became of each."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ptrack.data import images
+from ptrack.data.clips import ArrayFrames, Clip
+from ptrack.data.hdf5 import StoreWriter, open_store
+from ptrack.data.packing import CodecChoice, Packed, PackedFrames, pack
+from ptrack.data.source import ClipRef, Source
+from ptrack.errors import DataError, Interrupted, OutputError, PTrackError, did_you_mean
+from ptrack.fileio import check_writable
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """How to convert."""
+
+    codec: CodecChoice = "keep"  # "keep": the source's own bytes, and its default codec where it has none
+    quality: int = images.JPEG_QUALITY  # of JPEG encoding, 1..100
+    shards: int = 1  # number of files the clips are divided over
+    workers: int = 0  # processes that load and check clips; 0: this one. Each holds one clip in memory
+    limit: int | None = None  # only the first so many clips
+    clips: tuple[str, ...] = ()  # only these names, ids or patterns with *
+    strict: bool = False  # a clip with a damaged frame is skipped instead of marked
+    overwrite: bool = False  # replace finished files and start partial ones again
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("quality", 1, 100), ("shards", 1, 100_000), ("workers", 0, 256)):
+            if not low <= getattr(self, name) <= high:
+                raise DataError(f"--{name} must be in {low}..{high}, not {getattr(self, name)}.")
+        if self.limit is not None and self.limit < 1:
+            raise DataError(f"--limit must be at least 1, not {self.limit}.")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One clip is done; for progress bars."""
+
+    position: int  # from 1
+    total: int
+    id: str
+    outcome: str  # "written" or "skipped"
+    reason: str = ""
+
+
+@dataclass
+class Report:
+    """What a conversion did."""
+
+    files: list[str] = field(default_factory=list)
+    clips: int = 0  # in the files, kept ones included
+    kept: int = 0  # of these, from an earlier interrupted run
+    frames: int = 0
+    points: int = 0  # tracks
+    bytes: int = 0  # of the files
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # (clip id, reason)
+    damaged: list[tuple[str, int, str]] = field(default_factory=list)  # (clip id, frame, reason), clip kept
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report for JSON."""
+        return asdict(self)
+
+
+Progress = Callable[[Event], None]
+
+
+def plan(source: Source, options: ConvertOptions) -> tuple[list[ClipRef], list[str]]:
+    """Return the clips to convert, and remarks; equal ids get a number so that no clip is lost.
+
+    Raises:
+        DataError: the dataset is empty, or a name in ``options.clips`` matches nothing.
+    """
+    refs, notes, seen = [], [], {}
+    for ref in source.refs():
+        seen[ref.id] = seen.get(ref.id, 0) + 1
+        if seen[ref.id] > 1:
+            new = f"{ref.id}#{seen[ref.id]}"
+            notes.append(f"Two clips are called '{ref.id}'; the later one is stored as '{new}'.")
+            ref = replace(ref, id=new)
+        refs.append(ref)
+    if options.clips:
+        refs = _chosen(refs, options.clips)
+    return refs[: options.limit], notes
+
+
+def _chosen(refs: list[ClipRef], patterns: Sequence[str]) -> list[ClipRef]:
+    def match(ref: ClipRef, pattern: str) -> bool:
+        return pattern in (ref.name, ref.id) or fnmatchcase(ref.name, pattern) or fnmatchcase(ref.id, pattern)
+
+    for pattern in patterns:
+        if not any(match(ref, pattern) for ref in refs):
+            hint = did_you_mean(pattern, [r.name for r in refs])
+            raise DataError(f"--clips: there is no clip '{pattern}'.{hint}")
+    return [ref for ref in refs if any(match(ref, p) for p in patterns)]
+
+
+def shard_paths(out: Path, shards: int) -> list[Path]:
+    """Return the file of each shard: ``out`` itself, or ``name-00000-of-00004.h5``."""
+    if shards == 1:
+        return [out]
+    return [out.with_name(f"{out.stem}-{i:05d}-of-{shards:05d}{out.suffix}") for i in range(shards)]
+
+
+def partial_path(path: Path) -> Path:
+    """Return where a file is written until it is whole: a hidden sibling."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def convert(source: Source, out: Path | str, options: ConvertOptions, progress: Progress | None = None) -> Report:
+    """Convert a dataset; an interrupted conversion goes on where it stopped when it is started again.
+
+    Args:
+        source: the dataset.
+        out: the HDF5 file; with several shards the pattern of their names.
+        options: see ``ConvertOptions``.
+        progress: called in this process after each clip.
+
+    Returns:
+        What was written, skipped and found damaged. The files are complete even if clips were skipped.
+
+    Raises:
+        OutputError: a finished file exists, the disk is full, or a partial file was begun with other options.
+        DataError: the dataset is empty, or not one clip could be converted.
+        Interrupted: Ctrl-C; what was written is kept.
+    """
+    out = Path(out)
+    if out.suffix not in (".h5", ".hdf5"):
+        raise OutputError(f"{out}: name the output .h5.")
+    refs, notes = plan(source, options)
+    targets = shard_paths(out, options.shards)
+    _check_targets(targets, options)
+    report = Report(notes=notes)
+    for index, path in enumerate(targets):
+        low, high = (len(refs) * i // len(targets) for i in (index, index + 1))
+        if path.exists():
+            report.kept += _count(path, report)
+        else:
+            _convert_file(source, refs, range(low, high), path, options, report, progress)
+    if report.clips == 0:
+        for path in targets:
+            path.unlink(missing_ok=True)
+        first = f" The first: {report.skipped[0][1]}" if report.skipped else ""
+        raise DataError(f"None of the {len(refs)} clips of {source.root} could be converted.{first}")
+    return report
+
+
+def _check_targets(targets: list[Path], options: ConvertOptions) -> None:
+    """Refuse finished output before anything is read; with --overwrite remove it and partial files."""
+    if options.overwrite:
+        for path in targets:
+            for old in (path, partial_path(path), partial_path(path).with_name(partial_path(path).name + ".undo")):
+                old.unlink(missing_ok=True)
+    finished = [p for p in targets if p.exists()]
+    if len(finished) == len(targets):
+        check_writable(finished[0], overwrite=False)
+    check_writable(next(p for p in targets if not p.exists()), overwrite=False)
+
+
+def _count(path: Path, report: Report) -> int:
+    """Add a finished file to the report; return the number of its clips."""
+    with open_store(path) as file:
+        index: Any = file["index"]
+        clips = len(index["id"])
+        report.frames += int(index["num_frames"][()].sum())
+        report.points += int(index["num_tracks"][()].sum())
+    report.clips += clips
+    report.files.append(str(path))
+    report.bytes += path.stat().st_size
+    return clips
+
+
+def _settings(source: Source, options: ConvertOptions, path: Path) -> dict[str, Any]:
+    """Return what decides the content of a file; it is stored in it and must be equal to go on."""
+    return {
+        "source": source.name,
+        "root": source.root.name,
+        "codec": options.codec,
+        "default_codec": source.default_codec,
+        "quality": options.quality,
+        "strict": options.strict,
+        "depth": source.depth,
+        "file": path.name,
+    }
+
+
+def _convert_file(
+    source: Source, refs: list[ClipRef], span: range, path: Path, options: ConvertOptions, report: Report,
+    progress: Progress | None,
+) -> None:  # fmt: skip
+    """Write one shard, going on with its partial file if there is one."""
+    writer = StoreWriter(partial_path(path), _settings(source, options, path))
+    ids = [refs[i].id for i in span]
+    try:
+        if unknown := sorted(set(writer.done) - set(ids)):
+            raise OutputError(
+                f"The partial file of {path} holds the clip '{unknown[0]}', which is not asked for now; "
+                "use the same options to go on, or --overwrite to start again."
+            )
+        kept = len(writer.done)
+        todo = [refs[i] for i in span if refs[i].id not in writer.done]
+        for number, (ref, result) in enumerate(_loaded(source, todo, options), span.start + kept + 1):
+            outcome = _write(writer, ref, result, options, report)
+            if progress is not None:
+                progress(Event(number, len(refs), ref.id, *outcome))
+        writer.finish(ids, path)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped. {len(writer.done)} clips are kept beside {path}; run the same command again to go on."
+        ) from None
+    finally:
+        writer.close()
+    report.kept += kept
+    _count(path, report)
+
+
+def _write(
+    writer: StoreWriter, ref: ClipRef, result: Packed | PTrackError, options: ConvertOptions, report: Report
+) -> tuple[str, str]:
+    """Store one loaded clip or note why not; return (outcome, reason)."""
+    if isinstance(result, Packed) and options.strict and result.damaged:
+        frame, reason = result.damaged[0]
+        result = DataError(f"{ref.id}: frame {frame} is damaged. {reason}")
+    if isinstance(result, PTrackError):
+        report.skipped.append((ref.id, str(result)))
+        return "skipped", str(result)
+    writer.add(result.clip)
+    report.damaged += [(ref.id, frame, reason) for frame, reason in result.damaged]
+    return "written", ""
+
+
+def _load(source: Source, ref: ClipRef, options: ConvertOptions) -> Packed | PTrackError:
+    """Load and check one clip; runs in a worker."""
+    try:
+        clip = source.load(ref)
+        return pack(replace(clip, id=ref.id), options.codec, source.default_codec, options.quality)
+    except PTrackError as error:
+        return type(error)(str(error))  # without its traceback, which may hold what cannot be pickled
+    except (OSError, MemoryError) as error:
+        return DataError(f"{ref.id} cannot be read ({type(error).__name__}: {error}).")
+
+
+def _loaded(
+    source: Source, refs: Sequence[ClipRef], options: ConvertOptions
+) -> Iterator[tuple[ClipRef, Packed | PTrackError]]:
+    """Yield clips in order, loaded here or by worker processes that run at most ``workers`` clips ahead."""
+    if options.workers < 1 or not source.parallel or len(refs) < 2:
+        for ref in refs:
+            yield ref, _load(source, ref, options)
+        return
+    with ProcessPoolExecutor(min(options.workers, len(refs)), mp_context=get_context("spawn")) as pool:
+        waiting: deque[tuple[ClipRef, Future[Packed | PTrackError]]] = deque()
+        todo = iter(refs)
+        try:
+            while True:
+                while len(waiting) < options.workers + 1 and (ref := next(todo, None)) is not None:
+                    waiting.append((ref, pool.submit(_load, source, ref, options)))
+                if not waiting:
+                    return
+                ref, future = waiting.popleft()
+                yield ref, future.result()
+        except BrokenProcessPool as error:
+            raise OutputError(
+                "A worker process was killed, most likely for want of memory; run again with fewer --workers to go on."
+            ) from error
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def dry_run(source: Source, options: ConvertOptions) -> Report:
+    """Load and check every clip as ``convert`` would, writing nothing; ``bytes`` is an estimate."""
+    refs, notes = plan(source, options)
+    report = Report(notes=notes)
+    for ref, result in _loaded(source, refs, options):
+        if isinstance(result, PTrackError) or (options.strict and result.damaged):
+            reason = str(result) if isinstance(result, PTrackError) else result.damaged[0][1]
+            report.skipped.append((ref.id, reason))
+            continue
+        report.clips += 1
+        report.frames += result.clip.num_frames
+        report.points += result.clip.num_tracks
+        report.bytes += _stored_bytes(result.clip)
+        report.damaged += [(ref.id, frame, reason) for frame, reason in result.damaged]
+    return report
+
+
+def _stored_bytes(clip: Clip) -> int:
+    frames = clip.frames
+    size = frames.array.nbytes if isinstance(frames, ArrayFrames) else 0
+    size = frames.data.nbytes if isinstance(frames, PackedFrames) else size
+    return size + clip.tracks.nbytes + (0 if clip.trajs_3d is None else clip.trajs_3d.nbytes)
+
+
+def default_workers() -> int:
+    """Return the number of CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
