@@ -116,9 +116,10 @@ class TracksWriter:
             raise OutputError(f"Cannot write {path}: {error}.") from error
         make = self._file.create_dataset
         rows, columns = CHUNK_ROWS, max(1, min(n, 4096))
-        make("tracks", (0, n, 2), "f4", maxshape=(None, n, 2), chunks=(rows, columns, 2))
-        make("visibility", (0, n), "f4", maxshape=(None, n), chunks=(rows, columns))
-        make("confidence", (0, n), "f4", maxshape=(None, n), chunks=(rows, columns))
+        most = n or None  # HDF5 cannot chunk an axis that is fixed at 0
+        make("tracks", (0, n, 2), "f4", maxshape=(None, most, 2), chunks=(rows, columns, 2))
+        make("visibility", (0, n), "f4", maxshape=(None, most), chunks=(rows, columns))
+        make("confidence", (0, n), "f4", maxshape=(None, most), chunks=(rows, columns))
         make("frame_index", (0,), "i8", maxshape=(None,), chunks=(1024,))
         make("pts_seconds", (0,), "f8", maxshape=(None,), chunks=(1024,))
         self._file["queries"] = np.asarray(queries, np.float32)

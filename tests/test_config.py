@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ptrack.config import from_mapping, load_yaml, override, to_mapping
+from ptrack.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    depth: int = 3
+    rate: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    name: str = "x"
+    size: tuple[int, int] = (1, 2)
+    inner: Inner = field(default_factory=Inner)
+    path: Path | None = None
+    limit: int | None = None
+
+
+def test_round_trip():
+    made = from_mapping(Outer, {"name": "y", "size": [3, 4], "inner": {"rate": 1}, "limit": 5})
+    assert made == Outer(name="y", size=(3, 4), inner=Inner(rate=1.0), limit=5)
+    assert from_mapping(Outer, to_mapping(made)) == made
+
+
+def test_unknown_key_names_the_nearest():
+    with pytest.raises(ConfigError, match="inner: unknown key 'dept'. Did you mean 'depth'"):
+        from_mapping(Outer, {"inner": {"dept": 1}})
+
+
+@pytest.mark.parametrize(("value", "words"), [("three", "type int"), (True, "type int"), (1.5, "type int")])
+def test_wrong_type_is_named(value, words):
+    with pytest.raises(ConfigError, match=words):
+        from_mapping(Inner, {"depth": value})
+
+
+def test_yaml_scientific_notation_is_a_number():
+    assert from_mapping(Inner, {"rate": "1e-4"}).rate == 1e-4
+    with pytest.raises(ConfigError, match="must be a number"):
+        from_mapping(Inner, {"rate": "fast"})
+
+
+def test_load_yaml_errors(tmp_path):
+    with pytest.raises(ConfigError, match="Cannot read"):
+        load_yaml(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_yaml(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match="top level"):
+        load_yaml(tmp_path / "list.yaml")
+    (tmp_path / "good.yaml").write_text("a: 1")
+    assert load_yaml(tmp_path / "good.yaml") == {"a": 1}
+
+
+def test_override():
+    start = {"a": {"b": 1}, "c": 2}
+    assert override(start, ["a.b=5", "d.e=[1, 2]", "c=x"]) == {"a": {"b": 5}, "c": "x", "d": {"e": [1, 2]}}
+    assert start == {"a": {"b": 1}, "c": 2}
+    with pytest.raises(ConfigError, match="key=value"):
+        override(start, ["a"])
+    with pytest.raises(ConfigError, match="is a value"):
+        override(start, ["c.d=1"])
