@@ -1,0 +1,76 @@
+"""``ptrack pick``: choose points on a video in the browser, track them live, correct them, save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptrack.cli.console import Output
+
+_EPILOG = """Examples:
+
+ptrack pick walk.mp4
+
+ptrack pick walk.mp4 --model track_on2 --checkpoint weights.pt --out walk.tracks.csv
+
+ptrack track walk.mp4 --queries walk.queries.csv    (the same tracks again, without the page)
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=_EPILOG)(pick)
+
+
+def pick(
+    video: Annotated[str, typer.Argument(help="Video file or image folder.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Tracks file (.h5, .npz, .csv, .json). Default: VIDEO.tracks.h5 in this folder.")
+    ] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="Queries CSV (t,x,y,id,colour). Default: VIDEO.queries.csv in this folder.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model name; 'ptrack models' lists them.", rich_help_panel="Model")] = "",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights file, for models that take one.", rich_help_panel="Model")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel="Model")] = "auto",
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.", min=0, max=65535)] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in the default browser.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the address, and errors.")] = False,
+) -> None:
+    """Pick points on a video in the browser, track them live, correct them and save.
+
+    The page is served on this machine only (127.0.0.1), under an address that contains a random token, until "Done" is
+    pressed or Ctrl-C stops it.
+    """
+    from ptrack.models import zoo
+    from ptrack.viz.pick import PickServer, PickSession
+
+    output = Output(json_mode=json, quiet=quiet)
+    zoo.find(model or zoo.DEFAULT_MODEL)  # a wrong name is an error now, not when tracking starts
+    stem = Path(video).stem or "video"
+    session = PickSession(
+        video,
+        lambda: zoo.load(model or zoo.DEFAULT_MODEL, checkpoint=checkpoint, device=device),
+        out or Path(f"{stem}.tracks.h5"),
+        queries or Path(f"{stem}.queries.csv"),
+        overwrite=overwrite,
+    )
+    with PickServer(session, port) as server:
+        typer.echo(f"Open {server.url} in a browser on this machine. Ctrl-C stops.", err=True)
+        if browser:
+            import webbrowser
+
+            webbrowser.open(server.url)
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            output.note("stopped")
+    for path in session.saved:
+        output.result(str(path))
+    output.document({"saved": [str(path) for path in session.saved]})

@@ -1,0 +1,254 @@
+"""The server of the picking page. It listens on 127.0.0.1 only and answers only to who knows the token.
+
+Why every check is there:
+- loopback address: no other machine can connect;
+- random token as the first part of every path: no other user of this machine, and no web page, can guess an address;
+- ``Host`` must be this address: a web page whose name is made to point at 127.0.0.1 (DNS rebinding) is refused;
+- ``Origin`` and ``Sec-Fetch-Site`` must be this page's: other pages' scripts and forms are refused;
+- paths are a fixed list, never file names: there is nothing to traverse.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from ptrack.errors import InputError, PTrackError
+from ptrack.viz.html.builder import asset
+from ptrack.viz.pick.session import PickSession
+
+ADDRESS = "127.0.0.1"
+MAX_BODY = 8 << 20  # bytes of a request: about 100 000 points
+POLL_SECONDS = 10.0
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Refused(Exception):
+    """A request that is not answered: status and a sentence."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class PickServer:
+    """Serves one session until ``wait`` returns: the page said "done", or ``close`` was called.
+
+    Args:
+        session: what the page works on.
+        port: 0 for any free one.
+
+    Raises:
+        InputError: the port is in use; the session is closed then.
+    """
+
+    def __init__(self, session: PickSession, port: int = 0) -> None:
+        self.session = session
+        self.token = secrets.token_urlsafe(24)
+        self.done = threading.Event()
+        handler = type("Handler", (_Handler,), {"owner": self})
+        try:
+            self._server = ThreadingHTTPServer((ADDRESS, port), handler)
+        except OSError as error:
+            session.close()
+            raise InputError(
+                f"Port {port} cannot be used ({error.strerror}); leave --port out for a free one."
+            ) from error
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="ptrack-pick-server")
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._server.server_address[1]
+
+    @property
+    def url(self) -> str:
+        """The page's address, token included."""
+        return f"http://{ADDRESS}:{self.port}/{self.token}/"
+
+    def wait(self) -> None:
+        """Wait until the page says it is done. Ctrl-C comes through as KeyboardInterrupt."""
+        while not self.done.wait(0.2):
+            pass
+
+    def close(self) -> None:
+        """Stop listening and end the session's threads."""
+        self.done.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        self.session.close()
+
+    def __enter__(self) -> PickServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: PickServer
+    protocol_version = "HTTP/1.1"
+    server_version = "ptrack"
+    sys_version = ""
+    timeout = 60  # seconds without a byte until a connection is dropped
+
+    def do_GET(self) -> None:
+        self._answer(self._get)
+
+    def do_POST(self) -> None:
+        self._answer(self._post)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the terminal belongs to the command."""
+
+    # -- one request
+
+    def _answer(self, work: Any) -> None:
+        try:
+            route, query = self._checked()
+            kind, body = work(route, query)
+            self._send(HTTPStatus.OK, kind, body)
+        except Refused as error:
+            self._fail(error.status, str(error))
+        except PTrackError as error:
+            self._fail(HTTPStatus.BAD_REQUEST, str(error))
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True  # the page went away
+
+    def _fail(self, status: HTTPStatus, sentence: str) -> None:
+        self.close_connection = True  # an unread body must not be taken for the next request
+        self._send(status, "application/json", json.dumps({"error": sentence}).encode())
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _checked(self) -> tuple[str, dict[str, str]]:
+        """Return the route behind the token and its query; raise Refused for anybody but the page."""
+        here = f"{ADDRESS}:{self.owner.port}"
+        if self.headers.get_all("Host", []) != [here]:
+            raise Refused(HTTPStatus.FORBIDDEN, "This server answers to its own address only.")
+        origin = self.headers.get("Origin")
+        if origin is not None and origin != f"http://{here}":
+            raise Refused(HTTPStatus.FORBIDDEN, "Requests from other pages are refused.")
+        if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            raise Refused(HTTPStatus.FORBIDDEN, "Requests from other pages are refused.")
+        if self.command == "POST" and origin is None:
+            raise Refused(HTTPStatus.FORBIDDEN, "A request that changes something must say where it comes from.")
+        parts = urlsplit(self.path)
+        token, _, route = parts.path.lstrip("/").partition("/")
+        if not hmac.compare_digest(token.encode(), self.owner.token.encode()):
+            raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here. Use the whole address that ptrack printed.")
+        return route, {name: values[0] for name, values in parse_qs(parts.query).items()}
+
+    def _get(self, route: str, query: dict[str, str]) -> tuple[str, bytes]:
+        session = self.owner.session
+        if route in _FILES:
+            kind, read = _FILES[route]
+            return kind, read().encode()
+        if route == "about":
+            return _document(session.about())
+        if route == "poll":
+            return _document(session.poll(_number(query, "job"), _number(query, "row"), POLL_SECONDS))
+        if route == "frame":
+            data = session.frames.get(_number(query, "i"))
+            if data is None:
+                raise Refused(HTTPStatus.NOT_FOUND, "There is no such frame.")
+            return "image/jpeg", data
+        raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here.")
+
+    def _post(self, route: str, _: dict[str, str]) -> tuple[str, bytes]:
+        session, body = self.owner.session, self._body()
+        points = body.get("points", [])
+        if route == "track":
+            return _document({"job": session.start(points)})
+        if route == "correct":
+            x, y = _real(body, "x"), _real(body, "y")
+            return _document({"job": session.correct(str(body.get("id")), int(_real(body, "t")), x, y)})
+        if route == "undo":
+            return _document(session.undo())
+        if route == "stop":
+            session.stop()
+            return _document({})
+        if route == "save":
+            return _document(session.save(points))
+        if route == "rename":
+            session.rename(str(body.get("from")), str(body.get("to")))
+            return _document({})
+        if route == "done":
+            self.close_connection = True
+            threading.Timer(0.2, self.owner.done.set).start()  # after the answer is out
+            return _document({})
+        raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here.")
+
+    def _body(self) -> dict[str, Any]:
+        if self.headers.get_content_type() != "application/json":
+            raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Send at most {MAX_BODY} bytes, and say how many.")
+        try:
+            body = json.loads(self.rfile.read(int(length)) or b"{}")
+        except ValueError:
+            raise Refused(HTTPStatus.BAD_REQUEST, "The body is not JSON.") from None
+        if not isinstance(body, dict):
+            raise Refused(HTTPStatus.BAD_REQUEST, "The body must be an object.")
+        return body
+
+
+def _document(data: Any) -> tuple[str, bytes]:
+    return "application/json", json.dumps(data, allow_nan=False).encode()
+
+
+def _number(query: dict[str, str], name: str) -> int:
+    try:
+        return int(query[name])
+    except (KeyError, ValueError):
+        raise Refused(HTTPStatus.BAD_REQUEST, f"'{name}' must be a whole number.") from None
+
+
+def _real(body: dict[str, Any], name: str) -> float:
+    value = body.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) > 1e9:
+        raise Refused(HTTPStatus.BAD_REQUEST, f"'{name}' must be a number.")
+    return float(value)
+
+
+def _own(name: str) -> str:
+    return resources.files("ptrack.viz.pick").joinpath(name).read_text(encoding="utf-8")
+
+
+_FILES = {
+    "": ("text/html; charset=utf-8", lambda: _own("pick.html")),
+    "pick.js": ("text/javascript; charset=utf-8", lambda: _own("pick.js")),
+    "style.css": ("text/css; charset=utf-8", lambda: asset("viewer.css") + _own("pick.css")),
+}
