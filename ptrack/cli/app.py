@@ -39,11 +39,12 @@ def _root(
 
 def _register() -> None:
     """Add the subcommands. Their modules import nothing heavy at the top: ``--help`` and completion stay quick."""
-    from ptrack.cli import convert, models, track
+    from ptrack.cli import convert, models, pick, track
 
     track.register(app)
     models.register(app)
     convert.register(app)
+    pick.register(app)
 
 
 _register()
