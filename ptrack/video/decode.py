@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+_BEGIN_WITH_KEY = frozenset(["mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "asf", "gif", "ogg", "nut"])
 _REORDER = 8  # frames held back while damaged: broken references make decoders give pictures out of order
 
 
@@ -42,9 +43,12 @@ class Timeline:
         self._waiting: list[int] = []  # times of packets without a picture yet, sorted
         self._unusable: set[int] = set()  # times of packets that the demuxer calls corrupt
         self._damaged = False
-        self._begun = False  # a key packet has been seen; what comes before it was never decodable
+        # Broadcasts may begin between key frames; what comes before the first one was never decodable and is left out.
+        self._begun = container.format.name in _BEGIN_WITH_KEY
+        self._silent = 0  # packets that gave no picture though nothing was damaged
         self._untimed_losses = 0
-        self._last: int | None = None
+        self._last: int | None = None  # time of the last step given
+        self._latest = -self._period()  # time of the last picture from the decoder
         self.broken_off = False
 
     def __iter__(self) -> Iterator[Step]:
@@ -55,8 +59,19 @@ class Timeline:
                 yield from self._show(*heapq.heappop(held))
         while held:
             yield from self._show(*heapq.heappop(held))
-        if self._damaged and not (self._cut or self.broken_off):
-            for ticks in self._waiting:
+        self._place_losses()
+        yield from self._lost_at_the_end()
+
+    def _lost_at_the_end(self) -> Iterator[Step]:
+        """Yield the frames after the last picture, unless the file is cut there.
+
+        Frame threads do not report an error in the last packets. So they count as lost too where every packet before
+        had its picture.
+        """
+        if self._cut or self.broken_off or not (self._damaged or self._silent == 0):
+            return
+        for ticks in self._waiting:
+            if self._last is None or ticks > self._last:
                 yield Step(ticks, None)
 
     def _packets(self) -> Iterator[Packet]:
@@ -110,24 +125,30 @@ class Timeline:
         return max(1, round(1 / (rate * base))) if rate and base else 1
 
     def _time_of(self, frame: VideoFrame) -> int:
-        if frame.pts is not None:
-            return frame.pts
-        return 0 if self._last is None else self._last + self._period() * (1 + self._untimed_losses)
+        """Return a frame's time; streams without times get even ones, with room for the frames lost before."""
+        if frame.pts is None:
+            self._place_losses()
+        self._latest = frame.pts if frame.pts is not None else self._latest + self._period()
+        return self._latest
+
+    def _place_losses(self) -> None:
+        """Give lost frames of a stream without times their times."""
+        for _ in range(self._untimed_losses):
+            self._latest += self._period()
+            insort(self._waiting, self._latest)
+        self._untimed_losses = 0
 
     def _show(self, ticks: int, _: int, frame: VideoFrame) -> Iterator[Step]:
         """Yield the frames lost before this one, then the frame itself."""
         if self._last is not None and ticks <= self._last:
             return  # its place in time is taken: a picture of a broken group that came too late
-        if self._untimed_losses and self._last is not None and frame.pts is None:
-            for _ in range(self._untimed_losses):
-                self._last += self._period()
-                yield Step(self._last, None)
-        self._untimed_losses = 0
         passed = bisect_left(self._waiting, ticks)
         if self._damaged:
             for lost in self._waiting[:passed]:
                 if self._last is None or lost > self._last:
                     yield Step(lost, None)
+        else:
+            self._silent += passed
         del self._waiting[: passed + (passed < len(self._waiting) and self._waiting[passed] == ticks)]
         if self._damaged and frame.key_frame and ticks not in self._unusable:
             self._damaged = any(later in self._unusable for later in self._waiting)

@@ -48,6 +48,9 @@ def open_container(target: Any, name: str, options: ReadOptions, **more: Any) ->
         container.close()
         what = "holds only sound" if sound else "holds no video"
         raise InputError(f"{name} {what}; there is nothing to track. Give a file with a video stream.")
+    if streams[0].codec_context is None:
+        container.close()
+        raise InputError(f"{name} uses a video codec that cannot be decoded here. Convert it to H.264, for example.")
     streams[0].thread_type = "AUTO"
     return container, streams[0]
 
@@ -95,12 +98,15 @@ class VideoFile(FrameSource):
         if self._missing and options.strict:
             raise InputError(f"{name} was cut off: {self._missing} bytes are missing at its end. Copy it again.")
         self._known = Fingerprints()
+        self._warnings: dict[str, str] = {}  # by topic; ``warnings`` is made from it
+        self._judged = 0  # frames of the longest pass that met undecodable ones
         container, stream = self._open()
         with closing(container):
             first = self._first(container, stream)
             ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
             self._converter = Converter(first, ratio, options.max_size)
             self._time_base = stream.time_base or 1
+            self._promised = _promised_seconds(container)
             self.info = self._describe(container, stream)
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
@@ -156,41 +162,50 @@ class VideoFile(FrameSource):
 
     def _checked(self, timeline: Timeline) -> Iterator[tuple[float, VideoFrame | None]]:
         """Yield (seconds, picture or None) and say what is wrong with the file once that is known."""
-        lost, count, first = 0, 0, 0.0
+        lost: list[float] = []
+        count, origin, seconds = 0, 0.0, 0.0
         try:
             for ticks, frame in timeline:
                 seconds = self._seconds(ticks)
+                origin = origin if count else seconds
                 count += 1
                 if frame is None:
-                    first = first if lost else seconds
-                    lost += 1
+                    lost.append(seconds)
                     if self._options.strict:
                         raise InputError(f"{self._name}: frame {count - 1} ({seconds:.2f} s) cannot be decoded.")
                 yield seconds, frame
-            self._judge_end(timeline, count)
+            self._judge_end(timeline, count, seconds - origin)
         finally:
-            if lost:
-                self._warn(
-                    f"{self._name}: {lost} of {count} frames, the first at {first:.2f} s, cannot be decoded; "
-                    "placeholders keep the time aligned."
-                )
-            if self._converter.resized:
-                w, h = self._converter.size
-                self._warn(f"{self._name}: the picture size changes midway; all frames are resized to {w}x{h}.")
+            self._judge_pictures(lost, count)
 
-    def _judge_end(self, timeline: Timeline, count: int) -> None:
-        """Say so if the stream ended early."""
-        if not (self._missing or timeline.broken_off):
-            return
-        self.truncated = True
-        text = f"{self._name} ends early: it was cut off or is damaged after {count} frames"
-        if self._options.strict:
-            raise InputError(f"{text}. Copy it again, or read it without strict.")
-        self._warn(f"{text}, which are all used.")
+    def _judge_pictures(self, lost: list[float], count: int) -> None:
+        """Warn of undecodable frames and of changing sizes."""
+        if lost and count > self._judged:  # a shorter pass over the same file has nothing new to say
+            self._judged = count
+            self._warnings["lost"] = (
+                f"{self._name}: {len(lost)} of {count} frames, the first at {lost[0]:.2f} s, cannot be decoded; "
+                "placeholders keep the time aligned."
+            )
+        if self._converter.resized:
+            w, h = self._converter.size
+            self._warnings["size"] = (
+                f"{self._name}: the picture size changes midway; all frames are resized to {w}x{h}."
+            )
+        self.warnings[:] = self._warnings.values()
 
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
+    def _judge_end(self, timeline: Timeline, count: int, seconds: float) -> None:
+        """Note it if the stream ended early: after ``count`` frames, the last one ``seconds`` after the first."""
+        if self._missing or timeline.broken_off:
+            self.truncated = True
+            text = f"{self._name} ends early: it was cut off or is damaged after {count} frames"
+            if self._options.strict:
+                raise InputError(f"{text}. Copy it again, or read it without strict.")
+            self._warnings["end"] = f"{text}, which are all used."
+        elif self._promised and self._promised - seconds > max(1.0, 0.1 * self._promised):
+            self._warnings["end"] = (
+                f"{self._name}: its header promises {self._promised:.1f} s, but the last frame is at {seconds:.1f} s; "
+                "it may be damaged."
+            )
 
     def _seconds(self, ticks: int) -> float:
         return float(ticks * self._time_base)
@@ -252,6 +267,15 @@ class VideoFile(FrameSource):
     def sha256(self) -> str:
         """Return the SHA-256 of the file's bytes."""
         return fileio.sha256_of(self._path)
+
+
+def _promised_seconds(container: InputContainer) -> float | None:
+    """Return how long the header says the pictures last, where that can be compared with what is read.
+
+    Not with sound (it may be longer), and not for MP4, where trimmed clips promise their untrimmed length.
+    """
+    alone = len(container.streams) == 1 and "mp4" not in container.format.name
+    return container.duration / 1e6 if alone and container.duration else None
 
 
 def _address(path: Path) -> Any:

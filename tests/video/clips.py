@@ -63,7 +63,7 @@ def write_clip(
     sar: Fraction | None = None,
     rotation: tuple[int, bool] | None = None,
 ) -> Path:
-    """Encode pictures (or that many numbered ones) with PyAV; ``rotation`` is (degrees, hflip) of the display matrix."""
+    """Encode pictures, or that many numbered ones; ``rotation`` is (degrees, hflip) of the display matrix."""
     if isinstance(pictures, int):
         pictures = [numbered(i) for i in range(pictures)]
     with av.open(str(path), "w", container_options=container_options or {}) as container:
@@ -84,9 +84,14 @@ def write_clip(
 
 
 def packets(path: Path) -> list[tuple[int, int, int, bool]]:
-    """Return (pts in ticks, byte offset, bytes, key) of every packet in decoding order."""
+    """Return (pts in ticks, byte offset of its payload, bytes, key) of every packet in decoding order."""
+    data = path.read_bytes()
     with av.open(str(path)) as container:
-        return [(p.pts, p.pos, p.size, p.is_keyframe) for p in container.demux(video=0) if p.size]
+        return [
+            (p.pts, data.find(bytes(p)[:64], max(0, p.pos or 0)), p.size, p.is_keyframe)
+            for p in container.demux(video=0)
+            if p.size
+        ]
 
 
 def damage(path: Path, number: int, seed: int = 0) -> int:

@@ -237,7 +237,9 @@ def test_transparent_gif_is_laid_over_black(tmp_path):
     assert rgb[5, 5].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("name", ["-dash.mp4", "mit leer zeichen.mp4", "видео ü 猫.mp4", "a:b.mp4", "100%d.mp4", "c'#?.mp4"])
+@pytest.mark.parametrize(
+    "name", ["-dash.mp4", "mit leer zeichen.mp4", "видео ü 猫.mp4", "a:b.mp4", "100%d.mp4", "c'#?.mp4"]
+)
 def test_awkward_names(tmp_path, monkeypatch, name):
     clips.write_clip(tmp_path / "a.mp4", 3).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
