@@ -9,7 +9,11 @@ import pytest
 from ptrack.tracks import Tracks
 from tests.exports.make import example
 
-CONSUMERS = {"test_with_pandas.py": ("pandas", "tables"), "test_with_sleap_io.py": ("sleap_io",)}
+CONSUMERS = {
+    "test_with_pandas.py": ("pandas", "tables"),
+    "test_with_sleap_io.py": ("sleap_io",),
+    "test_with_rerun.py": ("rerun",),
+}
 MISSING = {
     file: [name for name in names if importlib.util.find_spec(name) is None] for file, names in CONSUMERS.items()
 }

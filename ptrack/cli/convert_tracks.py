@@ -1,0 +1,77 @@
+"""``ptrack convert tracks``: tracks into the file formats of other programs, and back from some of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptrack.cli.console import Output
+
+_EPILOG = """Examples:
+
+ptrack convert tracks walk.tracks.h5 walk.csv
+
+ptrack convert tracks walk.tracks.h5 walk_dlc.h5 --to dlc-h5
+
+ptrack convert tracks walk_dlc.csv walk.tracks.h5 --size 854x480
+
+ptrack convert tracks --list
+"""
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command to the ``convert`` group."""
+    group.command("tracks", epilog=_EPILOG)(convert_tracks)
+
+
+def convert_tracks(
+    source: Annotated[Path | None, typer.Argument(help="Tracks to read.", metavar="IN", show_default=False)] = None,
+    target: Annotated[Path | None, typer.Argument(help="File to write.", metavar="OUT", show_default=False)] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Format to write; --list shows them. Default: by the ending of OUT.")
+    ] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Format to read. Default: by the ending and content of IN.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Frame size of tracks that do not hold it.", metavar="WIDTHxHEIGHT")
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="List the formats with their coordinate origins.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Convert tracks to another program's format, or read them from one. Every format states its coordinate origin."""
+    from ptrack.errors import TracksError
+
+    output = Output(json_mode=json, quiet=quiet)
+    if show:
+        _list(output)
+        return
+    if source is None or target is None:
+        raise TracksError("Name the tracks to read and the file to write: ptrack convert tracks IN OUT --to FORMAT.")
+    from ptrack.exports.convert import convert_file
+
+    found, tracks = convert_file(source, target, to=to, from_=from_, size=size, overwrite=overwrite)
+    output.result(f"{target}: {tracks.num_points} points, {tracks.num_frames} frames, {found.name}")
+    output.note(f"coordinates: {found.origin}")
+    output.document(
+        {
+            "file": str(target),
+            "format": found.name,
+            "origin": found.origin,
+            "points": tracks.num_points,
+            "frames": tracks.num_frames,
+        }
+    )
+
+
+def _list(output: Output) -> None:
+    from ptrack.exports import FORMATS
+
+    rows = [[f.name, f.suffix, "in, out" if f.read else "out", f.summary, f.origin] for f in FORMATS.values()]
+    output.table("Formats", ["name", "ending", "ways", "what", "coordinates"], rows)
+    keys = ("name", "suffix", "ways", "summary", "origin")
+    output.document([dict(zip(keys, row, strict=True)) for row in rows])
