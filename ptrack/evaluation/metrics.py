@@ -107,6 +107,7 @@ def tapvid(
     *,
     mode: str = "first",
     per_track: bool = False,
+    labelled: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """TAP-Vid's scores of one video (arXiv 2211.03726), fractions 0..1.
 
@@ -116,6 +117,7 @@ def tapvid(
         gt_visible, pred_visible: (T, N) bool.
         mode: "first" or "strided", see ``scored_frames``.
         per_track: return (N,) arrays, one value per track, instead of numbers.
+        labelled: (T,) bool, frames whose labels exist; None: all. Others are not scored (sparsely labelled videos).
 
     Returns:
         ``occlusion_accuracy``, ``pts_within_K`` and ``jaccard_K`` for K in 1, 2, 4, 8, 16, their means
@@ -127,6 +129,8 @@ def tapvid(
     """
     v, p = np.asarray(gt_visible, bool), np.asarray(pred_visible, bool)
     scored = scored_frames(query_frame, len(v), mode)
+    if labelled is not None:
+        scored &= np.asarray(labelled, bool)[:, None]
     need_finite(pred_tracks, scored)
     axis = 0 if per_track else None
     with np.errstate(invalid="ignore", divide="ignore"):
