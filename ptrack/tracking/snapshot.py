@@ -14,6 +14,7 @@ import torch
 from ptrack.errors import TracksError
 from ptrack.fileio import temporary_name
 
+HOME = "ptrack."  # only dataclasses of modules below it are built
 CLASS = "__class__"
 ARRAY = "__array__"
 
@@ -47,7 +48,7 @@ def unpack(value: Any, device: torch.device) -> Any:
         return inner.numpy().copy() if isinstance(inner, torch.Tensor) else np.asarray(inner, dtype=np.str_)
     if isinstance(value, dict) and CLASS in value:
         module, _, name = value[CLASS].partition(":")
-        if not module.startswith("ptrack."):
+        if not module.startswith(HOME):
             raise TracksError(f"The saved tracker state names the foreign class {value[CLASS]}; it is damaged.")
         cls = getattr(importlib.import_module(module), name)
         made = cls.__new__(cls)
