@@ -24,7 +24,7 @@ RASTER = (256, 256)  # (H, W) of the space in which TAP-Vid measures
 ODYSSEY = (384, 512)  # (H, W) of the pictures of PointOdyssey and EgoPoints
 
 
-class Skip(Exception):  # noqa: N818 - not an error: the protocol leaves the video out
+class Skip(Exception):
     """The protocol does not score this video; the message says why."""
 
 
@@ -271,8 +271,10 @@ class EgoPoints(Protocol):
 
     def score(self, case: Case, tracks: np.ndarray, visible: np.ndarray, mode: str = "first") -> Scores:
         """Score positions, visibility and re-identification."""
-        more = (case.labels[k] for k in ("vis_valid", "out_of_view", "occluded"))
-        return metrics.ego_points(case.tracks, case.visible, case.valid, *more, tracks, visible, size=case.size)
+        known, away, hidden = (case.labels[k] for k in ("vis_valid", "out_of_view", "occluded"))
+        return metrics.ego_points(
+            case.tracks, case.visible, case.valid, known, away, hidden, tracks, visible, size=case.size
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +299,7 @@ class Badja(Protocol):
             raise Skip("no joint is visible after the first frame")
         tracks = geometry.rescale(clip.tracks_filled.astype(np.float64), clip.size, size)
         made = _from_start(clip, clip.num_frames, size, tracks, clip.visibility, np.arange(clip.num_tracks))
-        return replace(made, labels={"foreground": foreground_areas(clip, size, clip.visibility.any(axis=1))})
+        return replace(made, labels={"foreground": foreground_areas(clip, size, np.asarray(clip.visibility.any(axis=1)))})
 
     def score(self, case: Case, tracks: np.ndarray, visible: np.ndarray, mode: str = "first") -> Scores:
         """Score positions."""

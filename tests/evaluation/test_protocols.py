@@ -1,4 +1,4 @@
-"""The protocols against 602 recorded numbers: Track-On's evaluation code, run on tiny datasets with two trivial trackers."""
+"""The protocols against Track-On's evaluation code, recorded on tiny datasets with two trivial trackers."""
 
 from __future__ import annotations
 
