@@ -43,7 +43,8 @@ def _list(output: Output) -> None:
     output.document([{"name": s.name, "title": s.title, "layout": s.layout} for s in found])
 
 
-def _options(**values: Any) -> ConvertOptions:
+def make_options(**values: Any) -> ConvertOptions:
+    """Return the options of a conversion from the command line's; ``clips`` is text with commas."""
     from ptrack.data.convert import ConvertOptions
 
     clips = values.pop("clips") or ""
@@ -87,7 +88,7 @@ def _add_source(name: str) -> None:
     ) -> None:
         from ptrack.data.sources import open_dataset
 
-        options = _options(
+        options = make_options(
             codec=codec, quality=quality, shards=shards, workers=workers, limit=limit, clips=clips, strict=strict,
             overwrite=overwrite,
         )  # fmt: skip
@@ -205,7 +206,7 @@ def register(app: typer.Typer) -> None:
 
     folder = Path(__file__).parent.parent / "data" / "sources"
     for module in iter_modules([str(folder)]):  # by file name: importing the sources would import NumPy
-        if not module.name.startswith("_") and module.name != "synthetic":
+        if not module.name.startswith("_") and module.name != "synthetic":  # that one needs no ROOT
             _add_source(module.name.replace("_", "-"))
     for extra in ("convert_synthetic", "convert_checkpoint", "convert_tracks"):
         if importlib.util.find_spec(f"ptrack.cli.{extra}") is not None:

@@ -185,14 +185,12 @@ def _settings(source: Source, options: ConvertOptions, path: Path) -> dict[str, 
     """Return what decides the content of a file; it is stored in it and must be equal to go on."""
     return {
         "source": source.name,
-        "root": source.root.name,
         "codec": options.codec,
         "default_codec": source.default_codec,
         "quality": options.quality,
         "strict": options.strict,
-        "depth": source.depth,
         "file": path.name,
-    }
+    } | source.settings()
 
 
 def _convert_file(

@@ -65,6 +65,10 @@ class Source(ABC):
             DataError: its annotation or frames are missing, unreadable or do not fit together.
         """
 
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the content of the clips; an interrupted conversion goes on only if it is the same."""
+        return {"root": self.root.name, "depth": self.depth}
+
     def __iter__(self) -> Iterator[Clip]:
         for ref in self.refs():
             yield self.load(ref)
