@@ -57,6 +57,20 @@ _ENTRIES = [
         weights="packaged",
         builder="ptrack.models.matching:build",
     ),
+    ModelEntry(
+        name="lk",
+        summary="OpenCV's pyramidal Lucas-Kanade flow with a forward-backward check; a classical baseline",
+        licence="none needed",
+        weights="none (needs the 'bench' extra)",
+        builder="ptrack.models.baselines:build_lk",
+    ),
+    ModelEntry(
+        name="static",
+        summary="points that do not move; the baseline below which something is wrong",
+        licence="none needed",
+        weights="none",
+        builder="ptrack.models.baselines:build_static",
+    ),
 ]
 
 MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
