@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _BEGIN_WITH_KEY = frozenset(["mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "asf", "gif", "ogg", "nut"])
+_RHYTHM = 8  # so many evenly spaced frames before the damage call a rate constant
 _REORDER = 8  # frames held back while damaged: broken references make decoders give pictures out of order
 
 
@@ -48,7 +49,8 @@ class Timeline:
         self._silent = 0  # packets that gave no picture though nothing was damaged
         self._untimed_losses = 0
         self._last: int | None = None  # time of the last step given
-        self._latest = -self._period()  # time of the last picture from the decoder
+        self._in_rhythm = 0  # frames that came at the nominal rate; hugely negative once one did not
+        self._latest = -round(self._period())  # time of the last picture from the decoder
         self.broken_off = False
 
     def __iter__(self) -> Iterator[Step]:
@@ -119,24 +121,39 @@ class Timeline:
             self._damaged = True
             self._unusable.add(packet.pts)
 
-    def _period(self) -> int:
+    def _period(self) -> float:
         """Return the nominal time between frames in ticks."""
         rate, base = self._stream.guessed_rate or self._stream.average_rate, self._stream.time_base
-        return max(1, round(1 / (rate * base))) if rate and base else 1
+        return max(1.0, float(1 / (rate * base))) if rate and base else 1.0
 
     def _time_of(self, frame: VideoFrame) -> int:
         """Return a frame's time; streams without times get even ones, with room for the frames lost before."""
         if frame.pts is None:
             self._place_losses()
-        self._latest = frame.pts if frame.pts is not None else self._latest + self._period()
+        self._latest = frame.pts if frame.pts is not None else self._latest + round(self._period())
         return self._latest
 
     def _place_losses(self) -> None:
         """Give lost frames of a stream without times their times."""
         for _ in range(self._untimed_losses):
-            self._latest += self._period()
+            self._latest += round(self._period())
             insort(self._waiting, self._latest)
         self._untimed_losses = 0
+
+    def _watch_rhythm(self, ticks: int) -> None:
+        """Learn whether frames follow each other at the nominal rate."""
+        if self._last is not None:
+            even = abs(ticks - self._last - self._period()) <= max(1.0, 0.05 * self._period())
+            self._in_rhythm = self._in_rhythm + 1 if even else -1_000_000
+
+    def _between(self, ticks: int) -> Iterator[Step]:
+        """Yield the frames whose packets were lost with the container's structure, if the rate was constant before."""
+        if self._last is None or self._in_rhythm < _RHYTHM:
+            return
+        missing = round((ticks - self._last) / self._period()) - 1
+        step = (ticks - self._last) / (missing + 1)
+        for i in range(1, missing + 1):
+            yield Step(self._last + round(i * step), None)
 
     def _show(self, ticks: int, _: int, frame: VideoFrame) -> Iterator[Step]:
         """Yield the frames lost before this one, then the frame itself."""
@@ -146,9 +163,13 @@ class Timeline:
         if self._damaged:
             for lost in self._waiting[:passed]:
                 if self._last is None or lost > self._last:
+                    yield from self._between(lost)
                     yield Step(lost, None)
+                    self._last = lost
+            yield from self._between(ticks)
         else:
             self._silent += passed
+            self._watch_rhythm(ticks)
         del self._waiting[: passed + (passed < len(self._waiting) and self._waiting[passed] == ticks)]
         if self._damaged and frame.key_frame and ticks not in self._unusable:
             self._damaged = any(later in self._unusable for later in self._waiting)

@@ -46,6 +46,8 @@ def _target(spec: str | int) -> tuple[Any, dict[str, Any], dict[str, str], str]:
         return sys.stdin.buffer, {}, {}, "video"
     if spec.startswith("/dev/"):
         return spec, {"format": "v4l2"}, {}, "camera"
+    if not _URL.match(spec):
+        return f"file:{spec}", {}, {}, "video"
     low_delay = {"rtsp_transport": "tcp", "fflags": "nobuffer"} if spec.lower().startswith("rtsp") else {}
     return spec, {"timeout": (_WAIT, _WAIT)}, low_delay, "camera"
 
@@ -88,7 +90,7 @@ class LiveSource(FrameSource):
             height=self._converter.height,
             rotation=self._converter.rotation,
             fps=float(rate) / options.stride if rate else None,
-            live=spec != "-",
+            live=kind == "camera",
             rereadable=False,
         )
 

@@ -69,6 +69,8 @@ def _named(spec: str, options: ReadOptions, camera: bool) -> FrameSource:
 
             return images.ImageSequence(images.by_pattern(spec), spec, options)
         raise InputError(f"There is no file or folder {spec}. Check the name{_nearby(path)}.")
+    if not path.is_file():  # a named pipe or a device
+        return live.LiveSource(spec, options)
     return _file(path, spec, options)
 
 
