@@ -1,0 +1,209 @@
+"""Synthetic clips with exact tracks, made on the spot: in batches, as ``Clip`` objects, or as a torch dataset.
+
+Letters: B clips, T frames, N points, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from ptrack.data.synthetic.config import SyntheticConfig
+from ptrack.data.synthetic.geometry import Geometry, build_geometry, camera_matrices
+from ptrack.data.synthetic.labels import Labels, Points, choose_points, label
+from ptrack.data.synthetic.render import draw
+from ptrack.data.synthetic.scene import Plan, plan_clip
+
+if TYPE_CHECKING:
+    from ptrack.data.clips import Clip
+
+FPS = 24.0
+
+
+@dataclass(frozen=True)
+class SyntheticBatch:
+    """Clips with their labels, on the device they were made on."""
+
+    index: Tensor  # (B,) int64 number of the clip
+    frames: Tensor  # (B, T, H, W, 3) uint8 RGB
+    tracks: Tensor  # (B, T, N, 2) float32 raster pixels, finite everywhere
+    visibility: Tensor  # (B, T, N) bool
+    valid: Tensor  # (B, T, N) bool, False behind the camera, where the track means nothing
+    trajs_3d: Tensor  # (B, T, N, 3) float32 world, metres
+    intrinsics: Tensor  # (B, T, 3, 3) float32 pixels
+    extrinsics: Tensor  # (B, T, 4, 4) float32 world to camera
+    segmentation: Tensor  # (B, T, H, W) uint8 number of the object, 0 the room
+    moving: Tensor  # (B, N) bool, the point is on something that moves in the world
+
+
+@dataclass(frozen=True)
+class Details:
+    """What a batch was made from, for verification."""
+
+    plans: list[Plan]
+    geometry: Geometry
+    points: Points
+    labels: Labels
+
+
+def generate(config: SyntheticConfig, indices: Sequence[int], device: torch.device | str = "cpu") -> SyntheticBatch:
+    """Make the clips of some numbers.
+
+    A clip depends on ``config`` and its number only: neither on the others in the batch nor on the device, beyond
+    float rounding. On a GPU nothing is read back before the batch is returned.
+
+    Raises:
+        DataError: the folders of actors or textures cannot be used.
+    """
+    return generate_with_details(config, indices, device)[0]
+
+
+@torch.no_grad()
+def generate_with_details(
+    config: SyntheticConfig, indices: Sequence[int], device: torch.device | str = "cpu"
+) -> tuple[SyntheticBatch, Details]:
+    """Make clips and return also what they were made from."""
+    device = torch.device(device)
+    plans = [plan_clip(config, int(i)) for i in indices]
+    geometry = build_geometry(plans, device)
+    pictures = draw(plans, geometry, config)
+    points = choose_points(plans, geometry, pictures, config)
+    labels = label(geometry, points, config)
+    return _batch(plans, geometry, pictures.frames, pictures.faces, points, labels, config), Details(
+        plans, geometry, points, labels
+    )
+
+
+def _batch(
+    plans: list[Plan],
+    geometry: Geometry,
+    frames: Tensor,
+    faces: Tensor,
+    points: Points,
+    labels: Labels,
+    config: SyntheticConfig,
+) -> SyntheticBatch:
+    device = frames.device
+    view = np.stack([camera_matrices(p) for p in plans])
+    back = torch.as_tensor(np.linalg.inv(view)).to(device, non_blocking=True)
+    world = torch.einsum("btij,btnj->btni", back[:, :, :3, :3], labels.camera_points) + back[:, :, None, :3, 3]
+    moving = torch.zeros(len(plans), max(len(p.instances) for p in plans), dtype=torch.bool)
+    for b, plan in enumerate(plans):
+        moving[b, : len(plan.instances)] = torch.tensor([i.moving for i in plan.instances])
+    owner = geometry.owner[points.face]
+    return SyntheticBatch(
+        index=torch.tensor([p.index for p in plans]),
+        frames=frames,
+        tracks=labels.tracks,
+        visibility=labels.visibility,
+        valid=labels.ahead,
+        trajs_3d=world.float(),
+        intrinsics=_intrinsics(geometry.focal, config),
+        extrinsics=torch.as_tensor(view, dtype=torch.float32).to(device, non_blocking=True),
+        segmentation=geometry.owner[faces.clamp(min=0)].to(torch.uint8),
+        moving=torch.gather(moving.to(device, non_blocking=True), 1, owner),
+    )
+
+
+def _intrinsics(focal: Tensor, config: SyntheticConfig) -> Tensor:
+    out = focal.new_zeros(*focal.shape, 3, 3)
+    out[..., 0, 0] = out[..., 1, 1] = focal
+    out[..., 0, 2], out[..., 1, 2], out[..., 2, 2] = config.width / 2, config.height / 2, 1
+    return out
+
+
+def clip_of(config: SyntheticConfig, batch: SyntheticBatch, b: int) -> Clip:
+    """Return one clip of a batch as the type that the stores and evaluation speak; tracks behind the camera are NaN."""
+    from ptrack.data.clips import ArrayFrames, Clip
+
+    number = int(batch.index[b])
+    valid = batch.valid[b].cpu().numpy()
+    name = f"seed{config.seed}_{number:07d}"
+    return Clip.build(
+        id=f"synthetic/{config.split}/{name}",
+        source="synthetic",
+        split=config.split,
+        name=name,
+        frames=ArrayFrames(batch.frames[b].cpu().numpy()),
+        size=(config.height, config.width),
+        tracks=np.where(valid[..., None], batch.tracks[b].cpu().numpy(), np.nan),
+        visibility=batch.visibility[b].cpu().numpy(),
+        valid=valid,
+        coord_convention="raster",
+        fps=FPS,
+        is_dynamic=batch.moving[b].cpu().numpy(),
+        intrinsics=batch.intrinsics[b].cpu().numpy(),
+        extrinsics=batch.extrinsics[b].cpu().numpy(),
+        trajs_3d=batch.trajs_3d[b].cpu().numpy(),
+        masks=ArrayFrames(batch.segmentation[b].cpu().numpy()),
+    )
+
+
+def clips(config: SyntheticConfig, count: int, start: int = 0, device: torch.device | str = "cpu") -> Iterator[Clip]:
+    """Yield clips number ``start`` to ``start + count - 1``, made one at a time."""
+    for index in range(start, start + count):
+        yield clip_of(config, generate(config, [index], device), 0)
+
+
+class SyntheticDataset(IterableDataset[dict[str, Any]]):
+    """An endless or bounded stream of synthetic clips for training.
+
+    Every sample is a dictionary: ``index`` int, ``frames`` (T, H, W, 3) uint8, ``tracks`` (T, N, 2) float32,
+    ``visibility`` (T, N) bool, ``valid`` (T, N) bool. Over all ranks and workers together the numbers ``start``,
+    ``start + 1``, ... come each once; to resume after k samples per consumer, give
+    ``start + k * world_size * workers``.
+
+    Args:
+        config: the world.
+        start: number of the first clip.
+        count: clips in all, over all ranks and workers; None: endless.
+        rank: of this process, 0 .. world_size - 1.
+        world_size: processes that share the numbers.
+        device: where clips are made. Workers of a DataLoader should stay on the CPU.
+        batch: clips made at once (more keeps a GPU busy); does not change the samples.
+    """
+
+    def __init__(
+        self,
+        config: SyntheticConfig,
+        *,
+        start: int = 0,
+        count: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+        batch: int = 1,
+    ) -> None:
+        super().__init__()
+        self.config, self.start, self.count = config, start, count
+        self.rank, self.world_size = rank, world_size
+        self.device, self.batch = device, batch
+
+    def numbers(self) -> Iterator[int]:
+        """Yield the clip numbers of this process and worker."""
+        worker = torch.utils.data.get_worker_info()
+        workers, own = (1, 0) if worker is None else (worker.num_workers, worker.id)
+        step = self.world_size * workers
+        number = self.start + self.rank * workers + own
+        while self.count is None or number < self.start + self.count:
+            yield number
+            number += step
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        numbers = self.numbers()
+        while chosen := [n for _, n in zip(range(self.batch), numbers, strict=False)]:
+            made = generate(self.config, chosen, self.device)
+            for b, number in enumerate(chosen):
+                yield {
+                    "index": number,
+                    "frames": made.frames[b],
+                    "tracks": made.tracks[b],
+                    "visibility": made.visibility[b],
+                    "valid": made.valid[b],
+                }
