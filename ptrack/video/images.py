@@ -110,9 +110,8 @@ class ImageSequence(FrameSource):
             if rgb is not None:
                 return rgb
         path = self._paths[self._numbers[0]]
-        raise InputError(
-            f"{path} is not an image that can be read{' (it is empty)' if not path.stat().st_size else ''}."
-        )
+        what = "not an image that can be read" if path.stat().st_size else "empty (0 bytes)"
+        raise InputError(f"{path} is {what}; replace or remove it.")
 
     def _raw(self, number: int) -> np.ndarray | None:
         """Return a picture at its own size; None with a warning if the file is damaged."""
