@@ -16,7 +16,10 @@ from ptrack.errors import DataError
 
 
 class DynamicReplica(Source):
-    """All paths come from the JSON list; only cameras with trajectories (left) become clips."""
+    """All paths come from the JSON list; only cameras with trajectories (left) become clips.
+
+    The ``viewpoint`` entries are not stored: which way their axes point could not be confirmed.
+    """
 
     name = "dynamic-replica"
     title = "Dynamic Replica"
@@ -48,7 +51,6 @@ class DynamicReplica(Source):
             points = [_trajectory(base / e["trajectories"]["path"]) for e in entries]
             times = np.asarray([e["frame_timestamp"] for e in entries], np.float64)
             size = first_size(frames)
-            cameras = _cameras(entries, size)
             sides = {
                 "masks": _side(base, entries, "mask"),
                 "depth": _side(base, entries, "depth") if self.depth else None,
@@ -67,7 +69,6 @@ class DynamicReplica(Source):
             trajs_3d=np.stack([p["traj_3d_world"] for p in points]),
             timestamps=times,
             fps=_rate(times),
-            **cameras,
             **sides,
         )
 
@@ -105,26 +106,6 @@ def _rate(times: np.ndarray) -> float | None:
     """Return frames per second from timestamps, None if they do not say."""
     steps = np.diff(times)
     return float(np.round(1 / np.median(steps), 3)) if len(steps) and np.median(steps) > 0 else None
-
-
-def _cameras(entries: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Return the cameras as pinhole matrices in pixels; empty for another intrinsics format than ndc_isotropic.
-
-    PyTorch3D's axes (x left, y up) and row vectors become x right, y down and column vectors.
-    """
-    views = [e.get("viewpoint") or {} for e in entries]
-    if any(v.get("intrinsics_format") != "ndc_isotropic" for v in views):
-        return {}
-    half = min(size) / 2
-    intrinsics = np.tile(np.eye(3, dtype=np.float32), (len(views), 1, 1))
-    extrinsics = np.tile(np.eye(4, dtype=np.float32), (len(views), 1, 1))
-    flip = np.asarray([-1.0, -1.0, 1.0])
-    for k, view in enumerate(views):
-        intrinsics[k, [0, 1], [0, 1]] = np.asarray(view["focal_length"]) * half
-        intrinsics[k, :2, 2] = np.asarray([size[1], size[0]]) / 2 - np.asarray(view["principal_point"]) * half
-        extrinsics[k, :3, :3] = flip[:, None] * np.asarray(view["R"]).T
-        extrinsics[k, :3, 3] = flip * np.asarray(view["T"])
-    return {"intrinsics": intrinsics, "extrinsics": extrinsics}
 
 
 def _side(base: Path, entries: list[dict[str, Any]], key: str) -> FileFrames | None:
