@@ -41,7 +41,7 @@ def by_position(xy: np.ndarray, size: Size) -> np.ndarray:
     finite = np.asarray(np.isfinite(xy).all(axis=-1))
     place = np.clip(np.where(finite[..., None], xy, 0.0) / np.array([w, h], dtype=np.float64), 0.0, 1.0)
     hue = 0.35 + 2 * np.pi * (0.80 * place[..., 0] + 0.075 * place[..., 1])
-    colours = from_oklch(0.86 - 0.24 * place[..., 1], _CHROMA, hue)
+    colours = from_oklch(0.88 - 0.30 * place[..., 1], _CHROMA, hue)
     return np.where(finite[..., None], colours, np.uint8(255))
 
 
