@@ -63,18 +63,19 @@ class StoreWriter:
         self.done: dict[str, str] = {}  # id -> group name
         text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
         self._disk = JournaledFile(partial)
+        self._file: Any = None
         try:
             empty = os.path.getsize(partial) == 0
-            self._file: Any = h5py.File(self._disk, "w" if empty else "r+")
+            self._file = h5py.File(self._disk, "w" if empty else "r+")
             if empty:
                 self._start(settings, text)
             else:
                 self._resume(text)
         except OutputError:
-            self._disk.close()
+            self.close()
             raise
         except (OSError, KeyError, ValueError) as error:
-            self._disk.close()
+            self.close()
             raise OutputError(
                 f"The partial file {partial} cannot be continued ({error}); start again with --overwrite."
             ) from error
@@ -145,7 +146,8 @@ class StoreWriter:
     def close(self) -> None:
         """Close without finishing: the partial file stays, to be continued."""
         try:
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
         except Exception:
             # After a failed write HDF5 cannot flush; the journal undoes that part when the file is opened again.
             if self._disk.failure is None:
