@@ -112,7 +112,7 @@ class StoreWriter:
         try:
             write_clip(self._file["videos"].create_group(name), clip)
             self._commit()
-        except Exception as error:
+        except (OSError, RuntimeError) as error:
             raise self._failed(error) from error
         self.done[clip.id] = name
 

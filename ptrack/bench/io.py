@@ -1,0 +1,248 @@
+"""How fast training clips come off the disk: clip stores against folders of JPEG frames, in one run.
+
+Both readers give the same clips (T consecutive frames at the same output size, the tracks of N points visible in the
+first) through the same DataLoader. The folder reader does what such readers usually do: open every JPEG, decode it,
+resize it, and load the annotation file of the video. Its second variant also decodes JPEGs at reduced size, as the
+store's reader does, so that the two effects can be told apart.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from ptrack.data import images
+from ptrack.data.convert import ConvertOptions, convert
+from ptrack.data.hdf5 import ClipStore
+from ptrack.data.loading import ClipDataset, ClipSampler, LoaderConfig, SampleKey, make_loader
+from ptrack.data.samples import TrainingSample
+from ptrack.data.sources import open_dataset
+
+Reader = Literal["store", "folder", "folder_reduced"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IoOptions:
+    """What is measured."""
+
+    videos: int = 4  # in the made-up dataset
+    frames: int = 200  # of each video
+    height: int = 540  # pixels of the JPEG frames (PointOdyssey's)
+    width: int = 960
+    tracks: int = 2000  # of each video
+    num_frames: int = 24  # T of a training clip
+    num_points: int = 256  # N of a training clip
+    size: int = 256  # height and width of the training clips
+    workers: int = 2  # DataLoader processes
+    clips: int = 32  # clips that are timed for each reader
+    rounds: int = 3  # the readers take turns; the median round counts
+
+
+@dataclass(frozen=True)
+class IoResult:
+    """What was measured."""
+
+    clips_per_second: dict[str, float]  # reader -> median over the rounds
+    rounds: dict[str, list[float]]  # reader -> clips/s of every round
+    store_megabytes: float
+    folder_megabytes: float
+    options: IoOptions
+
+    @property
+    def speedup(self) -> float:
+        """Clips per second from the store over those from the folder."""
+        return self.clips_per_second["store"] / self.clips_per_second["folder"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result for JSON."""
+        return asdict(self) | {"speedup": self.speedup}
+
+
+def bench_io(options: IoOptions | None = None, tell: Callable[[str], None] | None = None) -> IoResult:
+    """Make a dataset of JPEG folders, convert it, and time both readers in turns.
+
+    Args:
+        options: what is measured.
+        tell: called with a line on what is being done.
+
+    Returns:
+        Clips per second of each reader. The files are in the page cache for all of them.
+    """
+    options = options or IoOptions()
+    tell = tell or (lambda text: None)
+    with _dataset(options, tell) as (folder, store):
+        rounds: dict[str, list[float]] = {"folder": [], "folder_reduced": [], "store": []}
+        for number in range(options.rounds + 1):
+            for reader, speeds in rounds.items():
+                speed = _time(_reader(reader, folder, store, options), options)  # type: ignore[arg-type]
+                tell(f"round {number}: {reader} {speed:.1f} clips/s")
+                if number:  # round 0 warms the page cache and the code
+                    speeds.append(speed)
+        return IoResult(
+            clips_per_second={k: float(np.median(v)) for k, v in rounds.items()},
+            rounds=rounds,
+            store_megabytes=store.stat().st_size / 1e6,
+            folder_megabytes=sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6,
+            options=options,
+        )
+
+
+@contextmanager
+def _dataset(options: IoOptions, tell: Callable[[str], None]) -> Iterator[tuple[Path, Path]]:
+    """Make the folder dataset and its store in a temporary place."""
+    place = Path(tempfile.mkdtemp(prefix="ptrack-io-"))
+    try:
+        tell(f"making {options.videos} videos of {options.frames} JPEG frames")
+        for v in range(options.videos):
+            make_video(place / "folder" / f"video_{v:03d}", options, seed=v)
+        tell("converting them")
+        convert(open_dataset("point-odyssey", place / "folder"), place / "store.h5", ConvertOptions())
+        yield place / "folder", place / "store.h5"
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def make_video(folder: Path, options: IoOptions, seed: int) -> None:
+    """Write a panning textured video with tracks in the simple layout."""
+    rng = np.random.default_rng(seed)
+    (folder / "frames").mkdir(parents=True)
+    h, w = options.height, options.width
+    texture = _texture(rng, h + options.frames, w + 2 * options.frames)
+    for t in range(options.frames):
+        data = images.encode(texture[t : t + h, 2 * t : 2 * t + w], "jpeg", 90)
+        (folder / "frames" / f"frame_{t:06d}.jpg").write_bytes(data)
+    start = rng.uniform(0, (w, h), (options.tracks, 2))
+    tracks = start[None] - np.arange(options.frames)[:, None, None] * np.asarray([2.0, 1.0])
+    inside = (tracks >= 0).all(-1) & (tracks <= (w, h)).all(-1)
+    np.savez(folder / "anno.npz", trajs_2d=tracks.astype(np.float32), visibs=inside)
+
+
+def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Return noise of several scales (height, width, 3) uint8, about as hard for JPEG as photographs."""
+    total = np.zeros((height, width, 3), np.float32)
+    for step, weight in ((64, 90.0), (16, 45.0), (4, 16.0)):
+        coarse = rng.integers(0, 256, (height // step + 2, width // step + 2, 3), dtype=np.uint8)
+        smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        total += np.asarray(smooth, np.float32) / 255 * weight
+    return np.clip(total + 50, 0, 255).astype(np.uint8)
+
+
+class FolderDataset(Dataset[TrainingSample]):
+    """Training clips straight from a folder dataset: every frame a file, the annotation loaded for every clip."""
+
+    def __init__(self, root: Path, options: IoOptions, reduced: bool) -> None:
+        self.videos = sorted(p for p in root.iterdir() if p.is_dir())
+        self.options = options
+        self.reduced = reduced
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: SampleKey) -> TrainingSample:
+        """Read a clip at random."""
+        o = self.options
+        rng = np.random.default_rng([key.epoch, key.index])
+        video = self.videos[key.index % len(self.videos)]
+        files = sorted((video / "frames").glob("*.jpg"))
+        start = int(rng.integers(0, len(files) - o.num_frames + 1))
+        frames = np.stack([self._frame(path) for path in files[start : start + o.num_frames]])
+        with np.load(video / "anno.npz") as anno:
+            tracks = anno["trajs_2d"][start : start + o.num_frames]
+            seen = anno["visibs"][start : start + o.num_frames]
+        chosen = rng.permutation(np.flatnonzero(seen[0]))[: o.num_points]
+        tracks = tracks[:, chosen] * np.asarray([o.size / o.width, o.size / o.height], np.float32)
+        seen = np.ascontiguousarray(seen[:, chosen])
+        return TrainingSample(
+            frames=torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))),
+            tracks=torch.from_numpy(tracks),
+            visibility=torch.from_numpy(seen),
+            valid=torch.from_numpy(seen),
+            query_time=torch.zeros(len(chosen), dtype=torch.int64),
+            query_xy=torch.from_numpy(tracks[0].copy()),
+            clip_id=video.name,
+            frame_index=torch.arange(start, start + o.num_frames),
+            size=(o.height, o.width),
+        )
+
+    def _frame(self, path: Path) -> np.ndarray:
+        size = (self.options.size, self.options.size)
+        if self.reduced:
+            picture = images.decode_reduced(path.read_bytes(), size)
+        else:
+            picture = Image.open(path).convert("RGB")
+        return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+
+
+def _reader(reader: Reader, folder: Path, store: Path, options: IoOptions) -> Dataset[TrainingSample]:
+    if reader != "store":
+        return FolderDataset(folder, options, reader == "folder_reduced")
+    config = LoaderConfig.plain(size=options.size, num_frames=options.num_frames, num_points=options.num_points)
+    return ClipDataset(ClipStore(store), config)
+
+
+class _Repeated(Dataset[TrainingSample]):
+    """A dataset whose index runs on, so that workers stay busy beyond its length."""
+
+    def __init__(self, data: Any, length: int) -> None:
+        self.data, self.length = data, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: SampleKey) -> TrainingSample:
+        return self.data[SampleKey(key.index % len(self.data), key.epoch * 1_000_003 + key.index)]
+
+
+def _time(data: Any, options: IoOptions) -> float:
+    """Return clips per second over ``options.clips`` clips, after the first ones, which start the workers."""
+    lead = 4 * max(options.workers, 1)
+    repeated = _Repeated(data, options.clips + lead)
+    loader = make_loader(repeated, ClipSampler(repeated, rank=0, world=1), 1, workers=options.workers)
+    began = 0.0
+    for number, _ in enumerate(loader, 1):
+        if number == lead:
+            began = time.perf_counter()
+    return options.clips / (time.perf_counter() - began)
+
+
+# --- memory ------------------------------------------------------------------------------------------------------
+
+
+def resident_megabytes() -> float:
+    """Return the resident memory of this process; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    import resource
+
+    return pages * resource.getpagesize() / 1e6
+
+
+def memory_over_samples(store: Path, config: LoaderConfig, marks: Sequence[int]) -> dict[int, float]:
+    """Return the resident megabytes of this process after so many samples were read in it, at each mark (rising)."""
+    data = ClipDataset(ClipStore(store), config)
+    found: dict[int, float] = {}
+    for number in range(1, marks[-1] + 1):
+        data[SampleKey(number % len(data), number)]
+        if number in marks:
+            found[number] = resident_megabytes()
+    return found
+
+
+def small(options: IoOptions) -> IoOptions:
+    """Return options that finish in seconds, for a first look and for tests."""
+    return replace(
+        options, videos=2, frames=12, height=96, width=128, tracks=50, num_frames=6, size=64, clips=8, rounds=1
+    )
