@@ -17,7 +17,7 @@ from ptrack.models.offline.model import plan_windows, random_windows
 from ptrack.models.offline.sampling import gather_bilinear, local_correlation
 
 SMALL = TransformerConfig(
-    norm="group", input_size=(64, 64), window=4, dim=32, heads=4, layers=2, iterations=2, radius=2
+    norm="group", input_size=(64, 64), levels=3, window=4, dim=32, heads=4, layers=2, iterations=2, radius=2
 )
 
 
@@ -262,7 +262,7 @@ def test_other_cached_weights_do_not_fit(hub: Path) -> None:
     "change",
     [
         {"backbone": "resnet19"}, {"norm": "none"}, {"input_size": (60, 64)}, {"dim": 40}, {"dropout": 1.0},
-        {"window": 1}, {"layers": 0}, {"radius": 0}, {"iterations": 0},
+        {"levels": 5}, {"window": 1}, {"layers": 0}, {"radius": 0}, {"iterations": 0},
     ],
 )  # fmt: skip
 def test_wrong_configurations_are_refused(change: dict) -> None:

@@ -46,13 +46,15 @@ class ResNetPyramid(nn.Module):
     Every cell is L2-normalised, so that products of cells are cosines.
     """
 
-    def __init__(self, backbone: str, norm: str, dim: int) -> None:
+    def __init__(self, backbone: str, norm: str, dim: int, levels: int = len(STRIDES)) -> None:
         super().__init__()
         build, _, widths = _RESNETS[backbone]
         net: ResNet = build(weights=None, norm_layer=_NORMS[norm])
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-        self.stages = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
-        self.laterals = nn.ModuleList(nn.Conv2d(width, dim, 1) for width in widths)
+        self.stages = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4][:levels])
+        self.laterals = nn.ModuleList(nn.Conv2d(width, dim, 1) for width in widths[:levels])
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255.0, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255.0, persistent=False)
 
@@ -84,6 +86,8 @@ class ResNetPyramid(nn.Module):
                 continue
             head, _, rest = key.partition(".")
             where = {"conv1": "stem.0", "bn1": "stem.1"}.get(head) or f"stages.{int(head.removeprefix('layer')) - 1}"
+            if where.startswith("stages") and int(where[-1]) >= len(self.stages):
+                continue
             renamed[f"{where}.{rest}"] = value
         missing, unexpected = self.load_state_dict(renamed, strict=False)
         lost = [k for k in missing if not k.startswith("laterals.")]

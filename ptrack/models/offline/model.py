@@ -36,6 +36,7 @@ class TransformerConfig:
     backbone: str = "resnet18"  # resnet18, resnet34 or resnet50
     norm: str = "frozen"  # of the backbone: "frozen" ImageNet statistics, "group" for training from scratch
     input_size: tuple[int, int] = (256, 256)  # (H, W) every frame is stretched to, multiples of 32
+    levels: int = 4  # feature maps, at strides 4, 8, 16, 32; fewer are quicker and see less far
     window: int = 8  # frames refined together
     dim: int = 256  # width of features and tokens
     heads: int = 8  # attention heads
@@ -56,6 +57,8 @@ class TransformerConfig:
             raise ConfigError(f"dim ({self.dim}) must be a multiple of 32 and of heads ({self.heads}).")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), not {self.dropout}.")
+        if not 1 <= self.levels <= len(STRIDES):
+            raise ConfigError(f"levels must be 1 to {len(STRIDES)}, not {self.levels}.")
         for name, least in (("window", 2), ("layers", 1), ("radius", 1), ("iterations", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}.")
@@ -156,13 +159,14 @@ class PointTransformer(nn.Module):
         super().__init__()
         self.config = config
         dim = config.dim
-        self.pyramid = ResNetPyramid(config.backbone, config.norm, dim)
-        places, narrow = (2 * config.radius + 1) ** 2, dim // len(STRIDES)
+        self.pyramid = ResNetPyramid(config.backbone, config.norm, dim, config.levels)
+        self.strides = STRIDES[: config.levels]
+        places, narrow = (2 * config.radius + 1) ** 2, dim // config.levels
         self.correlation = nn.Sequential(
             nn.Linear(places * TEMPLATE**2, dim // 2), nn.GELU(), nn.Linear(dim // 2, narrow)
         )
         code = 2 * (2 * FREQUENCIES + 1)
-        self.embed = nn.Linear(narrow * len(STRIDES) + dim + 3 * code + 4, dim)
+        self.embed = nn.Linear(narrow * config.levels + dim + 3 * code + 4, dim)
         self.blocks = nn.ModuleList(Block(dim, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, 4)  # offset x y in stride-4 cells, visibility logit, confidence logit
@@ -217,7 +221,7 @@ class PointTransformer(nn.Module):
         side = torch.arange(TEMPLATE, device=xy.device) - TEMPLATE // 2
         around = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).flatten(0, 1)  # (K, 2)
         templates = []
-        for level, stride in zip(maps, STRIDES, strict=True):
+        for level, stride in zip(maps, self.strides, strict=True):
             cells = (xy / stride - 0.5)[:, :, None] + around
             templates.append(gather_bilinear(level, time[..., None].expand(cells.shape[:-1]), cells))
         return Points(tuple(templates), time, xy)
@@ -323,7 +327,7 @@ class PointTransformer(nn.Module):
                 self.correlation(
                     local_correlation(level, template[:, some], xy[:, :, some] / stride - 0.5, self.config.radius)
                 )
-                for level, template, stride in zip(maps, templates, STRIDES, strict=True)
+                for level, template, stride in zip(maps, templates, self.strides, strict=True)
             ]
             parts.append(torch.cat(looks, -1))
         return torch.cat(parts, 2)

@@ -1,0 +1,203 @@
+"""What a training run is: one frozen configuration, from YAML, command line or checkpoint, saved with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ptrack import config as configs
+from ptrack.errors import ConfigError, did_you_mean
+
+MODELS = ("online", "transformer")
+AMP = ("auto", "off", "bf16", "fp16")
+SCHEDULES = ("cosine", "constant")
+QUERIES = ("first", "any", "track-on2")
+AUGMENTATIONS = ("none", "light", "track-on2")
+
+
+def _require(good: bool, sentence: str) -> None:
+    if not good:
+        raise ConfigError(f"Training configuration: {sentence}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where clips come from and how they are cut."""
+
+    root: str | None = None  # converted HDF5 (file, glob or folder) or a folder to convert; None: the synthetic source
+    videos: tuple[str, ...] = ()  # names to use, all if empty
+    sequence_length: int = 8  # frames of a training clip
+    num_points: int = 8  # points of a training clip, at most
+    image_size: tuple[int, int] = (256, 256)  # (H, W) pixels of a training clip
+    query: str = "first"  # first: points seen in frame 0; any: each starts where it is seen; track-on2: as published
+    stride: int = 1  # frames of the video per frame of the clip
+    augment: str = "none"  # none, light (flip, reversal, colour) or track-on2 (the published list)
+    validation_share: float = 0.2  # of the videos, if the source has no validation split of its own
+    synthetic_clips: int = 1000  # rendered clips per epoch of the synthetic source
+    supersampling: float = 1.5  # rendered pixels per pixel of the synthetic source, along each side
+    validation_clips: int = 16  # clips that are validated on, at most
+    actors: str | None = None  # folder of more meshes for the synthetic source
+    textures: str | None = None  # folder of more photos for the synthetic source
+
+    def __post_init__(self) -> None:
+        _require(self.sequence_length >= 2, f"sequence_length must be at least 2, not {self.sequence_length}")
+        _require(self.num_points >= 1, f"num_points must be at least 1, not {self.num_points}")
+        _require(
+            len(self.image_size) == 2 and all(s >= 32 for s in self.image_size),
+            f"image_size must be two numbers of at least 32, not {self.image_size}",
+        )
+        _require(self.query in QUERIES, f"query must be one of {', '.join(QUERIES)}, not '{self.query}'")
+        _require(self.stride >= 1, f"stride must be at least 1, not {self.stride}")
+        _require(
+            self.augment in AUGMENTATIONS, f"augment must be one of {', '.join(AUGMENTATIONS)}, not '{self.augment}'"
+        )
+        _require(
+            0 < self.validation_share < 1, f"validation_share must lie between 0 and 1, not {self.validation_share}"
+        )
+        _require(self.synthetic_clips >= 1, f"synthetic_clips must be at least 1, not {self.synthetic_clips}")
+        _require(self.validation_clips >= 0, f"validation_clips must not be negative, not {self.validation_clips}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides a run's numbers, and where it writes."""
+
+    model: str = "transformer"  # transformer or online
+    arch: dict[str, Any] = field(default_factory=dict)  # keys of TransformerConfig or OnlineConfig
+    pretrained: bool = True  # start the backbone from published weights
+    init_from: str | None = None  # weights to start from: a file, or a name of ``ptrack models``
+    data: DataConfig = field(default_factory=DataConfig)
+    batch_size: int = 4  # clips per step and process
+    epochs: int = 50
+    max_steps: int | None = None  # stop after so many optimisation steps, whatever the epochs
+    lr: float = 1e-4  # peak learning rate
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"  # cosine (to 0 at the last step) or constant
+    warmup: float = 0.0  # share of the steps with linearly rising rate
+    clip_norm: float = 1.0  # largest total gradient norm
+    grad_accum: int = 1  # forward passes per optimisation step
+    amp: str = "auto"  # auto, off, bf16 or fp16; auto is off on the CPU
+    compile: bool = False  # torch.compile the model
+    checkpoint: bool = True  # online: recompute each frame in the backward pass; less memory, a third more time
+    ema: float = 0.0  # decay of the averaged weights, 0 for none
+    seed: int = 0  # decides initialisation, order, augmentation and dropout
+    device: str = "auto"
+    num_workers: int = 4  # loader processes
+    eval_every: int = 0  # steps between validations, 0: after each epoch
+    eval_data: str | None = None  # a data set that is evaluated after each epoch
+    save_every: float = 60.0  # seconds between saves of latest.pth
+    keep: int = 2  # generations of latest.pth that stay
+    nan_limit: int = 10  # steps without a finite loss, in a row, before the run stops
+    save_dir: str = "checkpoints"
+    log_dir: str = "logs"
+
+    def __post_init__(self) -> None:
+        _require(self.model in MODELS, f"model must be one of {', '.join(MODELS)}, not '{self.model}'")
+        _require(self.amp in AMP, f"amp must be one of {', '.join(AMP)}, not '{self.amp}'")
+        _require(self.schedule in SCHEDULES, f"schedule must be one of {', '.join(SCHEDULES)}, not '{self.schedule}'")
+        for name in ("batch_size", "epochs", "grad_accum", "keep", "nan_limit"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("weight_decay", "num_workers", "eval_every", "save_every"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
+        for name in ("lr", "clip_norm"):
+            _require(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("warmup", "ema"):
+            _require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        _require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be at least 1, not {self.max_steps}")
+
+
+SMALL_ONLINE: dict[str, Any] = {
+    # The small online model that ``ptrack train`` alone trains: about 2 M parameters, seconds per step on two cores.
+    "backbone": "resnet18",
+    "input_size": [256, 256],
+    "strides": [4, 8, 16],
+    "dim": 64,
+    "memory": 12,
+    "candidates": 8,
+    "decoder_layers": 2,
+    "rerank_layers": 1,
+    "head_layers": 1,
+    "hidden": 256,
+}
+
+
+def default_values(model: str) -> dict[str, Any]:
+    """Return the recipe a model is trained with when no configuration file is given, as a plain mapping."""
+    if model == "transformer":
+        return {"model": "transformer"}
+    return {
+        "model": "online",
+        "arch": dict(SMALL_ONLINE),
+        "pretrained": False,
+        "lr": 5e-4,
+        "weight_decay": 1e-5,
+        "warmup": 0.01,
+        "batch_size": 2,
+        "data": {"num_points": 64, "query": "any", "sequence_length": 8},
+    }
+
+
+def build(values: Mapping[str, Any], where: str = "Training configuration") -> TrainConfig:
+    """Check a plain mapping and return the configuration, its ``arch`` complete with every default.
+
+    Raises:
+        ConfigError: an unknown key, here or in ``arch`` (the nearest valid one is named), or a value out of range.
+    """
+    given = configs.from_mapping(TrainConfig, values, where)
+    return configs.from_mapping(TrainConfig, {**configs.to_mapping(given), "arch": full_arch(given, where)}, where)
+
+
+def full_arch(config: TrainConfig, where: str = "Training configuration") -> dict[str, Any]:
+    """Return ``arch`` with the model's defaults filled in, as plain values."""
+    return configs.to_mapping(arch_of(config, where))
+
+
+def arch_of(config: TrainConfig, where: str = "Training configuration") -> Any:
+    """Return the model's own configuration object: a TransformerConfig or an OnlineConfig."""
+    values = dict(config.arch)
+    if config.model == "transformer":
+        from ptrack.models.offline.model import TransformerConfig as Arch
+
+        values.setdefault("norm", "frozen" if config.pretrained else "group")
+        values.setdefault("input_size", list(config.data.image_size))
+        values.setdefault("window", max(2, min(8, config.data.sequence_length)))
+    else:
+        from ptrack.models.online.config import OnlineConfig as Arch
+
+    return configs.from_mapping(Arch, values, f"{where}: arch")
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the values of ``over``; sections are merged key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Read a recipe: a YAML file, or the name of a published one (``configs/train/NAME.yaml``).
+
+    Raises:
+        ConfigError: there is no such file or recipe; known ones are named.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return configs.load_yaml(path)
+    folder = recipe_folder()
+    known = sorted(p.stem for p in folder.glob("*.yaml")) if folder else []
+    if folder and name in known:
+        return configs.load_yaml(folder / f"{name}.yaml")
+    raise ConfigError(
+        f"There is no configuration '{name}': give a YAML file or one of {', '.join(known) or '(none packaged)'}."
+        f"{did_you_mean(name, known)}"
+    )
+
+
+def recipe_folder() -> Path | None:
+    """Return the folder of the published recipes, if this is a checkout."""
+    folder = Path(__file__).resolve().parents[2] / "configs" / "train"
+    return folder if folder.is_dir() else None

@@ -1,0 +1,210 @@
+"""Listeners of a run: a live display, plain lines, a JSONL file and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from ptrack.errors import OutputError
+from ptrack.fileio import atomic_path
+from ptrack.training.engine import StepRecord, ValidationRecord
+from ptrack.training.systems import System
+
+JSONL = "training.jsonl"
+LINE_SECONDS = 5.0  # between plain progress lines
+
+
+def _number(value: float) -> float | None:
+    """Return a number that JSON can hold."""
+    return value if math.isfinite(value) else None
+
+
+def step_values(record: StepRecord) -> dict[str, float]:
+    """Return what is logged of a step, by name."""
+    return {
+        "loss": record.result.loss,
+        **{f"loss/{name}": value for name, value in record.result.terms.items()},
+        "learning_rate": record.rate,
+        "gradient_norm": record.result.grad_norm,
+        "clips_per_second": record.clips_per_second,
+        "memory_mib": record.memory,
+    }
+
+
+class JsonLog:
+    """One line of JSON per step and per validation in ``training.jsonl``.
+
+    Args:
+        folder: of the log.
+        step: steps that were done when the run goes on; lines of later steps (of a killed run) are dropped.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        self.path = folder / JSONL
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept = [line for line in self._lines() if step and json.loads(line).get("step", 0) <= step]
+            with atomic_path(self.path) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            self._file: TextIO = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        except OSError as error:
+            raise OutputError(f"Cannot write the log {self.path}: {error.strerror or error}.") from error
+
+    def _lines(self) -> list[str]:
+        """Return the whole lines of an earlier log; a last line that a kill cut short is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def _write(self, values: dict[str, Any]) -> None:
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+    def on_step(self, record: StepRecord) -> None:
+        """Write the step's numbers."""
+        values = {k: _number(v) for k, v in step_values(record).items()}
+        self._write({"kind": "step", "step": record.step, "epoch": record.epoch, **values})
+
+    def on_validation(self, record: ValidationRecord, system: System) -> None:
+        """Write the scores."""
+        scores = {k: _number(v) for k, v in record.scores.items()}
+        self._write({"kind": "validation", "step": record.step, "epoch": record.epoch, "best": record.best, **scores})
+
+    def on_note(self, text: str) -> None:
+        """Write the remark."""
+        self._write({"kind": "note", "text": text})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoardLog:
+    """Event files that TensorBoard reads; events of a killed run after ``step`` are purged from the display."""
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        try:
+            self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        except OSError as error:
+            raise OutputError(f"Cannot write the log in {folder}: {error.strerror or error}.") from error
+
+    def on_step(self, record: StepRecord) -> None:
+        """Write the step's numbers."""
+        for name, value in step_values(record).items():
+            self.writer.add_scalar(f"train/{name}", value, record.step)
+
+    def on_validation(self, record: ValidationRecord, system: System) -> None:
+        """Write the scores."""
+        for name, value in record.scores.items():
+            self.writer.add_scalar(f"validation/{name}", value, record.step)
+        self.writer.flush()
+
+    def on_note(self, text: str) -> None:
+        """Nothing: remarks are in the JSONL file."""
+
+    def picture(self, name: str, image: Any, step: int) -> None:
+        """Write an (H, W, 3) uint8 picture."""
+        self.writer.add_image(name, image, step, dataformats="HWC")
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.writer.close()
+
+
+def describe_step(record: StepRecord) -> str:
+    """Return a step as one line."""
+    terms = "  ".join(f"{name} {value:.4g}" for name, value in record.result.terms.items())
+    return (
+        f"step {record.step}/{record.total_steps}  epoch {record.epoch}  loss {record.result.loss:.4g}  ({terms})  "
+        f"rate {record.rate:.3g}  {record.clips_per_second:.2f} clips/s  {record.memory:.0f} MiB"
+    )
+
+
+def describe_scores(record: ValidationRecord) -> str:
+    """Return a validation as one line."""
+    scores = "  ".join(f"{name} {value:.2f}" for name, value in record.scores.items())
+    return f"validation after step {record.step}: {scores}{'  (best so far)' if record.best else ''}"
+
+
+class PlainLines:
+    """Progress as lines, at most one every few seconds (and the first and last step): for logs and pipes."""
+
+    def __init__(self, say: Callable[[str], None], seconds: float = LINE_SECONDS) -> None:
+        self.say, self.seconds = say, seconds
+        self._last = -math.inf
+
+    def on_step(self, record: StepRecord) -> None:
+        """Say how far training is."""
+        now = time.monotonic()
+        if now - self._last >= self.seconds or record.step == record.total_steps:
+            self._last = now
+            self.say(describe_step(record))
+
+    def on_validation(self, record: ValidationRecord, system: System) -> None:
+        """Say the scores."""
+        self.say(describe_scores(record))
+
+    def on_note(self, text: str) -> None:
+        """Say the remark."""
+        self.say(text)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class LiveDisplay:
+    """Bars for the run and the epoch with time left, the loss terms, speed and memory, on a terminal."""
+
+    def __init__(self, done: int = 0) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}"), console=self.console,
+        )  # fmt: skip
+        self.run = self.progress.add_task("steps", total=None, completed=done, words="")
+        self.epoch = self.progress.add_task("epoch", total=None, words="")
+        self.progress.start()
+
+    def on_step(self, record: StepRecord) -> None:
+        """Move the bars."""
+        words = f"loss {record.result.loss:.4g}  {record.clips_per_second:.1f} clips/s  {record.memory:.0f} MiB"
+        self.progress.update(self.run, total=record.total_steps, completed=record.step, words=words)
+        terms = "  ".join(f"{name} {value:.3g}" for name, value in record.result.terms.items())
+        self.progress.update(
+            self.epoch, description=f"epoch {record.epoch}", total=record.epoch_steps, completed=record.epoch_step,
+            words=terms,
+        )  # fmt: skip
+
+    def on_validation(self, record: ValidationRecord, system: System) -> None:
+        """Print the scores above the bars."""
+        self.console.print(describe_scores(record), highlight=False)
+
+    def on_note(self, text: str) -> None:
+        """Print the remark above the bars."""
+        self.console.print(text, highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self.progress.stop()
+
+
+def display(say: Callable[[str], None], *, quiet: bool = False, done: int = 0) -> PlainLines | LiveDisplay | None:
+    """Return the display that fits: bars on a terminal, lines elsewhere, nothing if ``quiet``."""
+    if quiet:
+        return None
+    return LiveDisplay(done) if sys.stderr.isatty() else PlainLines(say)

@@ -1,0 +1,150 @@
+"""Weights that come in and go out: published backbones, a run to start from, and files for inference.
+
+``best.safetensors`` of Track-On2 is the format of ``ptrack.models.checkpoints``; that of the transformer is the same
+idea: tensors, and the configuration as JSON in the metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ptrack.errors import CheckpointError
+from ptrack.training.config import TrainConfig
+from ptrack.training.systems import System
+
+
+def export(system: System, path: Path) -> None:
+    """Write the weights for inference; the file appears when whole.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    from ptrack.models.offline.model import PointTransformer
+
+    if isinstance(system.model, PointTransformer):
+        from ptrack.models.offline.weights import save_weights
+
+        save_weights(path, system.model)
+        return
+    from ptrack.models.checkpoints import checkpoint_of, save_checkpoint
+
+    save_checkpoint(path, checkpoint_of(system.model))  # type: ignore[arg-type]
+
+
+def start_from(system: System, config: TrainConfig) -> None:
+    """Load ``init_from`` into an untrained system.
+
+    Args:
+        system: to be filled.
+        config: whose ``init_from`` is a weights file, a training checkpoint, or a model name of ``ptrack models``.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another architecture; names and shapes that differ are listed.
+    """
+    if config.init_from is None:
+        return
+    state = read_weights(config.init_from, config.model)
+    _load(system.model, state, config.init_from)
+
+
+def read_weights(name: str, model: str) -> Mapping[str, Tensor]:
+    """Return the state dict that ``--init-from`` means."""
+    path = Path(name)
+    if not path.is_file():
+        return _zoo_weights(name)
+    if path.suffix == ".pth":
+        from ptrack.training.state import read
+
+        saved = read(path)
+        return saved.ema or saved.model
+    if model == "transformer":
+        from ptrack.models.offline.weights import read_weights as read_transformer
+
+        return read_transformer(path)[1]
+    from ptrack.models.checkpoints import read_checkpoint
+
+    return read_checkpoint(path).state
+
+
+def _zoo_weights(name: str) -> Mapping[str, Tensor]:
+    """Return the weights of a model that comes with them."""
+    from ptrack.models.zoo import MODELS, load
+
+    if name not in MODELS:
+        from ptrack.errors import did_you_mean
+
+        raise CheckpointError(f"--init-from {name}: there is no such file or model.{did_you_mean(name, MODELS)}")
+    model: Any = load(name, device="cpu").model
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(f"--init-from {name}: this model has no weights that can be trained further.")
+    return model.state_dict()
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    own = model.state_dict()
+    wrong = [
+        f"{k} is {tuple(v.shape)} not {tuple(own[k].shape)}"
+        for k, v in state.items()
+        if k in own and own[k].shape != v.shape
+    ]
+    missing = [k for k in own if k not in state]
+    extra = [k for k in state if k not in own]
+    if wrong or missing or extra:
+        problems = [f"missing {k}" for k in missing] + [f"unexpected {k}" for k in extra] + wrong
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(
+            f"The weights of {where} are of another architecture: {'; '.join(problems[:5])}{more}. Train the same one "
+            "(--config or --set arch.KEY=VALUE), or start without --init-from."
+        )
+    model.load_state_dict(dict(state))
+
+
+def fill_backbone(model: Any) -> None:
+    """Fill the encoder of Track-On2 with published weights.
+
+    Raises:
+        CheckpointError: they are not here and cannot be fetched; says which file belongs where.
+    """
+    name = model.config.backbone
+    encoder = model.backbone.encoder
+    from ptrack.models.backbones.pyramid import RESNETS
+    from ptrack.models.backbones.vit import VITS
+
+    if name in RESNETS:
+        from ptrack.models.offline.features import imagenet_weights
+
+        state = {}
+        for key, value in imagenet_weights(name).items():
+            head, _, rest = key.partition(".")
+            if head != "fc":
+                where = {"conv1": "stem.0", "bn1": "stem.1"}.get(head) or f"layers.{int(head[5:]) - 1}"
+                state[f"{where}.{rest}"] = value
+        depth = len(encoder.layers)
+        state = {k: v for k, v in state.items() if k.startswith("stem") or int(k.split(".")[1]) < depth}
+        encoder.load_state_dict(state)
+    elif name in VITS:
+        _fill_vit(encoder, name)
+    else:
+        raise CheckpointError(f"There are no published weights for the backbone {name} here; use --no-pretrained.")
+
+
+def _fill_vit(encoder: Any, name: str) -> None:
+    """Fetch a DINO transformer through timm."""
+    import timm
+
+    from ptrack.models.backbones.vit import VITS
+    from ptrack.models.checkpoints import vit_from_any
+
+    spec = VITS[name]
+    try:
+        source = timm.create_model(spec.weights, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub raises many kinds without a network
+        raise CheckpointError(
+            f"The weights of {name} cannot be fetched ({type(error).__name__}). Fetch https://huggingface.co/timm/"
+            f"{spec.weights} into the Hugging Face cache, or start from a Track-On2 checkpoint with --init-from."
+        ) from error
+    encoder.vit.load_state_dict(vit_from_any(source.state_dict(), name))
