@@ -22,6 +22,7 @@ from ptrack.evaluation.sampling import MODES, evenly, sample_first, sample_strid
 
 RASTER = (256, 256)  # (H, W) of the space in which TAP-Vid measures
 ODYSSEY = (384, 512)  # (H, W) of the pictures of PointOdyssey and EgoPoints
+BADJA_EXTRA = ("cat_jump", "impala0", "rs_dog", "tiger")  # animals that PIPs does not score
 
 
 class Skip(Exception):
@@ -293,13 +294,17 @@ class Badja(Protocol):
     def case(self, clip: Clip, mode: str = "first") -> Case:
         """Query every joint in the first annotated frame, hidden or not."""
         size = self.size or clip.size
+        if clip.name in BADJA_EXTRA:
+            raise Skip("the animal is not from DAVIS; the published scores leave it out")
         if clip.masks is None:
             raise Skip("the animal has no masks, which the score needs")
         if not clip.visibility[1:].any():
             raise Skip("no joint is visible after the first frame")
         tracks = geometry.rescale(clip.tracks_filled.astype(np.float64), clip.size, size)
         made = _from_start(clip, clip.num_frames, size, tracks, clip.visibility, np.arange(clip.num_tracks))
-        return replace(made, labels={"foreground": foreground_areas(clip, size, np.asarray(clip.visibility.any(axis=1)))})
+        return replace(
+            made, labels={"foreground": foreground_areas(clip, size, np.asarray(clip.visibility.any(axis=1)))}
+        )
 
     def score(self, case: Case, tracks: np.ndarray, visible: np.ndarray, mode: str = "first") -> Scores:
         """Score positions."""

@@ -52,7 +52,7 @@ def test_lucas_kanade_follows_a_pan() -> None:
 
 def test_lucas_kanade_hides_points_that_leave_the_frame_or_are_covered() -> None:
     pytest.importorskip("cv2")
-    frames = panning(8, 6, 0)
+    frames = panning(6, 6, 0)
     covered = frames.copy()
     covered[4:, 20:80, 40:128] = np.random.default_rng(1).integers(0, 255, (60, 88, 3), dtype=np.uint8)
     tracker = ptrack.load("lk", device="cpu")

@@ -1,0 +1,143 @@
+"""The videos of a benchmark: from the original files or a converted clip store, one loaded at a time."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ptrack.data.clips import Clip
+from ptrack.errors import DataError, did_you_mean
+from ptrack.evaluation.protocols import Protocol, select_split
+from ptrack.evaluation.resizing import resize
+from ptrack.video.frames import Frame, FrameSource, SourceInfo
+
+CHUNK = 64  # frames in memory while a clip is read backwards
+HDF5 = (".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """A video that can be loaded."""
+
+    id: str
+    name: str
+    split: str
+    load: Callable[[], Clip]
+
+
+def open_clips(protocol: Protocol, data: str | Path) -> list[ClipRow]:
+    """List the videos of a benchmark in a fixed order.
+
+    Args:
+        protocol: says which reader and which split.
+        data: the original files, or a clip store (a file, a folder of them, or a pattern with ``*``).
+
+    Raises:
+        DataError: nothing of the benchmark is there.
+    """
+    path = Path(data)
+    stored = path.suffix in HDF5 or "*" in path.name or (path.is_dir() and any(path.glob("*.h5")))
+    rows = _from_store(path) if stored else _from_source(protocol, path)
+    return [rows[i] for i in select_split(protocol, [row.split for row in rows], data)]
+
+
+def _from_store(path: Path) -> list[ClipRow]:
+    from ptrack.data.hdf5 import ClipStore
+
+    store = ClipStore(path)
+
+    def loader(i: int) -> Callable[[], Clip]:
+        return lambda: store[i]
+
+    return [ClipRow(store.ids[i], store.names[i], store.splits[i], loader(i)) for i in range(len(store))]
+
+
+def _from_source(protocol: Protocol, path: Path) -> list[ClipRow]:
+    from ptrack.data.sources import open_dataset
+
+    source = open_dataset(protocol.source, path)
+    refs = source.refs()
+
+    def loader(i: int) -> Callable[[], Clip]:
+        return lambda: source.load(refs[i])
+
+    return [ClipRow(ref.id, ref.name, ref.split, loader(i)) for i, ref in enumerate(refs)]
+
+
+def choose(rows: Sequence[ClipRow], patterns: Sequence[str], limit: int | None) -> list[ClipRow]:
+    """Return the videos whose name or id matches one of the patterns (all without patterns), at most ``limit``.
+
+    Raises:
+        DataError: a pattern matches nothing.
+    """
+    chosen = list(rows)
+    if patterns:
+        for pattern in patterns:
+            if not any(_matches(row, pattern) for row in rows):
+                raise DataError(f"No video is called '{pattern}'.{did_you_mean(pattern, [r.name for r in rows])}")
+        chosen = [row for row in rows if any(_matches(row, p) for p in patterns)]
+    return chosen if limit is None else chosen[:limit]
+
+
+def _matches(row: ClipRow, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(row.name, pattern) or fnmatch.fnmatchcase(row.id, pattern)
+
+
+def file_names(rows: Sequence[ClipRow]) -> dict[str, str]:
+    """Return id -> a file name without suffix: the video's name, or its id where names repeat or are no file names."""
+    names = [row.name for row in rows]
+    out: dict[str, str] = {}
+    for row in rows:
+        plain = row.name if names.count(row.name) == 1 else row.id
+        safe = "".join(c if c.isalnum() or c in "._- " else "_" for c in plain).strip(". ") or "video"
+        if safe in out.values():
+            safe = f"{safe}_{hashlib.sha256(row.id.encode()).hexdigest()[:8]}"
+        out[row.id] = safe
+    return out
+
+
+def content_key(clip: Clip) -> str:
+    """Return 16 hex digits that change when the clip's labels or its first, middle or last frame do."""
+    digest = hashlib.sha256(f"{clip.id}|{clip.size}|{clip.num_frames}".encode())
+    for array in (clip.tracks, clip.visibility, clip.valid):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for t in sorted({0, clip.num_frames // 2, clip.num_frames - 1}) if clip.num_frames else ():
+        digest.update(clip.frames.rgb(t).tobytes())
+    return digest.hexdigest()[:16]
+
+
+class ClipSource(FrameSource):
+    """The frames of a clip, resized as a protocol asks, decoded when asked for.
+
+    Raises:
+        DataError: while iterating, a frame is damaged or has another size than the clip.
+    """
+
+    def __init__(self, clip: Clip, size: tuple[int, int], frames: int, method: str) -> None:
+        super().__init__()
+        self.clip, self.size, self.count, self.method = clip, size, frames, method
+        self.info = SourceInfo(
+            name=clip.id, kind="array", width=size[1], height=size[0], fps=clip.fps, expected_frames=frames
+        )
+
+    def _frame(self, t: int) -> Frame:
+        clip = self.clip
+        if clip.frame_ok is not None and not clip.frame_ok[t]:
+            raise DataError(f"{clip.id}: frame {t} is marked as damaged.")
+        rgb = clip.frames.rgb(t)
+        if rgb.shape[:2] != tuple(clip.size):
+            raise DataError(f"{clip.id}: frame {t} has the size {rgb.shape[:2]}, the clip {clip.size}.")
+        return Frame(np.ascontiguousarray(resize(rgb, self.size, self.method)), t, t / (clip.fps or 25.0))
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self._frame(t) for t in range(self.count))
+
+    def reversed(self, stop: int) -> Iterator[Frame]:
+        """Yield frames ``stop - 1 .. 0``, read forward in chunks."""
+        for end in range(stop, 0, -CHUNK):
+            yield from [self._frame(t) for t in range(max(0, end - CHUNK), end)][::-1]
