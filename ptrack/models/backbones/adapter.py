@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ptrack.models.backbones.vit import Vit
 from ptrack.models.layers.deformable import DeformableAttention, Shapes, cell_centres
+from ptrack.models.layers.linear import Linear
 
 NORM_EPS = 1e-6  # of the adapter's own LayerNorms
 STAGES = ((0, 3), (3, 6), (6, 9), (9, 12))  # transformer blocks of the four interactions
@@ -68,9 +69,9 @@ class _DepthwiseConv(nn.Module):
 class _ConvFeedForward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, width // 4)
+        self.fc1 = Linear(width, width // 4)
         self.dwconv = _DepthwiseConv(width // 4)
-        self.fc2 = nn.Linear(width // 4, width)
+        self.fc2 = Linear(width // 4, width)
 
     def forward(self, tokens: Tensor, shapes: Shapes) -> Tensor:
         return self.fc2(F.gelu(self.dwconv(self.fc1(tokens), shapes)))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ptrack.errors import ConfigError, did_you_mean
 from ptrack.models.backbones.adapter import VitAdapter
 from ptrack.models.backbones.vit import VITS
+from ptrack.models.layers.linear import Linear
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
 LITE = "efficientnet_lite0"
@@ -93,7 +94,7 @@ class Backbone(nn.Module):
     def __init__(self, encoder: nn.Module, dim: int, input_size: tuple[int, int], strides: Sequence[int]) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projections = nn.ModuleList([nn.Sequential(nn.Linear(c, dim)) for c in encoder.channels])  # type: ignore[union-attr]
+        self.projections = nn.ModuleList([nn.Sequential(Linear(c, dim)) for c in encoder.channels])  # type: ignore[union-attr]
         h, w = (n // strides[0] for n in input_size)
         self.pos_embedding = nn.Parameter(torch.empty(1, dim, h, w))
         nn.init.trunc_normal_(self.pos_embedding, std=0.02)
@@ -105,10 +106,10 @@ class Backbone(nn.Module):
         scales = [self.strides[0] / s for s in self.strides[1:]]
         return [finest, *(F.interpolate(finest, scale_factor=f, mode="bilinear") for f in scales)]
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalised images -> L token lists (B, H/s * W/s, D), row by row."""
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images -> tokens (B, S, D) of all strides, finest first, each row by row."""
         levels = []
         for x, project, position in zip(self.encoder(images), self.projections, self.positions(), strict=True):
             tokens = project(x.permute(0, 2, 3, 1).flatten(1, 2))
             levels.append(tokens + position.permute(0, 2, 3, 1).flatten(1, 2))
-        return levels
+        return torch.cat(levels, dim=1)

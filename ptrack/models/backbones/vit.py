@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptrack.models.layers.linear import linear
+
 Grid = tuple[int, int]  # patches along (height, width)
 
 
@@ -68,6 +70,17 @@ def rotary_table(grid: Grid, head_dim: int, *, scale: float = 1.0, device: torch
     yx = torch.stack([y, x], -1).flatten(0, 1) * scale  # (P, 2)
     angle = (2 * math.pi * yx[:, :, None] * frequency).flatten(1).tile(2)  # (P, head_dim)
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def rotate(x: Tensor, table: Tensor, prefix: int) -> Tensor:
+    """Rotate the patch tokens of (B, h, prefix + P, d) queries or keys by a :func:`rotary_table`."""
+    sin, cos = table.chunk(2, dim=-1)
+    half = x.shape[-1] // 2
+    sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)
+    patches = x[:, :, prefix:]
+    swapped = torch.cat([patches[..., half:], patches[..., :half]], dim=-1)
+    turned = torch.addcmul(patches * cos, swapped, sin).to(x.dtype)
+    return torch.cat([x[:, :, :prefix], turned], dim=2)
 
 
 def resize_positions(positions: Tensor, grid: Grid) -> Tensor:
@@ -140,5 +153,29 @@ class Vit(nn.Module):
     def run(self, x: Tensor, first: int, last: int, rope: Tensor | None) -> Tensor:
         """Apply blocks ``first`` .. ``last - 1`` to (B, prefix + P, C) tokens."""
         for block in self.blocks[first:last]:
-            x = block(x) if rope is None else block(x, rope=rope)
+            x = self._block(block, x, rope)
         return x
+
+    def _block(self, block: nn.Module, x: Tensor, rope: Tensor | None) -> Tensor:
+        """timm's block with fused layers: attention and feed-forward, each behind a LayerNorm, scaled and added."""
+        attn, mlp = block.attn, block.mlp
+        y = linear(block.norm1(x), attn.qkv.weight, self._qkv_bias(attn))
+        q, k, v = y.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        if rope is not None:
+            q, k = rotate(q, rope, self.prefix), rotate(k, rope, self.prefix)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        y = linear(y, attn.proj.weight, attn.proj.bias)
+        x = torch.addcmul(x, y, block.gamma_1 if self.spec.rotary else block.ls1.gamma)
+        y = block.norm2(x)
+        if hasattr(mlp, "fc1_g"):
+            y = F.silu(linear(y, mlp.fc1_g.weight, mlp.fc1_g.bias)) * linear(y, mlp.fc1_x.weight, mlp.fc1_x.bias)
+        else:
+            y = linear(y, mlp.fc1.weight, mlp.fc1.bias, "gelu")
+        y = linear(y, mlp.fc2.weight, mlp.fc2.bias)
+        return torch.addcmul(x, y, block.gamma_2 if self.spec.rotary else block.ls2.gamma)
+
+    @staticmethod
+    def _qkv_bias(attn: nn.Module) -> Tensor:
+        """DINOv3 stores the query and value biases apart and has none for the keys."""
+        q = getattr(attn, "q_bias", None)
+        return attn.qkv.bias if q is None else torch.cat([q, torch.zeros_like(q), attn.v_bias])

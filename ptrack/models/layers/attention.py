@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptrack.models.layers.linear import Linear, linear
+
 
 class MultiHead(nn.Module):
     """Multi-head attention with the parameters of ``nn.MultiheadAttention`` (packed rows q, k, v)."""
@@ -18,7 +20,7 @@ class MultiHead(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
+        self.out_proj = Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
@@ -26,7 +28,7 @@ class MultiHead(nn.Module):
         """Project (R, L, D) tokens with parts ``first`` .. ``last - 1`` of q, k, v (0, 1, 2): each (R, h, L, d)."""
         D = x.shape[-1]
         rows = slice(first * D, last * D)
-        y = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        y = linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
         y = y.unflatten(-1, (last - first, self.heads, D // self.heads))
         return tuple(part.transpose(1, 2) for part in y.unbind(2))
 
@@ -54,7 +56,7 @@ class MultiHead(nn.Module):
         h, d = self.heads, D // self.heads
         wq, wk, wv = self.in_proj_weight.unflatten(0, (3, h, d)).unbind(0)  # each (h, d, D)
         bq, _, bv = self.in_proj_bias.unflatten(0, (3, h, d)).unbind(0)  # the key bias moves all scores alike
-        heads = F.linear(q, wq.flatten(0, 1), bq.flatten()).view(R, h, d).transpose(0, 1) * d**-0.5
+        heads = linear(q, wq.flatten(0, 1), bq.flatten()).view(R, h, d).transpose(0, 1) * d**-0.5
         score = torch.matmul(torch.matmul(heads, wk).transpose(0, 1), keys.transpose(1, 2))  # (R, h, K)
         if ignore is not None:
             score = score.masked_fill(ignore[:, None], float("-inf"))
@@ -70,8 +72,8 @@ class AttentionBlock(nn.Module):
     def __init__(self, dim: int, heads: int, hidden: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.mha = MultiHead(dim, heads, dropout)
-        self.linear1 = nn.Linear(dim, hidden)
-        self.linear2 = nn.Linear(hidden, dim)
+        self.linear1 = Linear(dim, hidden)
+        self.linear2 = Linear(hidden, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = dropout
@@ -82,7 +84,7 @@ class AttentionBlock(nn.Module):
     def finish(self, q: Tensor, attended: Tensor) -> Tensor:
         """Everything after the attention: ``q`` is the residual, ``attended`` the attention's output; both (..., D)."""
         q = self.norm1(q + self._drop(attended))
-        hidden = self._drop(F.relu(self.linear1(q), inplace=not torch.is_grad_enabled()))
+        hidden = self._drop(self.linear1(q, "relu"))
         return self.norm2(q + self._drop(self.linear2(hidden)))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, ignore: Tensor | None = None) -> Tensor:

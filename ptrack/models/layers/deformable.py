@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptrack.models.layers.linear import Linear, linear
+
 Shapes = tuple[tuple[int, int], ...]  # (height, width) of each level
 
 
@@ -95,8 +97,8 @@ class DeformableAttention(nn.Module):
         self.heads, self.levels, self.points, self.dropout = heads, levels, points, dropout
         self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
         self.attention_weights = nn.Linear(dim, heads * levels * points)
-        self.value_proj = nn.Linear(dim, dim)
-        self.output_proj = nn.Linear(dim, dim)
+        self.value_proj = Linear(dim, dim)
+        self.output_proj = Linear(dim, dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -125,7 +127,7 @@ class DeformableAttention(nn.Module):
         # One product for all three, x and y apart, so that what follows works on whole contiguous blocks.
         w = torch.cat([weight[0::2], weight[1::2], self.attention_weights.weight])
         b = torch.cat([bias[0::2], bias[1::2], self.attention_weights.bias])
-        dx, dy, logits = F.linear(query, w, b).float().chunk(3, dim=-1)
+        dx, dy, logits = linear(query, w, b).float().chunk(3, dim=-1)
         share = logits.unflatten(-1, (self.heads, -1)).softmax(-1)
         return dx.reshape(shape), dy.reshape(shape), share.reshape(shape)
 
@@ -158,8 +160,8 @@ class DeformableBlock(nn.Module):
     def __init__(self, dim: int, heads: int, levels: int, points: int, hidden: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.mha = DeformableAttention(dim, heads, levels, points, dropout)
-        self.linear1 = nn.Linear(dim, hidden)
-        self.linear2 = nn.Linear(hidden, dim)
+        self.linear1 = Linear(dim, hidden)
+        self.linear2 = Linear(hidden, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = dropout
@@ -170,7 +172,7 @@ class DeformableBlock(nn.Module):
     def forward(self, query: Tensor, reference: Tensor, values: Tensor, shapes: Shapes) -> Tensor:
         """As :meth:`DeformableAttention.forward`; the query counts twice in the sum before the first LayerNorm."""
         q = self.norm1(query + self._drop(self.mha(query, reference, values, shapes)))
-        hidden = self._drop(F.relu(self.linear1(q), inplace=not torch.is_grad_enabled()))
+        hidden = self._drop(self.linear1(q, "relu"))
         return self.norm2(q + self._drop(self.linear2(hidden)))
 
 

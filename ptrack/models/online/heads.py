@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ptrack.models.layers.attention import AttentionBlock
 from ptrack.models.layers.deformable import DeformableBlock, Shapes
+from ptrack.models.layers.linear import Linear, linear
 from ptrack.models.online.config import OnlineConfig
 
 GROUPS = 32  # of the group norms
@@ -103,8 +104,8 @@ class Reranking(nn.Module):
         c = config
         self.local_decoder = nn.ModuleList([_deformable(c) for _ in range(c.rerank_layers)])
         self.fusion = AttentionBlock(c.dim, c.heads, c.hidden, c.dropout)
-        self.fusion_layer = nn.Linear(2 * c.dim, c.dim)
-        self.final_projection_layer = nn.Linear(2 * c.dim, c.dim)
+        self.fusion_layer = Linear(2 * c.dim, c.dim)
+        self.final_projection_layer = Linear(2 * c.dim, c.dim)
         self.certainty_layer = nn.Linear(c.dim, 1)
         self.score_layer = nn.Linear(c.dim, 1)
 
@@ -124,7 +125,7 @@ class Reranking(nn.Module):
         for block, value in zip(self.local_decoder, values, strict=True):
             seen = block(seen, candidates[:, :, :, None], value, shapes)
         look, own = self.fusion_layer.weight.chunk(2, dim=1)  # [seen; q] without writing q K times
-        seen = F.linear(seen, look) + F.linear(q, own, self.fusion_layer.bias)[:, :, None]
+        seen = linear(seen, look) + linear(q, own, self.fusion_layer.bias)[:, :, None]
         rows = seen.flatten(0, 1)
         summary = self.fusion.forward_one(q.flatten(0, 1), rows, rows).view_as(q)
         return self.final_projection_layer(torch.cat([summary, q], dim=-1)), seen

