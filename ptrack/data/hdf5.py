@@ -377,9 +377,16 @@ class ClipStore:
         return file[f"videos/{self._group[i]:06d}"]
 
     def __getitem__(self, clip: int | str) -> Clip:
-        """Return a clip: its arrays are read, its pictures when asked for."""
+        """Return a clip: its arrays are read, its pictures when asked for.
+
+        Raises:
+            DataError: there is no such clip, or an array of it is missing or damaged.
+        """
         i = self.index_of(clip)
         group = self.group(i)
+        missing = [n for n in ("tracks", "visibility", "valid", "frames") if n not in group]
+        if missing:
+            raise DataError(f"{self.ids[i]} in {self.paths[self._file[i]]} has no '{missing[0]}'; convert it again.")
         attrs = group.attrs
         arrays: dict[str, Any] = {
             n: _read_array(group, n) for n in ("tracks", "visibility", "valid", *OPTIONAL_ARRAYS) if n in group
