@@ -77,7 +77,7 @@ class Overlay:
         canvas = Canvas(frame)
         width, radius = self.style.sizes(frame.shape[0], frame.shape[1], len(xy))
         self._trails(canvas, width)
-        self._points(canvas, xy, visible, radius)
+        draw_points(canvas, xy, visible, self._colours, self.style, radius)
         return canvas.rgb
 
     def keep(self, index: np.ndarray) -> None:
@@ -100,23 +100,44 @@ class Overlay:
         self._coloured |= fresh
 
     def _trails(self, canvas: Canvas, width: float) -> None:
-        """Draw all segments of all trails in one call; the newest are the most opaque and win where they overlap."""
-        steps = len(self._past) - 1
-        if steps < 1:
-            return
-        xy = np.stack([position for position, _ in self._past])
-        visible = np.stack([seen for _, seen in self._past])
-        age = np.arange(steps - 1, -1, -1) / max(1, self.style.trail)  # 0 for the newest segment
-        alpha = self.style.opacity * (1 - self.style.fade * age)[:, None]
-        alpha = alpha * np.where(visible[1:] & visible[:-1], 1.0, self.style.occluded)
-        colours = np.broadcast_to(self._colours, (steps, *self._colours.shape))
-        canvas.lines(xy[:-1].reshape(-1, 2), xy[1:].reshape(-1, 2), width, colours.reshape(-1, 3), alpha.reshape(-1))
+        if len(self._past) > 1:
+            xy = np.stack([position for position, _ in self._past])
+            visible = np.stack([seen for _, seen in self._past])
+            draw_trails(canvas, xy, visible, self._colours, self.style, width)
 
-    def _points(self, canvas: Canvas, xy: np.ndarray, visible: np.ndarray, radius: float) -> None:
-        """Draw discs for visible points and rings for hidden ones, over a dark rim."""
-        rim, ring = max(0.6, 0.25 * radius), max(0.8, 0.38 * radius)
-        full = 2 * radius + 2 * rim
-        if self.style.outline:
-            black = np.zeros(3, np.uint8)
-            canvas.rings(xy, radius + rim, np.where(visible, full, ring + 2 * rim), black, np.where(visible, 0.55, 0.4))
-        canvas.rings(xy, radius, np.where(visible, full, ring), self._colours)
+
+def draw_trails(
+    canvas: Canvas, xy: np.ndarray, visible: np.ndarray, colours: np.ndarray, style: OverlayStyle, width: float
+) -> None:
+    """Draw all segments of all trails in one call; the newest are the most opaque and win where they overlap.
+
+    Args:
+        canvas: to draw on.
+        xy: (S + 1, N, 2) pixels, oldest first; NaN breaks a trail.
+        visible: (S + 1, N) bool; segments with a hidden end are fainter.
+        colours: (N, 3), or (S, N, 3) for each segment, uint8.
+        style: fade, opacity and length.
+        width: pixels.
+    """
+    steps = len(xy) - 1
+    if steps < 1:
+        return
+    age = np.arange(steps - 1, -1, -1) / max(1, style.trail)  # 0 for the newest segment
+    alpha = style.opacity * (1 - style.fade * age)[:, None]
+    alpha = alpha * np.where(visible[1:] & visible[:-1], 1.0, style.occluded)
+    colours = np.broadcast_to(colours, (steps, *colours.shape[-2:]))
+    canvas.lines(xy[:-1].reshape(-1, 2), xy[1:].reshape(-1, 2), width, colours.reshape(-1, 3), alpha.reshape(-1))
+
+
+def draw_points(
+    canvas: Canvas, xy: np.ndarray, visible: np.ndarray, colours: np.ndarray, style: OverlayStyle, radius: float
+) -> None:
+    """Draw discs for visible points and rings for hidden ones, over a dark rim: (N, 2), (N,) bool, (N, 3) uint8."""
+    hidden = ~visible
+    rim = max(0.6, 0.25 * radius)
+    if style.outline:
+        black = np.zeros(3, np.uint8)
+        canvas.discs(xy[visible], radius + rim, black, 0.55)
+        canvas.rings(xy[hidden], radius + rim, 0.38 * radius + 2 * rim, black, 0.4)
+    canvas.discs(xy[visible], radius, colours[visible])
+    canvas.rings(xy[hidden], radius, max(0.8, 0.38 * radius), colours[hidden])

@@ -1,17 +1,20 @@
-"""Colours of points: by where they start, by id, by motion, by visibility, by confidence. All RGB uint8.
+"""Which colour a point has, by mode: where it starts, its id, its motion, its visibility, its confidence. RGB uint8.
 
-Letters: T frames, N points.
+Letters: T frames, S steps, N points.
 """
 
 from __future__ import annotations
 
-import colorsys
+from collections.abc import Callable
 
 import numpy as np
 
+from ptrack.errors import ConfigError, did_you_mean
 from ptrack.tracks import Tracks
+from ptrack.viz import colours
 
-GOLDEN = 0.618034  # turn of the hue from one id to the next: neighbours differ, and no colour repeats exactly
+MODES = ("start", "id", "motion", "visibility", "confidence")
+_SAMPLES = 512  # frames looked at to find how fast fast is
 
 
 def hex_colours(rgb: np.ndarray) -> list[str]:
@@ -19,35 +22,58 @@ def hex_colours(rgb: np.ndarray) -> list[str]:
     return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in rgb.tolist()]
 
 
-def hsv(hue: np.ndarray, saturation: np.ndarray | float = 0.9, value: np.ndarray | float = 1.0) -> np.ndarray:
-    """Return (N, 3) uint8 RGB of hues in turns (any real number) and saturation and value in [0, 1]."""
-    h, s, v = np.broadcast_arrays(np.mod(hue, 1.0), saturation, value)
-    rows = [colorsys.hsv_to_rgb(float(a), float(b), float(c)) for a, b, c in zip(h, s, v, strict=True)]
-    return np.round(np.asarray(rows or np.zeros((0, 3))) * 255).astype(np.uint8)
-
-
 def by_start(tracks: Tracks) -> np.ndarray:
-    """Return (N, 3): the hue turns with the start's place across the picture, the brightness with its height.
-
-    Neighbours get like colours, so that a patch that falls apart is seen at once.
-    """
-    size = np.maximum([tracks.info.width, tracks.info.height], 1)
-    place = np.nan_to_num(tracks.queries[:, 1:] / size, nan=0.5).clip(0, 1)
-    hue = 0.85 * (0.75 * place[:, 1] + 0.25 * place[:, 0])
-    return hsv(hue, 0.65 + 0.35 * place[:, 0], 1.0)
+    """Return (N, 3) by where a point's query is: neighbours get like colours, so a patch that falls apart is seen."""
+    size = (max(tracks.info.height, 1), max(tracks.info.width, 1))
+    return colours.by_position(tracks.queries[:, 1:], size)
 
 
 def by_id(tracks: Tracks) -> np.ndarray:
-    """Return (N, 3) colours that differ from point to point, for any number of points."""
-    order = np.arange(tracks.num_points)
-    return hsv(order * GOLDEN, 0.75 + 0.25 * (order // 8 % 2), 1.0 - 0.18 * (order // 16 % 3))
+    """Return (N, 3) colours that differ from one point to the next, for any number of points."""
+    return colours.by_number(tracks.num_points)
 
 
 def heat(values: np.ndarray) -> np.ndarray:
-    """Return colours (..., 3) from blue (0) over green and yellow to red (1); values outside are clipped."""
+    """Return colours (..., 3) from blue (0) over green and yellow to red (1); values outside are clipped, NaN is 0."""
     values = np.nan_to_num(np.asarray(values, dtype=np.float64)).clip(0, 1)
     stops = np.asarray([[48, 84, 235], [32, 178, 200], [70, 200, 80], [250, 210, 40], [240, 60, 40]], float)
     at = values * (len(stops) - 1)
     low = np.minimum(at.astype(int), len(stops) - 2)
     rest = (at - low)[..., None]
     return np.round(stops[low] * (1 - rest) + stops[low + 1] * rest).astype(np.uint8)
+
+
+def speeds(tracks: Tracks, first: int, last: int) -> np.ndarray:
+    """Return (last - first + 1, N) pixels per frame into each of the frames ``first`` .. ``last``; NaN if unknown."""
+    start = max(first - 1, 0)
+    moves = np.linalg.norm(np.diff(tracks.tracks[start : last + 1], axis=0), axis=-1)
+    if first == 0:
+        moves = np.concatenate([np.full((1, tracks.num_points), np.nan, moves.dtype), moves])
+    return moves
+
+
+def fast(tracks: Tracks) -> float:
+    """Return the speed, pixels per frame, that counts as fast: the 98th percentile over a sample of frames."""
+    some = np.unique(np.linspace(1, max(tracks.num_frames - 1, 1), _SAMPLES).astype(int))
+    some = some[some < tracks.num_frames]
+    moves = np.linalg.norm(tracks.tracks[some] - tracks.tracks[some - 1], axis=-1)
+    moves = moves[np.isfinite(moves)]
+    return max(float(np.percentile(moves, 98)), 1e-6) if moves.size else 1.0
+
+
+def colouring(tracks: Tracks, mode: str) -> Callable[[int, int], np.ndarray]:
+    """Return a function that gives the colours (last - first + 1, N, 3) for the frames ``first`` .. ``last``.
+
+    Raises:
+        ConfigError: unknown mode.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"Unknown colour mode '{mode}'.{did_you_mean(mode, MODES)} Known: {', '.join(MODES)}.")
+    if mode in ("start", "id"):
+        fixed = by_start(tracks) if mode == "start" else by_id(tracks)
+        return lambda first, last: np.broadcast_to(fixed, (last - first + 1, *fixed.shape))
+    if mode == "motion":
+        top = fast(tracks)
+        return lambda first, last: heat(speeds(tracks, first, last) / top)
+    values = tracks.visibility if mode == "visibility" else tracks.confidence
+    return lambda first, last: colours.by_value(values[first : last + 1])

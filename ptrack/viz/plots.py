@@ -1,0 +1,107 @@
+"""Plots and tables of tracks over time (matplotlib, drawn without a display).
+
+Letters: T frames, N points.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptrack.fileio import atomic_path
+from ptrack.tracks import Tracks
+from ptrack.viz import palette
+
+LEGEND_UP_TO = 12  # points that are named in a plot; more would cover it
+COLUMNS: tuple[str, ...] = (
+    "id", "first_frame", "last_frame", "frames", "visible_share", "path_px", "mean_speed_px_per_frame",
+    "max_speed_px_per_frame", "mean_confidence",
+)  # fmt: skip
+
+
+def point_table(tracks: Tracks) -> list[dict[str, Any]]:
+    """Return one dict per point with the keys ``COLUMNS``; None where a point has no position or moves nowhere.
+
+    Frames are source frames; ``visible_share`` and ``mean_confidence`` count the frames with a position.
+    """
+    return [_summary(tracks, n) for n in range(tracks.num_points)]
+
+
+def _summary(tracks: Tracks, n: int) -> dict[str, Any]:
+    xy = tracks.tracks[:, n].astype(np.float64)
+    known = np.flatnonzero(np.isfinite(xy[:, 0]))
+    moves = np.linalg.norm(np.diff(xy, axis=0), axis=1)
+    moves = moves[np.isfinite(moves)]
+    frames = tracks.frame_index[known]
+    values = (
+        str(tracks.ids[n]),
+        int(frames[0]) if len(known) else None,
+        int(frames[-1]) if len(known) else None,
+        len(known),
+        round(float(tracks.visible[known, n].mean()), 4) if len(known) else None,
+        round(float(moves.sum()), 3),
+        round(float(moves.mean()), 4) if len(moves) else None,
+        round(float(moves.max()), 4) if len(moves) else None,
+        round(float(tracks.confidence[known, n].mean()), 4) if len(known) else None,
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def write_table(tracks: Tracks, path: Path | str) -> None:
+    """Write ``point_table`` as CSV."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, COLUMNS)
+        rows.writeheader()
+        rows.writerows(point_table(tracks))
+
+
+def plot_tracks(tracks: Tracks, path: Path | str) -> None:
+    """Write x, y and speed over time and the visibility of all points as one figure (.png, .svg or .pdf).
+
+    Lines are interrupted where a point is occluded; the raster below shows every point's visibility probability.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(4, 1, sharex=True, gridspec_kw={"height_ratios": [3, 3, 2, 2]})
+    known = np.isfinite(tracks.pts_seconds).all() and bool((np.diff(tracks.pts_seconds) > 0).all())
+    time = tracks.pts_seconds if known else tracks.frame_index.astype(float)
+    seen = np.where(tracks.visible[..., None], tracks.tracks, np.nan)
+    speed = palette.speeds(tracks, 0, tracks.num_frames - 1) if tracks.num_frames else np.zeros((0, tracks.num_points))
+    speed = np.where(tracks.visible, speed, np.nan)
+    colours = palette.by_start(tracks) / 255
+    for axis, values, label in ((axes[0], seen[..., 0], "x (px)"), (axes[1], seen[..., 1], "y (px)"),
+                                (axes[2], speed, "speed (px/frame)")):  # fmt: skip
+        for n in range(tracks.num_points):
+            axis.plot(time, values[:, n], color=colours[n], linewidth=1, marker="." if len(time) == 1 else "",
+                      label=str(tracks.ids[n]))  # fmt: skip
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    axes[1].invert_yaxis()  # as in the picture: y grows downwards
+    _raster(axes[3], tracks, time)
+    axes[3].set_xlabel("time (s)" if known else "frame")
+    axes[0].set_title(f"{Path(tracks.info.source).name or 'tracks'}: {tracks.num_points} points")
+    if 0 < tracks.num_points <= LEGEND_UP_TO:
+        axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _raster(axis: Any, tracks: Tracks, time: np.ndarray) -> None:
+    """Draw the visibility probabilities, one row per point; grey where a point has no position."""
+    axis.set_facecolor("0.8")
+    axis.set_ylabel("visibility by point")
+    if tracks.num_frames == 0 or tracks.num_points == 0:
+        return
+    values = np.where(np.isfinite(tracks.tracks[..., 0]), tracks.visibility, np.nan).T
+    step = (time[-1] - time[0]) / max(len(time) - 1, 1) or 1.0
+    extent = (time[0] - step / 2, time[-1] + step / 2, tracks.num_points - 0.5, -0.5)
+    picture = axis.imshow(values, aspect="auto", extent=extent, cmap="RdYlGn", vmin=0, vmax=1, interpolation="nearest")
+    axis.figure.colorbar(picture, ax=axis, label="probability")
+    if tracks.num_points <= LEGEND_UP_TO:
+        axis.set_yticks(range(tracks.num_points), tracks.ids.tolist())

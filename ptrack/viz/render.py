@@ -1,0 +1,233 @@
+"""From tracks to files: the one function behind ``ptrack visualize``. Outputs are checked before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ptrack.errors import ConfigError, OutputError, TracksError, did_you_mean
+from ptrack.fileio import atomic_path, check_writable
+from ptrack.tracks import Tracks
+from ptrack.video import FrameSource, open_writer
+from ptrack.viz import layouts, palette
+from ptrack.viz.overlay import OverlayStyle
+from ptrack.viz.painter import LONG_TRAIL, Look, Painter, View, whole_frame
+from ptrack.viz.pairing import open_video_of, paired, with_size
+
+STYLES = ("overlay", "stabilised", "exposure", "sheet", "plots")
+STILLS = ("exposure", "sheet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualizeOptions:
+    """What to draw and where to."""
+
+    tracks: tuple[Path, ...]  # several are shown side by side
+    video: str | None = None  # default: the source named in the tracks
+    truth: Path | None = None  # ground truth for error lines
+    style: str = "overlay"  # one of STYLES
+    out: Path | None = (
+        None  # picture, video, GIF or folder of frames; by the style if None and nothing else is asked for
+    )
+    html: Path | None = None  # the viewer
+    embed: bool = True  # the video inside the HTML file; otherwise beside it
+    rerun: Path | None = None  # a recording for Rerun
+    table: Path | None = None  # CSV, one row per point
+    colour: str = "start"  # one of palette.MODES
+    trail: int | None = None  # frames; by the style if None
+    fade: float = 1.0  # 0..1, opacity lost at a trail's old end
+    width: float | None = None  # pixels of a trail
+    radius: float | None = None  # pixels of a point
+    occluded: bool = True  # draw hidden points, hollow
+    labels: bool = False  # write the ids
+    points: tuple[str, ...] = ()  # only these ids
+    follow: str | None = None  # id of the point that a zoomed crop follows
+    crop: int = 160  # pixels of the frame, the crop's side
+    zoom: float = 3.0  # enlargement of the crop
+    frame: int | None = None  # source frame of a single picture
+    count: int = 12  # frames on a contact sheet
+    max_size: int | None = None  # pixels of the longest side of what is drawn
+    force: bool = False  # go on with another video than the tracked one
+    overwrite: bool = False
+    progress: Callable[[int, int], None] | None = field(default=None, compare=False)  # (frames done, frames in all)
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise ConfigError(f"Unknown style '{self.style}'.{did_you_mean(self.style, STYLES)} "
+                              f"Known: {', '.join(STYLES)}.")  # fmt: skip
+        if self.colour not in palette.MODES:
+            raise ConfigError(f"Unknown colour mode '{self.colour}'.{did_you_mean(self.colour, palette.MODES)} "
+                              f"Known: {', '.join(palette.MODES)}.")  # fmt: skip
+        if not self.tracks:
+            raise TracksError("Name at least one tracks file.")
+        if self.crop < 8 or not 0 < self.zoom <= 32:
+            raise ConfigError("--crop must be at least 8 pixels and --zoom lie between 0 and 32.")
+        if self.count < 1:
+            raise ConfigError(f"--count {self.count}: a sheet needs at least 1 frame.")
+        many = len(self.tracks) > 1 or self.truth is not None
+        if many and self.style not in ("overlay", "stabilised"):
+            raise ConfigError(f"The style '{self.style}' shows one tracks file without ground truth.")
+        if self.follow is not None and self.style not in ("overlay", "stabilised"):
+            raise ConfigError(f"--follow does not go with the style '{self.style}'.")
+
+    def look(self) -> Look:
+        """Return how tracks are painted; raises ConfigError for values out of range."""
+        stabilised = self.style == "stabilised"
+        trail = self.trail if self.trail is not None else (LONG_TRAIL if stabilised else OverlayStyle().trail)
+        style = OverlayStyle(trail=trail, fade=self.fade, width=self.width, radius=self.radius)
+        return Look(
+            colour=self.colour,
+            style=style,
+            occluded=self.occluded,
+            labels=self.labels,
+            stabilise=stabilised,
+            highlight=self.follow,
+        )
+
+
+def default_output(options: VisualizeOptions) -> Path:
+    """Return where the picture goes when no place is named: beside the current folder, by the tracks' name."""
+    stem = options.tracks[0].name.removesuffix(options.tracks[0].suffix).removesuffix(".tracks")
+    still = options.style in (*STILLS, "plots") or options.frame is not None
+    return Path(f"{stem}.{options.style}{'.png' if still else '.mp4'}")
+
+
+def visualize(options: VisualizeOptions) -> list[Path]:
+    """Draw what ``options`` ask for and return the files written.
+
+    Raises:
+        TracksError, InputError: tracks or video cannot be read, or do not belong together.
+        OutputError: a file exists or cannot be written, or an optional library is missing.
+        ConfigError: options that do not go together.
+    """
+    from ptrack.exports import load_any
+
+    others = (options.html, options.rerun, options.table)
+    out = options.out or (default_output(options) if not any(others) else None)
+    _check(options, out)
+    look = options.look()
+    sets = [load_any(path) for path in options.tracks]
+    truth = load_any(options.truth) if options.truth is not None else None
+    if options.points:
+        sets = [tracks.select(options.points) for tracks in sets]
+    written: list[Path] = []
+    if options.table is not None:
+        from ptrack.viz.plots import write_table
+
+        write_table(sets[0], options.table)
+        written.append(options.table)
+    if out is not None and options.style == "plots":
+        from ptrack.viz.plots import plot_tracks
+
+        plot_tracks(sets[0], out)
+        written.append(out)
+        out = None
+    if out is None and options.html is None and options.rerun is None:
+        return written
+    with ExitStack() as stack:
+        source = stack.enter_context(
+            open_video_of(sets[0], options.video, force=options.force, max_size=options.max_size)
+        )
+        sets = [with_size(tracks, source) for tracks in sets]
+        if out is not None:
+            _draw(options, out, sets, truth, look, source)
+            written.append(out)
+        if options.html is not None:
+            from ptrack.viz.html import write_viewer
+
+            done = (lambda n: options.progress(n, sets[0].num_frames)) if options.progress else None  # type: ignore[misc]
+            written += write_viewer(sets[0], source, options.html, embed=options.embed, overwrite=options.overwrite,
+                                    progress=done)  # fmt: skip
+        if options.rerun is not None:
+            from ptrack.exports.rerun import write_rerun
+
+            frames = ((t, frame.rgb) for t, frame in paired(sets[0], source))
+            colours = palette.by_start(sets[0])
+            write_rerun(sets[0], options.rerun, frames, colours, look.style.trail)
+            written.append(options.rerun)
+    return written
+
+
+def _check(options: VisualizeOptions, out: Path | None) -> None:
+    """Raise OutputError for any output that cannot be written, before anything is read."""
+    if options.rerun is not None:
+        from ptrack.exports.rerun import _library
+
+        _library()
+    picture = out is not None and out.suffix.lower() in (".png", ".svg", ".pdf") and "%" not in out.name
+    if out is not None and options.style == "plots" and not picture:
+        raise OutputError(f"{out}: a plot is a .png, .svg or .pdf file.")
+    if out is not None and options.style in STILLS and (not picture or out.suffix.lower() != ".png"):
+        raise OutputError(f"{out}: the style '{options.style}' is a still; give a name that ends in .png.")
+    singles = (options.html, options.rerun, options.table, out if picture else None)
+    for path in singles:
+        if path is not None:
+            check_writable(path, overwrite=options.overwrite)
+
+
+def _draw(
+    options: VisualizeOptions, out: Path, sets: list[Tracks], truth: Tracks | None, look: Look, source: FrameSource
+) -> None:
+    tracks = sets[0]
+    if options.style in STILLS:
+        frames = _counted(options, tracks, source)
+        painter = Painter(tracks, look)
+        if options.style == "exposure":
+            _save(layouts.long_exposure(painter, frames), out)
+        else:
+            _save(layouts.contact_sheet(painter, frames, options.count), out)
+        return
+    against = [layouts.Truth(t, truth) if truth is not None else None for t in sets]
+    names = [p.name for p in options.tracks]
+    panel = layouts.Comparison([Painter(t, look) for t in sets], names, against)
+    crop = None
+    if options.follow is not None:
+        crop = layouts.FollowCrop(tracks, options.follow, options.crop, options.zoom)
+    if options.frame is not None or (out.suffix.lower() == ".png" and "%" not in out.name):
+        _save(_one_frame(options, tracks, panel, crop, source), out)
+        return
+    with open_writer(out, fps=tracks.info.fps or None, overwrite=options.overwrite) as writer:
+        for t, rgb in _counted(options, tracks, source):
+            view = _view(tracks, crop, t, rgb)
+            pts = float(tracks.pts_seconds[t])
+            writer.write(panel.paint(int(tracks.frame_index[t]), view), pts if np.isfinite(pts) else None)
+
+
+def _view(tracks: Tracks, crop: layouts.FollowCrop | None, t: int, rgb: np.ndarray) -> View:
+    return whole_frame(tracks, rgb) if crop is None else crop.view(t, rgb)
+
+
+def _counted(options: VisualizeOptions, tracks: Tracks, source: FrameSource) -> Iterator[tuple[int, np.ndarray]]:
+    for done, (t, frame) in enumerate(paired(tracks, source), start=1):
+        yield t, frame.rgb
+        if options.progress is not None:
+            options.progress(done, tracks.num_frames)
+
+
+def _one_frame(
+    options: VisualizeOptions,
+    tracks: Tracks,
+    panel: layouts.Comparison,
+    crop: layouts.FollowCrop | None,
+    source: FrameSource,
+) -> np.ndarray:
+    """Return the picture of one source frame, the middle one of the tracks if none is named."""
+    wanted = int(tracks.frame_index[tracks.num_frames // 2]) if options.frame is None else options.frame
+    if wanted not in tracks.frame_index:
+        first, last = int(tracks.frame_index[0]), int(tracks.frame_index[-1])
+        raise TracksError(f"--frame {wanted}: the tracks hold frames {first} to {last}, not that one.")
+    for t, frame in paired(tracks, source):
+        if int(tracks.frame_index[t]) == wanted:
+            return panel.paint(wanted, _view(tracks, crop, t, frame.rgb))
+    raise TracksError(f"--frame {wanted}: the video ends before it.")
+
+
+def _save(picture: np.ndarray, path: Path) -> None:
+    from PIL import Image
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, "PNG")
