@@ -39,12 +39,15 @@ def _root(
 
 def _register() -> None:
     """Add the subcommands. Their modules import nothing heavy at the top: ``--help`` and completion stay quick."""
-    from ptrack.cli import convert, models, pick, track
+    from ptrack.cli import convert, models, pick, track, visualize
+    from ptrack.cli import eval as evaluation
 
     track.register(app)
     models.register(app)
     convert.register(app)
     pick.register(app)
+    visualize.register(app)
+    evaluation.register(app)
 
 
 _register()
