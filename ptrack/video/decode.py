@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _BEGIN_WITH_KEY = frozenset(["mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "asf", "gif", "ogg", "nut"])
 _RHYTHM = 8  # so many evenly spaced frames before the damage call a rate constant
+_LONGEST_GAP = 1000  # frames; a longer gap is a jump of the clock, not a loss
 _REORDER = 8  # frames held back while damaged: broken references make decoders give pictures out of order
 
 
@@ -151,6 +152,8 @@ class Timeline:
         if self._last is None or self._in_rhythm < _RHYTHM:
             return
         missing = round((ticks - self._last) / self._period()) - 1
+        if missing > _LONGEST_GAP:
+            return
         step = (ticks - self._last) / (missing + 1)
         for i in range(1, missing + 1):
             yield Step(self._last + round(i * step), None)
