@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ptrack.data.clips import Clip
+from ptrack.data.source import Source
 from ptrack.errors import DataError, did_you_mean
 from ptrack.evaluation.protocols import Protocol, select_split
 from ptrack.evaluation.resizing import resize
@@ -18,6 +19,7 @@ from ptrack.video.frames import Frame, FrameSource, SourceInfo
 
 CHUNK = 64  # frames in memory while a clip is read backwards
 HDF5 = (".h5", ".hdf5")
+HELD_OUT = 64  # synthetic clips of the benchmark
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,14 @@ def open_clips(protocol: Protocol, data: str | Path) -> list[ClipRow]:
 
     Args:
         protocol: says which reader and which split.
-        data: the original files, or a clip store (a file, a folder of them, or a pattern with ``*``).
+        data: the original files, or a clip store (a file, a folder of them, or a pattern with ``*``); empty for the
+            synthetic benchmark: 64 clips of its held-out split, made on the spot.
 
     Raises:
         DataError: nothing of the benchmark is there.
     """
+    if not str(data):
+        return _synthetic(protocol)
     path = Path(data)
     stored = path.suffix in HDF5 or "*" in path.name or (path.is_dir() and any(path.glob("*.h5")))
     rows = _from_store(path) if stored else _from_source(protocol, path)
@@ -60,13 +65,26 @@ def _from_store(path: Path) -> list[ClipRow]:
 def _from_source(protocol: Protocol, path: Path) -> list[ClipRow]:
     from ptrack.data.sources import open_dataset
 
-    source = open_dataset(protocol.source, path)
+    return _rows(open_dataset(protocol.source, path))
+
+
+def _rows(source: Source) -> list[ClipRow]:
     refs = source.refs()
 
     def loader(i: int) -> Callable[[], Clip]:
         return lambda: source.load(refs[i])
 
     return [ClipRow(ref.id, ref.name, ref.split, loader(i)) for i, ref in enumerate(refs)]
+
+
+def _synthetic(protocol: Protocol) -> list[ClipRow]:
+    if protocol.source != "synthetic":
+        raise DataError(f"{protocol.title} needs its data; name the original files or a clip store with --data.")
+    from ptrack.data.sources.synthetic import Synthetic
+    from ptrack.data.synthetic.config import SyntheticConfig
+
+    source = Synthetic(SyntheticConfig(split="val"), count=HELD_OUT)
+    return _rows(source)
 
 
 def choose(rows: Sequence[ClipRow], patterns: Sequence[str], limit: int | None) -> list[ClipRow]:
@@ -133,6 +151,10 @@ class ClipSource(FrameSource):
         if rgb.shape[:2] != tuple(clip.size):
             raise DataError(f"{clip.id}: frame {t} has the size {rgb.shape[:2]}, the clip {clip.size}.")
         return Frame(np.ascontiguousarray(resize(rgb, self.size, self.method)), t, t / (clip.fps or 25.0))
+
+    def at(self, t: int) -> Iterator[Frame]:
+        """Yield the frames from ``t`` on."""
+        return (self._frame(i) for i in range(t, self.count))
 
     def __iter__(self) -> Iterator[Frame]:
         return (self._frame(t) for t in range(self.count))

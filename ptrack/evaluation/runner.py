@@ -42,7 +42,7 @@ class EvalRequest:
     """What to evaluate."""
 
     benchmark: str  # name of a protocol
-    data: str | Path  # original files or a clip store
+    data: str | Path  # original files or a clip store; empty: see ``open_clips``
     models: tuple[str, ...] = ()  # names as in ``ptrack models``
     checkpoints: tuple[Path, ...] = ()  # for the models that take one, in their order
     predictions: tuple[Path, ...] = ()  # folders of predicted tracks, evaluated beside the models
@@ -250,7 +250,9 @@ def evaluate(request: EvalRequest, progress: Callable[[Step], None] | None = Non
         for subject in _subjects(request, protocol, shard):
             done = _evaluate_subject(subject(), request, protocol, rows, shard, progress)
             found.append(done)
-        report = Report(protocol=protocol, mode=mode, data=str(request.data), models=found)
+        report = Report(
+            protocol=protocol, mode=mode, data=str(request.data) or "held-out clips, made on the spot", models=found
+        )
     finally:
         shard.close()
     _need_scores(report)

@@ -18,7 +18,10 @@ from ptrack.evaluation.sampling import evenly, sample_first, sample_strided
 from tests.evaluation.test_metrics import EGO
 
 HERE = Path(__file__).parent / "fixtures"
-RESULTS: dict[str, Any] = json.loads((HERE / "protocols" / "protocol_results.json").read_text())
+DATASETS = Path(__file__).parent.parent / "data" / "fixtures" / "datasets"
+EXPECTED = DATASETS / "expected"
+RESULTS: dict[str, Any] = json.loads((EXPECTED / "protocol_results.json").read_text())
+SPLITS = {"pointodyssey": "test"}
 NAMES = {
     "tapvid_davis": "davis",
     "tapvid_kinetics": "kinetics",
@@ -46,7 +49,9 @@ def contract_clip(path: Path) -> Clip:
 
 
 def clips(dataset: str) -> list[Clip]:
-    return [contract_clip(p) for p in sorted((HERE / "protocols").glob(f"{dataset}__*.npz"))]
+    return [
+        contract_clip(p) for p in sorted((EXPECTED / "contract").glob(f"{dataset}__{SPLITS.get(dataset, '*')}__*.npz"))
+    ]
 
 
 def trivial(case: Case, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +112,7 @@ def test_query_sampling(case: str) -> None:
 
 
 def test_resizing_equals_the_recorded_filters() -> None:
-    with np.load(HERE / "protocols" / "resize.npz") as z:
+    with np.load(HERE / "resize.npz") as z:
         lanczos = resize(z["lanczos_in"], (256, 256), "lanczos")
         difference = np.abs(lanczos.astype(int) - z["lanczos_out"].astype(int))
         assert difference.mean() < 0.2  # bicubic would give 0.9

@@ -1,0 +1,167 @@
+"""``ptrack eval``: score models and stored tracks on the field's benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ptrack.cli.console import Output
+
+if TYPE_CHECKING:
+    from ptrack.evaluation.results import Report
+    from ptrack.evaluation.runner import EvalRequest
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="davis, kinetics, robotap, rgb_stacking, point_odyssey, dynamic_replica, ego_points, kubric, badja, "
+            "synthetic, or custom for your own."
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Original files or a clip store (.h5). synthetic makes 64 held-out clips without it."),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model name; several give one table.", rich_help_panel="Models")
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(help="Weights, one per model that takes a file, in order.", rich_help_panel="Models"),
+    ] = None,
+    from_predictions: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of VIDEO.npz with tracks, ours or another tool's.", rich_help_panel="Models"),
+    ] = None,
+    memory: Annotated[
+        int | None, typer.Option(help="Memory slots per point; the protocol's by default.", rich_help_panel="Models")
+    ] = None,
+    support_grid: Annotated[
+        int | None, typer.Option(help="Points per side of the extra grid.", rich_help_panel="Models")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Visibility probability from which a point counts as visible.", rich_help_panel="Models"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel="Models")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.", rich_help_panel="Models")] = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Frames per encoder call; results do not depend on it.", min=1, rich_help_panel="Models"),
+    ] = None,
+    query_mode: Annotated[str, typer.Option(help="first or strided.", rich_help_panel="Videos")] = "first",
+    videos: Annotated[
+        str, typer.Option(help="Only these: names or patterns, separated by commas.", rich_help_panel="Videos")
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first so many videos.", min=1, rich_help_panel="Videos")
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Results as .json, .csv (per video) or .md; may be repeated.", rich_help_panel="Output"),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Report with curves and the worst videos.", rich_help_panel="Output")
+    ] = None,
+    save_predictions: Annotated[
+        Path | None, typer.Option(help="Folder for VIDEO.npz with the tracks.", rich_help_panel="Output")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of per-video results, reused when content and settings are the same. "
+            "Default: eval-runs/DATASET in this folder.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything again.", rich_help_panel="Output")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing --out and --html files.", rich_help_panel="Output")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel="Output")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel="Output")] = False,
+) -> None:
+    """Score trackers: ptrack eval --dataset davis --data tapvid_davis.pkl --model matching --model lk."""
+    from ptrack.evaluation.results import check_format
+    from ptrack.evaluation.runner import EvalRequest
+    from ptrack.fileio import check_writable
+
+    outputs = [check_format(path) for path in out or []]
+    for path in [*outputs, *([html] if html else [])]:
+        check_writable(path, overwrite=overwrite)
+    request = EvalRequest(
+        benchmark=dataset,
+        data=data or "",
+        models=tuple(model or ()),
+        checkpoints=tuple(checkpoint or ()),
+        predictions=tuple(from_predictions or ()),
+        mode=query_mode,
+        videos=tuple(name.strip() for name in videos.split(",") if name.strip()),
+        limit=limit,
+        batch=batch,
+        memory=memory,
+        support_grid=support_grid,
+        device=device,
+        dtype=dtype,
+        threshold=threshold,
+        run=run or Path("eval-runs") / dataset,
+        fresh=fresh,
+        save=save_predictions,
+    )
+    _run(request, outputs, html, Output(json_mode=json, quiet=quiet))
+
+
+def _run(request: EvalRequest, outputs: list[Path], html: Path | None, output: Output) -> None:
+    """Evaluate, show the table, write the files; exit code 1 if a video could not be evaluated."""
+    import os
+
+    from ptrack.evaluation.protocols import find_protocol
+    from ptrack.evaluation.results import write
+    from ptrack.evaluation.runner import evaluate, running
+
+    protocol = find_protocol(request.benchmark)
+    speaks = int(os.environ.get("RANK", "0")) == 0
+    report = evaluate(
+        request, lambda step: output.note(running(step, protocol.headline[0], protocol.percent)) if speaks else None
+    )
+    if speaks:
+        for path in outputs:
+            write(report, path)
+        if html is not None:
+            from ptrack.evaluation.report import write_html
+
+            write_html(report, request, html)
+        _show(report, output)
+        for path in [*outputs, *([html] if html else [])]:
+            output.note(f"wrote {path}")
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _show(report: Report, output: Output) -> None:
+    from ptrack.evaluation.results import FAILED, SKIPPED, table
+
+    for model in report.models:
+        for video in model.having(SKIPPED):
+            output.note(f"{model.model}: {video.name} is left out by the protocol: {video.reason}")
+        for video in model.having(FAILED):
+            output.warning(f"{model.model}: {video.name} could not be evaluated: {video.reason}")
+        for key, count in model.left_out.items():
+            if key in report.protocol.headline:
+                output.note(f"{model.model}: {key} is undefined for {count} videos, which its mean leaves out")
+    columns, rows = table(report)
+    output.table(f"{report.protocol.title}, queries: {report.mode}", columns, rows)
+    output.document(report.to_mapping())
+    if report.failed:
+        output.note(f"{report.failed} videos failed and are in no mean")
