@@ -2,7 +2,7 @@
 
 Nothing of the renderer or the label code is used: meshes are posed here in NumPy float64 in world space, points are
 projected by the stored cameras, and rays through the tracks of LATER frames are cast against every face of the scene
-(Moeller and Trumbore, 1997). A visible track must hit its own face, or a neighbour that shares an edge, at its own place.
+(Moeller and Trumbore, 1997). A visible track must hit its own face, or a neighbour over an edge, at its own place.
 """
 
 from __future__ import annotations

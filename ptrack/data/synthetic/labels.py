@@ -24,6 +24,8 @@ from ptrack.data.synthetic.shading import corners_of, focal_of, pictures_of
 RIM = 2e-3  # pixels: nearer to the rim of what covers it, a point counts as hidden, so that rounding decides nothing
 EDGE = 1e-4  # pixels: nearer to its own face's edge, likewise (float32 tracks are good to 8e-6 at 256 pixels)
 GRAZING = 3e-3  # cosine of the viewing angle below which a face is seen edge-on and its points count as hidden
+CPU_ENTRIES, GPU_ENTRIES = 100_000, 8_000_000  # faces x frames that are tested at once
+PAIR_ROWS, PAIRS_PER_POINT = 4, 64  # room for expansion on a GPU: rows per face, faces per point
 FIRST_FRAME = 0.5  # share of points that are chosen in frame 0; the others in any frame
 
 
@@ -44,6 +46,7 @@ class Labels:
     visibility: Tensor  # (B, T, N) bool
     ahead: Tensor  # (B, T, N) bool, in front of the camera: elsewhere the track has no meaning
     camera_points: Tensor  # (B, T, N, 3) float64 camera space
+    overflow: Tensor  # () bool, pairs were left out (fixed capacities only)
 
 
 def choose_points(plans: list[Plan], geometry: Geometry, pictures: Pictures, config: SyntheticConfig) -> Points:
@@ -144,8 +147,8 @@ def label(geometry: Geometry, points: Points, config: SyntheticConfig) -> Labels
     x, y = tracks.unbind(-1)
     inside = (x >= 0) & (x <= config.width) & (y >= 0) & (y <= config.height)
     seen = inside & ahead & _faces_viewer(corners, place, points.weights, focal)
-    hidden = _hidden(geometry, points, place, tracks, seen, config)
-    return Labels(tracks, seen & ~hidden, ahead, place)
+    hidden, overflow = _hidden(geometry, points, place, tracks, seen, config)
+    return Labels(tracks, seen & ~hidden, ahead, place, overflow)
 
 
 def _faces_viewer(corners: Tensor, place: Tensor, weights: Tensor, focal: Tensor) -> Tensor:
@@ -162,17 +165,19 @@ def _faces_viewer(corners: Tensor, place: Tensor, weights: Tensor, focal: Tensor
 
 def _hidden(
     geometry: Geometry, points: Points, place: Tensor, tracks: Tensor, seen: Tensor, config: SyntheticConfig
-) -> Tensor:
-    """Return (B, T, N) whether a face covers the point, among those that pass ``seen``."""
+) -> tuple[Tensor, Tensor]:
+    """Return (B, T, N) whether a face covers the point, among those that pass ``seen``, and whether all were tested."""
     hidden = torch.zeros_like(seen).flatten()
     device = seen.device
-    step = geometry.frames if device.type != "cpu" else max(1, 100_000 // len(geometry.faces))
+    entries = CPU_ENTRIES if raster.may_read(device) else GPU_ENTRIES
+    step = min(geometry.frames, max(1, entries // len(geometry.faces)))
+    overflow = torch.zeros((), dtype=torch.bool, device=device)
     index = torch.arange(seen.numel(), device=device).view(seen.shape)
     for start in range(0, geometry.frames, step):
         frames = slice(start, min(start + step, geometry.frames))
         part = (tracks[:, frames].reshape(-1, 2), seen[:, frames].reshape(-1), index[:, frames].reshape(-1))
-        _test_chunk(geometry, points, place, frames, part, hidden, config)
-    return hidden.view(seen.shape)
+        overflow |= _test_chunk(geometry, points, place, frames, part, hidden, config)
+    return hidden.view(seen.shape), overflow
 
 
 def _test_chunk(
@@ -183,15 +188,15 @@ def _test_chunk(
     part: tuple[Tensor, Tensor, Tensor],
     hidden: Tensor,
     config: SyntheticConfig,
-) -> None:
-    """Mark the hidden ones among the points of some frames."""
+) -> Tensor:
+    """Mark the hidden ones among the points of some frames; returns () bool, whether pairs were left out."""
     tracks, seen, index = part
     count, n = frames.stop - frames.start, points.face.shape[1]
     corners = corners_of(geometry, frames).reshape(3, 3, -1)  # (corner, axis, E)
     size = (config.height, config.width)
     picture = pictures_of(geometry, count).reshape(-1)
     box = raster.screen_boxes(corners, focal_of(geometry, frames).reshape(-1), size)
-    entry, sample = _pairs(box, picture, geometry.clips * count, tracks, seen, n, size)
+    entry, sample, full = _pairs(box, picture, geometry.clips * count, tracks, seen, n, size)
     real = (entry >= 0) & (sample >= 0)
     entry, sample = entry.clamp(min=0), sample.clamp(min=0)
     where = index[sample]
@@ -202,6 +207,7 @@ def _test_chunk(
     triangle = corners[:, :, entry].double()
     covered = _covers(triangle, p.T, focal) & real & ~own
     hidden.scatter_reduce_(0, where, covered, "amax")
+    return full
 
 
 def _covers(corners: Tensor, p: Tensor, focal: Tensor) -> Tensor:
@@ -235,11 +241,12 @@ def _cross(u: Tensor, v: Tensor) -> Tensor:
 
 def _pairs(
     box: Tensor, picture: Tensor, pictures: int, tracks: Tensor, seen: Tensor, n: int, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Return the pairs (entry, sample) whose sample's pixel touches the entry's box.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the pairs (entry, sample) whose sample's pixel touches the entry's box, -1 in places that are not used.
 
     Samples (picture by picture, n each) are sorted by pixel; a running count over the pixels of all pictures tells
-    which samples lie in a span of a pixel row, and a summed-area table which boxes hold any.
+    which samples lie in a span of a pixel row, and a summed-area table which boxes hold any. The third result says
+    whether a fixed capacity was too small.
     """
     h, w = size
     device = box.device
@@ -258,19 +265,23 @@ def _pairs(
     row0, row1 = base + y0 * (w + 1), base + (y1 + 1) * (w + 1)
     inside = flat[row1 + x1 + 1] - flat[row0 + x1 + 1] - flat[row1 + x0] + flat[row0 + x0]
     touched = (box[2] >= box[0]) & (inside > 0)
-    some = torch.nonzero(touched)[:, 0] if device.type == "cpu" else torch.arange(len(picture), device=device)
+    free = raster.may_read(device)
+    some = torch.nonzero(touched)[:, 0] if free else torch.arange(len(picture), device=device)
     tall = torch.where(touched[some], y1[some] - y0[some] + 1, 0)
-    which, row, _ = raster.expand(tall, None if device.type == "cpu" else len(some) * 4 + pictures * h * 24)
+    rows = None if free else len(some) * PAIR_ROWS + pictures * h * raster.ROOM_FACES
+    which, row, rows_asked = raster.expand(tall, rows)
     lost = which >= len(some)
     entry = some[which.clamp(max=len(some) - 1)] if len(some) else which
     line = ((picture[entry] * h + y0[entry] + row).clamp(max=pictures * h - 1)) * w
     begin, end = before[line + x0[entry]], before[line + x1[entry] + 1]
     wide = torch.where(lost, 0, end - begin)
-    part, step, _ = raster.expand(wide, None if device.type == "cpu" else len(tracks) * 64)
+    room = None if free else len(tracks) * PAIRS_PER_POINT
+    part, step, asked = raster.expand(wide, room)
     missing = part >= len(wide)
     part = part.clamp(max=max(len(wide) - 1, 0))
     at = (begin[part] + step).clamp(max=len(order) - 1)
-    return torch.where(missing, -1, entry[part]), torch.where(missing, -1, order[at])
+    full = torch.zeros((), dtype=torch.bool, device=device) if free else (rows_asked > rows) | (asked > room)
+    return torch.where(missing, -1, entry[part]), torch.where(missing, -1, order[at]), full
 
 
 def _box_pixels(box: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

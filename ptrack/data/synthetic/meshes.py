@@ -21,7 +21,7 @@ ARRAYS = ("rest", "faces", "color", "joint", "weight", "bind")
 class Mesh:
     """A triangle mesh that joints move: a posed vertex is ``sum_j weights[v, j] * (M_j @ (rest[v], 1))``.
 
-    The pose ``bind`` (or any frame of a clip) brings an actor into about the unit sphere at the origin, y up, facing +z.
+    The pose ``bind`` (or any frame of a clip) brings an actor into about the unit sphere, y up, facing +z.
     """
 
     name: str

@@ -6,9 +6,9 @@ with x and y in units of the focal length, and corners c0, c1, c2 in camera spac
 
     e0 = d . (c1 x c2),  e1 = d . (c2 x c0),  e2 = d . (c0 x c1),  volume = c0 . (c1 x c2):
 
-the ray meets the face iff all e_i have the sign of the volume; the barycentric weights are e_i / (e0 + e1 + e2) and the
-depth is volume / (e0 + e1 + e2). Every e_i is linear along a pixel row, so a face covers one span of each row: faces are
-expanded to rows, rows to pixels, and the pixels go into one scatter of (1 / depth, face) packed in 64 bits.
+the ray meets the face iff all e_i have the sign of the volume; the barycentric weights are e_i / (e0 + e1 + e2) and
+the depth is volume / (e0 + e1 + e2). Every e_i is linear along a pixel row, so a face covers one span of each row:
+faces are expanded to rows, rows to pixels, and the pixels go into one scatter of (1 / depth, face) packed in 64 bits.
 
 Letters: I pictures, F faces, R rows, P pixels.
 """
@@ -23,6 +23,7 @@ from torch import Tensor
 NEAR = 0.05  # metres; what is nearer to the camera's plane is not drawn
 SLACK = 1e-3  # pixels by which spans are widened, so that rounding leaves no gap between neighbours
 BIG = 1e9
+ROOM_FACES = 12  # faces that may be as tall as the picture
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ def screen_boxes(corners: Tensor, focal: Tensor, size: tuple[int, int]) -> Tenso
     high_y = torch.where(whole, y.amax(0), h).clamp(max=h)
     high_x = torch.where(ahead.any(0), high_x, -1.0)
     return torch.stack([low_x, low_y, high_x, high_y])
+
+
+def may_read(device: torch.device) -> bool:
+    """Return whether reading a number back is free: on a CPU. On a GPU it would make the host wait."""
+    return device.type == "cpu"
 
 
 def expand(counts: Tensor, capacity: int | None = None) -> tuple[Tensor, Tensor, Tensor]:

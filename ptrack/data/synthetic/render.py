@@ -19,7 +19,8 @@ from ptrack.data.synthetic.scene import Plan
 from ptrack.data.synthetic.shading import Lighting, Surface, corners_of, focal_of, pictures_of
 
 CPU_PIXELS = 300_000  # rendered pixels at once on a CPU: the planes of a chunk then stay in its cache
-ROWS_PER_FACE, LAYERS = 12, 6  # room for expansion on a GPU: picture rows per face and pixels per pixel
+GPU_PIXELS, GPU_ENTRIES = 60_000_000, 8_000_000  # on a GPU, about 10 GB of intermediate results
+ROWS_PER_FACE, LAYERS = 6, 5  # room for expansion on a GPU: picture rows per face and pixels per pixel
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,12 @@ def _shadow_region(plan: Plan) -> tuple[np.ndarray, float]:
     return middle, float(np.clip(np.abs(np.stack(spots) - middle).max() + 1.5, 2.5, 8.0))
 
 
-def _chunks(config: SyntheticConfig, clips: int, device: torch.device) -> list[slice]:
-    if device.type != "cpu":
-        return [slice(0, config.frames)]
+def _chunks(config: SyntheticConfig, clips: int, faces: int, device: torch.device) -> list[slice]:
     h, w = rendered_size(config)
-    step = max(1, CPU_PIXELS // (h * w * clips))
+    if raster.may_read(device):
+        step = max(1, CPU_PIXELS // (h * w * clips))
+    else:
+        step = max(1, min(GPU_PIXELS // (h * w * clips), GPU_ENTRIES // faces))
     return [slice(t, min(t + step, config.frames)) for t in range(0, config.frames, step)]
 
 
@@ -94,13 +96,13 @@ def draw(plans: list[Plan], geometry: Geometry, config: SyntheticConfig) -> Pict
     blurred = any(p.effects.shutter > 0 for p in plans)
     parts: list[tuple[Tensor, ...]] = []
     overflow = torch.zeros((), dtype=torch.bool, device=device)
-    for frames in _chunks(config, len(plans), device):
+    for frames in _chunks(config, len(plans), len(geometry.faces), device):
         count = frames.stop - frames.start
         corners = corners_of(geometry, frames).reshape(3, 3, -1)
         focal = focal_of(geometry, frames).reshape(-1) * (w / config.width)
         edges = raster.edges_of(corners, focal, (h, w))
         picture = pictures_of(geometry, count).reshape(-1)
-        capacity = _capacity(len(picture), len(plans) * count * h * w, device)
+        capacity = _capacity(len(picture), (len(plans) * count, h, w), device)
         nearest, full = raster.rasterise(edges, picture, len(plans) * count, (h, w), capacity)
         overflow |= full
         surface = Surface(edges, nearest, (h, w), geometry.focal[:, frames] * (w / config.width))
@@ -120,8 +122,12 @@ def draw(plans: list[Plan], geometry: Geometry, config: SyntheticConfig) -> Pict
     return Pictures(torch.stack(finished), faces, overflow)
 
 
-def _capacity(entries: int, pixels: int, device: torch.device) -> tuple[int, int] | None:
-    return None if device.type == "cpu" else (entries * ROWS_PER_FACE, pixels * LAYERS)
+def _capacity(entries: int, shape: tuple[int, int, int], device: torch.device) -> tuple[int, int] | None:
+    """Return room for rows and pixels, or None where totals may be read."""
+    count, h, w = shape
+    if raster.may_read(device):
+        return None
+    return entries * ROWS_PER_FACE + count * h * raster.ROOM_FACES, count * h * w * LAYERS
 
 
 def _finish(plan: Plan, colors: Tensor, depth: Tensor, velocity: Tensor) -> Tensor:

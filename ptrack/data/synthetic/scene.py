@@ -17,6 +17,7 @@ from ptrack.data.synthetic.library import Library, open_library
 from ptrack.data.synthetic.meshes import Mesh
 
 SLOTS = 12  # textures of a clip
+CAMERA_SHARES = {"still": 0.2, "path": 0.3, "follow": 0.12, "shake": 0.06, "zoom": 0.1, "handheld": 0.22}
 PACES = ((0.0, 0.12), (0.25, 0.3), (0.6, 0.35), (1.4, 0.23))  # (pace, share of clips); 0: nothing but animation moves
 
 
@@ -164,7 +165,7 @@ def _fill(stage: _Stage) -> str:
     for _ in range(rng.integers(*actors)):
         _add_actor(stage)
     for _ in range(rng.integers(*things)):
-        rng.choice([_add_static, _add_primitive, _add_sheet], p=[0.45, 0.38, 0.17])(stage)
+        (_add_static, _add_primitive, _add_sheet)[rng.choice(3, p=[0.45, 0.38, 0.17])](stage)
     if stage.chance(stage.config.occluders):
         _add_occluder(stage)
     return kind
@@ -512,7 +513,7 @@ def _effects(stage: _Stage) -> Effects:
 def _camera(stage: _Stage) -> motion.Camera:
     rng, config = stage.rng, stage.config
     kinds = [k for k in motion.CAMERA_KINDS if k in config.cameras]
-    share = np.array([dict(still=0.2, path=0.3, follow=0.12, shake=0.06, zoom=0.1, handheld=0.22)[k] for k in kinds])
+    share = np.array([CAMERA_SHARES[k] for k in kinds])
     kind = "still" if stage.pace < 0.05 and "still" in kinds else str(rng.choice(kinds, p=share / share.sum()))
     target = np.repeat(stage.aim[None], stage.frames, 0)
     movers = [b[0] for i, b in zip(stage.instances, stage.bounds, strict=True) if i.moving]

@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset
 from ptrack.data.synthetic.config import SyntheticConfig
 from ptrack.data.synthetic.geometry import Geometry, build_geometry, camera_matrices
 from ptrack.data.synthetic.labels import Labels, Points, choose_points, label
-from ptrack.data.synthetic.render import draw
+from ptrack.data.synthetic.render import Pictures, draw
 from ptrack.data.synthetic.scene import Plan, plan_clip
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class SyntheticBatch:
     extrinsics: Tensor  # (B, T, 4, 4) float32 world to camera
     segmentation: Tensor  # (B, T, H, W) uint8 number of the object, 0 the room
     moving: Tensor  # (B, N) bool, the point is on something that moves in the world
+    overflow: (
+        Tensor  # () bool: the room for intermediate results was too small (GPU only): make the batch anew on a CPU
+    )
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def generate(config: SyntheticConfig, indices: Sequence[int], device: torch.devi
     """Make the clips of some numbers.
 
     A clip depends on ``config`` and its number only: neither on the others in the batch nor on the device, beyond
-    float rounding. On a GPU nothing is read back before the batch is returned.
+    float rounding. On a GPU nothing is read back before the batch is returned; look at ``overflow`` before use.
 
     Raises:
         DataError: the folders of actors or textures cannot be used.
@@ -75,21 +78,19 @@ def generate_with_details(
     pictures = draw(plans, geometry, config)
     points = choose_points(plans, geometry, pictures, config)
     labels = label(geometry, points, config)
-    return _batch(plans, geometry, pictures.frames, pictures.faces, points, labels, config), Details(
-        plans, geometry, points, labels
-    )
+    batch = _batch(plans, geometry, pictures, points, labels, config)
+    return batch, Details(plans, geometry, points, labels)
 
 
 def _batch(
     plans: list[Plan],
     geometry: Geometry,
-    frames: Tensor,
-    faces: Tensor,
+    pictures: Pictures,
     points: Points,
     labels: Labels,
     config: SyntheticConfig,
 ) -> SyntheticBatch:
-    device = frames.device
+    device = pictures.frames.device
     view = np.stack([camera_matrices(p) for p in plans])
     back = torch.as_tensor(np.linalg.inv(view)).to(device, non_blocking=True)
     world = torch.einsum("btij,btnj->btni", back[:, :, :3, :3], labels.camera_points) + back[:, :, None, :3, 3]
@@ -99,15 +100,16 @@ def _batch(
     owner = geometry.owner[points.face]
     return SyntheticBatch(
         index=torch.tensor([p.index for p in plans]),
-        frames=frames,
+        frames=pictures.frames,
         tracks=labels.tracks,
         visibility=labels.visibility,
         valid=labels.ahead,
         trajs_3d=world.float(),
         intrinsics=_intrinsics(geometry.focal, config),
         extrinsics=torch.as_tensor(view, dtype=torch.float32).to(device, non_blocking=True),
-        segmentation=geometry.owner[faces.clamp(min=0)].to(torch.uint8),
+        segmentation=geometry.owner[pictures.faces.clamp(min=0)].to(torch.uint8),
         moving=torch.gather(moving.to(device, non_blocking=True), 1, owner),
+        overflow=pictures.overflow | labels.overflow,
     )
 
 
@@ -199,6 +201,8 @@ class SyntheticDataset(IterableDataset[dict[str, Any]]):
         numbers = self.numbers()
         while chosen := [n for _, n in zip(range(self.batch), numbers, strict=False)]:
             made = generate(self.config, chosen, self.device)
+            if torch.device(self.device).type != "cpu" and bool(made.overflow):
+                made = generate(self.config, chosen)
             for b, number in enumerate(chosen):
                 yield {
                     "index": number,

@@ -1,4 +1,4 @@
-"""Textures of the synthetic world: photos and procedural patterns as tiles that repeat without a mirror, with mip levels.
+"""Textures of the synthetic world: photos and patterns as tiles that repeat without a mirror, with mip levels.
 
 A strip is a tile with all its mip levels side by side, each framed by one pixel of its own wrapped border, so that
 bilinear sampling needs no special case at the edges: (258, 516, 3) for a tile of 256 pixels.
