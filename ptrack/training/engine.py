@@ -313,7 +313,7 @@ class Trainer:
     def _is_best(self, scores: dict[str, float]) -> bool:
         """Remember the scores; return whether the position score is the best so far."""
         self.history.append({"step": self.step, "epoch": self.epoch, **scores})
-        score = next(v for k, v in scores.items() if k.rpartition("/")[2] == "delta_avg")
+        score = scores.get("delta_avg", next(iter(scores.values())))  # of our own clips, else the further set's first
         better = not self.best or score > self.best["score"]
         if better:
             self.best = {"score": score, "step": float(self.step)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from ptrack.data.samples import TrainingBatch
 from ptrack.training import losses
 from ptrack.training.config import TrainConfig, arch_of
 from ptrack.training.losses import Counts, Targets, Terms
+
+if TYPE_CHECKING:
+    from ptrack.models.offline.model import WindowOutputs
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class System(nn.Module):
         """Track the batch's queries as inference does."""
         raise NotImplementedError
 
+    def attention(self, batch: TrainingBatch) -> WindowOutputs | None:
+        """Return the first window with its attention maps, or None for a model that has none to show."""
+        return None
+
 
 class TransformerSystem(System):
     """The offline transformer."""
@@ -82,6 +89,12 @@ class TransformerSystem(System):
         """Track with overlapping windows."""
         out = self.model(batch.frames.permute(0, 1, 3, 4, 2), batch.queries)
         return Prediction(out.xy.float(), out.visibility.float())
+
+    @torch.no_grad()
+    def attention(self, batch: TrainingBatch) -> WindowOutputs:
+        """Return the first window with its attention maps."""
+        out = self.model(batch.frames.permute(0, 1, 3, 4, 2), batch.queries, attention=True)
+        return out.windows[0]
 
 
 class OnlineSystem(System):

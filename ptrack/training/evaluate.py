@@ -1,0 +1,104 @@
+"""``--eval-data``: the field's protocols on the weights as they are, during training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ptrack.errors import ConfigError, PTrackError
+from ptrack.evaluation import runner
+from ptrack.evaluation.clips import ClipRow, file_names, open_clips
+from ptrack.evaluation.protocols import PROTOCOLS, Protocol, Skip, find_protocol
+from ptrack.evaluation.results import FAILED, SKIPPED, ModelResult, VideoResult
+from ptrack.tracking.tracker import Tracker
+from ptrack.training.distributed import Group
+from ptrack.training.systems import System
+
+SUPPORT_GRID = 20  # points per side that Track-On2's per-epoch evaluation adds
+
+
+def parse(text: str) -> tuple[Protocol, str]:
+    """Return protocol and data of ``NAME:PATH``, of a TAP-Vid DAVIS pickle, or of any converted store.
+
+    Raises:
+        ConfigError: the name is no protocol, or a path has no protocol of its own.
+    """
+    name, colon, path = text.partition(":")
+    if colon and name.replace("-", "_") in PROTOCOLS:
+        return find_protocol(name), path
+    if text == "synthetic":
+        return find_protocol("synthetic"), ""
+    if Path(text).suffix == ".pkl":
+        return find_protocol("davis"), text
+    if Path(text).suffix in (".h5", ".hdf5") or Path(text).is_dir():
+        return find_protocol("custom"), text
+    raise ConfigError(
+        f"--eval-data {text}: write NAME:PATH with one of {', '.join(PROTOCOLS)}, or give a DAVIS .pkl or a "
+        "converted .h5."
+    )
+
+
+def as_online(system: System) -> Any:
+    """Return the system's model behind the calls of ``OnlineModel``."""
+    from ptrack.models.offline.model import PointTransformer
+    from ptrack.models.offline.streaming import StreamingTransformer
+
+    if isinstance(system.model, PointTransformer):
+        return StreamingTransformer(system.model, next(system.parameters()).device)
+    return system.model
+
+
+@dataclass
+class Scorer:
+    """Scores a system on a data set, the videos shared out over the processes.
+
+    Args:
+        text: what ``--eval-data`` says.
+        group: this process among all.
+
+    Raises:
+        ConfigError: no protocol fits.
+        DataError: the data are not there.
+    """
+
+    text: str
+    group: Group = field(default_factory=Group)
+
+    def __post_init__(self) -> None:
+        self.protocol, data = parse(self.text)
+        self.rows = open_clips(self.protocol, data)
+        self.name = self.protocol.name
+
+    def __call__(self, system: System) -> dict[str, float]:
+        """Return "NAME/score" -> mean over the videos, percent; the system's mode is restored.
+
+        Raises:
+            PTrackError: not one video could be scored.
+        """
+        training = system.training
+        system.eval()
+        try:
+            model = as_online(system)
+            tracker = Tracker(model, support_grid=None if not hasattr(model, "support_grid") else SUPPORT_GRID)
+            subject = runner.TrackerSubject("training", tracker, {}, self.protocol, "first", None, model.threshold)
+            files = file_names(self.rows)
+            mine = self.rows[self.group.rank :: self.group.world]
+            videos = [self._score(subject, row, files[row.id]) for row in mine]
+        finally:
+            system.train(training)
+        together = [video for part in self.group.gather(videos) for video in part]
+        result = ModelResult(model="training", settings={}, videos=together)
+        if not result.mean:
+            reasons = "; ".join(f"{v.name}: {v.reason}" for v in together[:3])
+            raise PTrackError(f"--eval-data {self.text}: no video could be scored ({reasons}).")
+        percent = 1.0 if self.protocol.percent else 100.0
+        return {f"{self.name}/{k}": percent * result.mean[k] for k in self.protocol.headline if k in result.mean}
+
+    def _score(self, subject: runner.TrackerSubject, row: ClipRow, file: str) -> VideoResult:
+        try:
+            return runner.evaluate_clip(subject, self.protocol, "first", row.load(), row, file).result
+        except Skip as reason:
+            return VideoResult(id=row.id, name=row.name, status=SKIPPED, reason=str(reason))
+        except (PTrackError, OSError) as error:
+            return VideoResult(id=row.id, name=row.name, status=FAILED, reason=str(error))
