@@ -71,6 +71,15 @@ _ENTRIES = [
         weights="none",
         builder="ptrack.models.baselines:build_static",
     ),
+    ModelEntry(
+        name="transformer",
+        summary="ResNet features and a transformer over windows of frames, trained by 'ptrack train'",
+        licence="yours; ImageNet backbone weights BSD-3-Clause",
+        weights="--checkpoint FILE",
+        builder="ptrack.models.offline.weights:build",
+        options=("iterations",),
+        takes_checkpoint=True,
+    ),
 ]
 
 MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
