@@ -85,6 +85,22 @@ def visualize(
     ] = None,
     crop: Annotated[int, typer.Option(help="Side of that crop in pixels.", rich_help_panel=_PLACE)] = 160,
     zoom: Annotated[float, typer.Option(help="Enlargement of that crop.", rich_help_panel=_PLACE)] = 3.0,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            help="What the model looks at for this id: Track-On2's correlation map, the transformer's attention.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Model for --attention; default: the one of the tracks.", rich_help_panel=_PLACE)
+    ] = "",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights file for --attention.", rich_help_panel=_PLACE)
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps, for --attention.", rich_help_panel=_PLACE)
+    ] = "auto",
     frame: Annotated[int | None, typer.Option(help="One picture of this frame.", rich_help_panel=_PLACE)] = None,
     count: Annotated[int, typer.Option(help="Frames on a contact sheet.", rich_help_panel=_PLACE)] = 12,
     max_size: Annotated[
@@ -103,8 +119,8 @@ def visualize(
     options = VisualizeOptions(
         tracks=tuple(tracks), video=video, truth=truth, style=style, out=out, html=html, embed=embed, rerun=rerun,
         table=table, colour=colour, trail=trail, fade=fade, width=width, radius=radius, occluded=occluded,
-        labels=labels, points=_names(points), follow=follow, crop=crop, zoom=zoom, frame=frame, count=count,
-        max_size=max_size, force=force, overwrite=overwrite,
+        labels=labels, points=_names(points), follow=follow, crop=crop, zoom=zoom, attention=attention, model=model,
+        checkpoint=checkpoint, device=device, frame=frame, count=count, max_size=max_size, force=force, overwrite=overwrite,
     )  # fmt: skip
     written = draw(options)
     for path in written:

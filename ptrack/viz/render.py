@@ -48,6 +48,10 @@ class VisualizeOptions:
     follow: str | None = None  # id of the point that a zoomed crop follows
     crop: int = 160  # pixels of the frame, the crop's side
     zoom: float = 3.0  # enlargement of the crop
+    attention: str | None = None  # id of the point whose attention or correlation map is shown
+    model: str = ""  # the model that shows it; default: the one that made the tracks
+    checkpoint: Path | None = None  # its weights
+    device: str = "auto"
     frame: int | None = None  # source frame of a single picture
     count: int = 12  # frames on a contact sheet
     max_size: int | None = None  # pixels of the longest side of what is drawn
@@ -71,8 +75,11 @@ class VisualizeOptions:
         many = len(self.tracks) > 1 or self.truth is not None
         if many and self.style not in ("overlay", "stabilised"):
             raise ConfigError(f"The style '{self.style}' shows one tracks file without ground truth.")
-        if self.follow is not None and self.style not in ("overlay", "stabilised"):
-            raise ConfigError(f"--follow does not go with the style '{self.style}'.")
+        single = "--follow" if self.follow is not None else "--attention" if self.attention is not None else ""
+        if single and self.style not in ("overlay", "stabilised"):
+            raise ConfigError(f"{single} does not go with the style '{self.style}'.")
+        if self.attention is not None and (many or self.follow is not None):
+            raise ConfigError("--attention shows one tracks file, without ground truth and without --follow.")
 
     def look(self) -> Look:
         """Return how tracks are painted; raises ConfigError for values out of range."""
@@ -93,7 +100,8 @@ def default_output(options: VisualizeOptions) -> Path:
     """Return where the picture goes when no place is named: beside the current folder, by the tracks' name."""
     stem = options.tracks[0].name.removesuffix(options.tracks[0].suffix).removesuffix(".tracks")
     still = options.style in (*STILLS, "plots") or options.frame is not None
-    return Path(f"{stem}.{options.style}{'.png' if still else '.mp4'}")
+    what = options.style if options.attention is None else "attention"
+    return Path(f"{stem}.{what}{'.png' if still else '.mp4'}")
 
 
 def visualize(options: VisualizeOptions) -> list[Path]:
@@ -181,20 +189,72 @@ def _draw(
         else:
             _save(layouts.contact_sheet(painter, frames, options.count), out)
         return
+    if options.attention is not None:
+        _draw_attention(options, out, tracks, source)
+        return
     against = [layouts.Truth(t, truth) if truth is not None else None for t in sets]
     names = [p.name for p in options.tracks]
     panel = layouts.Comparison([Painter(t, look) for t in sets], names, against)
     crop = None
     if options.follow is not None:
         crop = layouts.FollowCrop(tracks, options.follow, options.crop, options.zoom)
-    if options.frame is not None or (out.suffix.lower() == ".png" and "%" not in out.name):
-        _save(_one_frame(options, tracks, panel, crop, source), out)
+    row = _single_row(options, tracks, out)
+    if row is not None:
+        _save(_one_frame(row, tracks, panel, crop, source), out)
         return
     with open_writer(out, fps=tracks.info.fps or None, overwrite=options.overwrite) as writer:
         for t, rgb in _counted(options, tracks, source):
             view = _view(tracks, crop, t, rgb)
             pts = float(tracks.pts_seconds[t])
             writer.write(panel.paint(int(tracks.frame_index[t]), view), pts if np.isfinite(pts) else None)
+
+
+def _draw_attention(options: VisualizeOptions, out: Path, tracks: Tracks, source: FrameSource) -> None:
+    """Run the model again over the frames and draw what it saw of one point."""
+    from ptrack.models.zoo import load
+    from ptrack.viz.attention import index_of, paint_sight, sights
+
+    index_of(tracks, options.attention or "")
+    name = options.model or tracks.info.model
+    if not name:
+        raise ConfigError("The tracks do not say which model made them; name it with --model.")
+    model = load(name, checkpoint=options.checkpoint, device=options.device).model
+    held: dict[int, np.ndarray] = {}  # frames on their way through the model
+
+    def frames() -> Iterator[tuple[int, np.ndarray]]:
+        for t, rgb in _counted(options, tracks, source):
+            held[t] = rgb
+            yield t, rgb
+
+    seen = sights(model, frames(), tracks, options.attention or "")
+    wanted = _single_row(options, tracks, out)
+    if wanted is not None:
+        for sight in seen:
+            if sight.row == wanted:
+                _save(paint_sight(sight, tracks, held[sight.row]), out)
+                return
+        raise TracksError(f"--frame {int(tracks.frame_index[wanted])}: the point has not started there.")
+    with open_writer(out, fps=tracks.info.fps or None, overwrite=options.overwrite) as writer:
+        for sight in seen:
+            pts = float(tracks.pts_seconds[sight.row])
+            writer.write(paint_sight(sight, tracks, held.pop(sight.row)), pts if np.isfinite(pts) else None)
+
+
+def _single_row(options: VisualizeOptions, tracks: Tracks, out: Path) -> int | None:
+    """Return the row of the one picture that is asked for (by default the middle one), None for a video.
+
+    Raises:
+        TracksError: the tracks lack that frame.
+    """
+    if options.frame is None and (out.suffix.lower() != ".png" or "%" in out.name):
+        return None
+    if options.frame is None:
+        return tracks.num_frames // 2
+    rows = np.flatnonzero(tracks.frame_index == options.frame)
+    if not len(rows):
+        first, last = int(tracks.frame_index[0]), int(tracks.frame_index[-1])
+        raise TracksError(f"--frame {options.frame}: the tracks hold frames {first} to {last}, not that one.")
+    return int(rows[0])
 
 
 def _view(tracks: Tracks, crop: layouts.FollowCrop | None, t: int, rgb: np.ndarray) -> View:
@@ -209,21 +269,13 @@ def _counted(options: VisualizeOptions, tracks: Tracks, source: FrameSource) -> 
 
 
 def _one_frame(
-    options: VisualizeOptions,
-    tracks: Tracks,
-    panel: layouts.Comparison,
-    crop: layouts.FollowCrop | None,
-    source: FrameSource,
+    row: int, tracks: Tracks, panel: layouts.Comparison, crop: layouts.FollowCrop | None, source: FrameSource
 ) -> np.ndarray:
-    """Return the picture of one source frame, the middle one of the tracks if none is named."""
-    wanted = int(tracks.frame_index[tracks.num_frames // 2]) if options.frame is None else options.frame
-    if wanted not in tracks.frame_index:
-        first, last = int(tracks.frame_index[0]), int(tracks.frame_index[-1])
-        raise TracksError(f"--frame {wanted}: the tracks hold frames {first} to {last}, not that one.")
+    """Return the picture of one row."""
     for t, frame in paired(tracks, source):
-        if int(tracks.frame_index[t]) == wanted:
-            return panel.paint(wanted, _view(tracks, crop, t, frame.rgb))
-    raise TracksError(f"--frame {wanted}: the video ends before it.")
+        if t == row:
+            return panel.paint(int(tracks.frame_index[t]), _view(tracks, crop, t, frame.rgb))
+    raise TracksError(f"--frame {int(tracks.frame_index[row])}: the video ends before it.")
 
 
 def _save(picture: np.ndarray, path: Path) -> None:

@@ -187,3 +187,31 @@ def test_a_point_without_any_position_is_in_the_table():
     assert row["first_frame"] is None
     assert row["path_px"] == 0
     assert row["mean_confidence"] is None
+
+
+def test_attention_from_the_command(tracks_file, tmp_path, monkeypatch):
+    import types
+
+    import torch
+
+    from ptrack.models.offline import PointTransformer, StreamingTransformer, TransformerConfig
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = TransformerConfig(norm="group", input_size=(64, 64), levels=2, window=4, dim=32, heads=4, layers=1,
+                                   iterations=1, radius=1)  # fmt: skip
+        model = StreamingTransformer(PointTransformer(config))
+    monkeypatch.setattr("ptrack.models.zoo.load", lambda name, **_: types.SimpleNamespace(model=model))
+    done = _run(tracks_file, "--attention", "p2", "--model", "transformer", "--out", tmp_path / "a.mp4")
+    assert done.exit_code == 0, done.exception
+    assert len(list(open_source(str(tmp_path / "a.mp4")))) == 21  # from the point's own frame on
+    visualize(_options(tracks_file, attention="p0", model="transformer", out=tmp_path / "a.png", frame=5))
+    assert Image.open(tmp_path / "a.png").size == (W, H)
+    with pytest.raises(TracksError, match="has not started"):
+        visualize(_options(tracks_file, attention="p2", model="transformer", out=tmp_path / "b.png", frame=1))
+    with pytest.raises(ConfigError, match="--model"):
+        visualize(_options(tracks_file, attention="p2", out=tmp_path / "b.png"))
+    with pytest.raises(PTrackError, match="no point with the id"):
+        visualize(_options(tracks_file, attention="zz", model="transformer", out=tmp_path / "b.png"))
+    with pytest.raises(ConfigError, match="without ground truth"):
+        _options(tracks_file, attention="p2", truth=tracks_file)

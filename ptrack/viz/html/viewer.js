@@ -40,17 +40,17 @@
   });
   const perFrame = "requestVideoFrameCallback" in HTMLVideoElement.prototype;
   function onFrame(_now, meta) {
-    if (!video.paused || video.seeking === false) {
-      const i = frameAt(meta.mediaTime);
-      if (!video.paused) state.frame = i;
-      if (!video.paused || i === state.frame) draw(i);
-    }
+    const i = frameAt(meta.mediaTime);
+    if (!video.paused) {
+      state.frame = i;
+      requestAnimationFrame(() => { if (!video.paused) draw(i); });
+    } else if (i === state.frame) draw(i);
     video.requestVideoFrameCallback(onFrame);
   }
   function onTick() {
     if (!video.paused) {
       const i = frameAt(video.currentTime);
-      if (i !== state.shown) { state.frame = i; draw(i); }
+      if (i !== state.shown) { state.frame = i; draw(i); } // the nearest a browser without frame callbacks can tell
     }
     requestAnimationFrame(onTick);
   }
