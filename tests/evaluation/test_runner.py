@@ -41,7 +41,8 @@ PLACES = {
 
 
 def ask(benchmark: str = "davis", **more: Any) -> EvalRequest:
-    more.setdefault("data", DATASETS / PLACES[benchmark])
+    if "data" not in more:
+        more["data"] = DATASETS / PLACES[benchmark]
     return EvalRequest(**{"benchmark": benchmark, "models": ("static",), "device": "cpu"} | more)
 
 
@@ -215,7 +216,7 @@ def test_tracks_of_another_tool(tmp_path: Path) -> None:
     [
         (lambda a: a | {"pred_tracks": a["pred_tracks"][:, :-1]}, "has the shape .* but the video has 12 frames"),
         (lambda a: {}, "There are no predictions .*goat-tiny.npz"),
-        (lambda a: {"xy": a["pred_tracks"]}, "have no array 'visibility'"),
+        (lambda a: {"xy": a["pred_tracks"]}, "have no array 'tracks'"),
         (lambda a: {"pred_tracks": a["pred_tracks"], "visibility": np.full((12, 5), 7.0)}, "between 0 and 1"),
         (lambda a: a | {"pred_tracks": np.full_like(a["pred_tracks"], np.nan)}, "is not a number"),
         (lambda a: a | {"size": np.asarray([256, 256]), "queries": np.ones((5, 3))}, "made for other points"),
