@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptrack.data.synthetic import textures
 from ptrack.data.synthetic.meshes import Mesh
 from ptrack.data.synthetic.scene import Instance, Plan
 
@@ -164,7 +163,5 @@ def _carry(
 
 def build_atlas(plans: list[Plan], device: torch.device) -> Tensor:
     """Return the textures of each clip one below the other: (B, 3, SLOTS * STRIP_HEIGHT, STRIP_WIDTH) float32."""
-    stacked = np.stack([np.concatenate(plan.tiles) for plan in plans])
-    atlas = _tensor(stacked, device).permute(0, 3, 1, 2).float() / 255
-    assert atlas.shape[-1] == textures.STRIP_WIDTH
-    return atlas.contiguous()
+    stacked = np.stack([np.concatenate(plan.tiles, axis=1) for plan in plans])
+    return _tensor(stacked, device).float().mul_(1 / 255)

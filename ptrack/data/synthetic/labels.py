@@ -280,7 +280,9 @@ def _pairs(
     missing = part >= len(wide)
     part = part.clamp(max=max(len(wide) - 1, 0))
     at = (begin[part] + step).clamp(max=len(order) - 1)
-    full = torch.zeros((), dtype=torch.bool, device=device) if free else (rows_asked > rows) | (asked > room)
+    full = torch.zeros((), dtype=torch.bool, device=device)
+    if rows is not None and room is not None:
+        full = (rows_asked > rows) | (asked > room)
     return torch.where(missing, -1, entry[part]), torch.where(missing, -1, order[at]), full
 
 

@@ -34,8 +34,8 @@ class Camera:
     focal: np.ndarray  # (T,) pixels, the principal point is the middle of the picture
 
 
-def turn(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Return rotation matrices (T, 3, 3) about one axis (3,) by angles (T,) radians (Rodrigues)."""
+def turn(axis: np.ndarray, angle: np.ndarray | float) -> np.ndarray:
+    """Return rotation matrices (T, 3, 3) about one axis (3,) by angles (T,) radians (Rodrigues); one for a number."""
     x, y, z = axis / np.linalg.norm(axis)
     k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     a = np.asarray(angle)[..., None, None]
@@ -51,7 +51,7 @@ def any_rotation(rng: Generator) -> np.ndarray:
 
 def wobble(rng: Generator, time: np.ndarray, hertz: tuple[float, float], parts: int = 4) -> np.ndarray:
     """Return a smooth random function of time (T,) with amplitude about 1 and frequencies in a range."""
-    f = np.exp(rng.uniform(*np.log(hertz), parts))
+    f = np.exp(rng.uniform(np.log(hertz[0]), np.log(hertz[1]), parts))
     phase = rng.uniform(0, 2 * np.pi, parts)
     return (np.sin(2 * np.pi * f * time[:, None] + phase) * rng.normal(size=parts)).sum(1) / np.sqrt(parts / 2)
 

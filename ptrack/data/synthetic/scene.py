@@ -157,7 +157,7 @@ def _swallows(bound: tuple[np.ndarray, float], camera: motion.Camera) -> bool:
 def _fill(stage: _Stage) -> str:
     """Put objects into the scene and return a word on what kind of scene it is."""
     rng = stage.rng
-    kind = str(rng.choice(["mixed", "actors", "crowd", "things", "sparse"], p=[0.36, 0.24, 0.12, 0.18, 0.1]))
+    kind = str(rng.choice(["mixed", "actors", "crowd", "things", "sparse"], p=[0.36, 0.28, 0.12, 0.15, 0.09]))
     if kind == "crowd" and stage.library.animated:
         _add_crowd(stage)
     actors = {"mixed": (1, 4), "actors": (2, 5), "crowd": (0, 2), "things": (0, 1), "sparse": (0, 2)}[kind]
@@ -171,7 +171,7 @@ def _fill(stage: _Stage) -> str:
     return kind
 
 
-def _place(stage: _Stage, radius: float, near: float = 0.55, far: float = 1.6) -> np.ndarray:
+def _place(stage: _Stage, radius: float, near: float = 0.5, far: float = 1.4) -> np.ndarray:
     """Return a place (3,) on the floor, in sight at time 0, inside the room."""
     forward = (stage.aim - stage.eye) * [1, 0, 1]
     distance = max(np.linalg.norm(forward), 0.5)
@@ -257,7 +257,7 @@ def _add_actor(stage: _Stage) -> None:
 
 
 def _actor_size(stage: _Stage) -> float:
-    return float(np.clip(np.exp(stage.rng.normal(np.log(0.55), 0.45)), 0.15, 0.45 * stage.room.min() + 0.5))
+    return float(np.clip(np.exp(stage.rng.normal(np.log(0.75), 0.45)), 0.15, 0.45 * stage.room.min() + 0.5))
 
 
 def _walk(stage: _Stage, mesh: Mesh, joints: np.ndarray, travels: bool, scale: float, **more) -> None:
@@ -302,7 +302,7 @@ def _add_static(stage: _Stage) -> None:
     if mesh is None:
         return
     joints = np.repeat(mesh.bind[None].astype(np.float64), stage.frames, 0)
-    _add_rigid(stage, mesh, joints, float(np.exp(stage.rng.normal(np.log(0.4), 0.5))))
+    _add_rigid(stage, mesh, joints, float(np.exp(stage.rng.normal(np.log(0.5), 0.5))))
 
 
 def _add_primitive(stage: _Stage) -> None:
@@ -313,7 +313,7 @@ def _add_primitive(stage: _Stage) -> None:
     else:
         mesh = meshes.sphere() if kind == 1 else meshes.cylinder(rng.uniform(0.3, 1), rng.uniform(0.15, 0.7))
     joints = np.repeat(mesh.bind[None].astype(np.float64), stage.frames, 0)
-    _add_rigid(stage, mesh, joints, float(np.exp(rng.normal(np.log(0.3), 0.5))))
+    _add_rigid(stage, mesh, joints, float(np.exp(rng.normal(np.log(0.38), 0.5))))
 
 
 def _add_rigid(stage: _Stage, mesh: Mesh, joints: np.ndarray, scale: float) -> None:
@@ -436,11 +436,12 @@ def _room(stage: _Stage) -> Instance:
     """Floor, walls and ceiling around everything: every pixel shows a surface."""
     rng = stage.rng
     mesh = meshes.room(stage.room)
+    metres = np.asarray(mesh.uv)
     side = np.arange(mesh.num_faces) // 2
-    repeat = np.where(side == 0, rng.uniform(1.2, 4.0), rng.uniform(1.5, 3.0) * max(1.0, stage.room[1] / 2))  # m a tile
+    repeat = np.where(side == 0, rng.uniform(1.2, 4.0), rng.uniform(1.5, 5.0) * max(1.0, stage.room[1] / 2))  # m a tile
     angle = rng.uniform(0, 2 * np.pi)
     spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    uv = np.where((side == 0)[:, None, None], mesh.uv @ spin.T, mesh.uv) / repeat[:, None, None]
+    uv = np.where((side == 0)[:, None, None], metres @ spin.T, metres) / repeat[:, None, None]
     shift = rng.random((6, 2))[side][:, None]
     slot = np.where(side == 0, 0, 1 if rng.random() < 0.6 else 1 + side % 3)
     gain = np.exp(rng.normal(size=(6, 3)) * 0.1 + rng.normal(size=(6, 1)) * 0.2)[side]

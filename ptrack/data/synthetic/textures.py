@@ -1,7 +1,7 @@
 """Textures of the synthetic world: photos and patterns as tiles that repeat without a mirror, with mip levels.
 
 A strip is a tile with all its mip levels side by side, each framed by one pixel of its own wrapped border, so that
-bilinear sampling needs no special case at the edges: (258, 516, 3) for a tile of 256 pixels.
+bilinear sampling needs no special case at the edges: (3, 258, 516) for a tile of 256 pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROCEDURAL = ("clouds", "marble", "checker", "stripes", "dots", "bricks", "cells
 
 @lru_cache(maxsize=192)  # 0.4 MB each
 def photo_strip(path: Path) -> np.ndarray:
-    """Return the strip of a photo, (STRIP_HEIGHT, STRIP_WIDTH, 3) uint8.
+    """Return the strip of a photo, (3, STRIP_HEIGHT, STRIP_WIDTH) uint8.
 
     Raises:
         DataError: the file is not a readable picture.
@@ -43,7 +43,7 @@ def photo_strip(path: Path) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def procedural_strip(kind: str, variant: int) -> np.ndarray:
-    """Return the strip of a pattern of ``PROCEDURAL``, (STRIP_HEIGHT, STRIP_WIDTH, 3) uint8."""
+    """Return the strip of a pattern of ``PROCEDURAL``, (3, STRIP_HEIGHT, STRIP_WIDTH) uint8."""
     rng = np.random.default_rng([PROCEDURAL.index(kind), variant])
     return strip(np.clip(_PATTERNS[kind](rng), 0, 1).astype(np.float32))
 
@@ -84,7 +84,7 @@ def strip(tile: np.ndarray) -> np.ndarray:
         size, x = TILE >> level, LEVEL_START[level]
         out[: size + 2, x - 1 : x + size + 1] = np.pad(tile, ((1, 1), (1, 1), (0, 0)), mode="wrap")
         tile = tile.reshape(size // 2, 2, size // 2, 2, 3).mean((1, 3))
-    return (out * 255 + 0.5).astype(np.uint8)
+    return np.ascontiguousarray((out * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1))
 
 
 def _noise(rng: np.random.Generator, slope: float = 1.4, low: float = 1.0) -> np.ndarray:
