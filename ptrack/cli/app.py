@@ -39,7 +39,7 @@ def _root(
 
 def _register() -> None:
     """Add the subcommands. Their modules import nothing heavy at the top: ``--help`` and completion stay quick."""
-    from ptrack.cli import convert, models, pick, track, train, visualize
+    from ptrack.cli import bench, convert, models, pick, track, train, visualize
     from ptrack.cli import eval as evaluation
 
     track.register(app)
@@ -48,6 +48,7 @@ def _register() -> None:
     pick.register(app)
     visualize.register(app)
     evaluation.register(app)
+    bench.register(app)
     train.register(app)
 
 

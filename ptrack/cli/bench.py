@@ -1,0 +1,151 @@
+"""``ptrack bench``: how fast, how much memory, on this machine, against what."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ptrack.cli.console import Output
+from ptrack.errors import ConfigError
+
+group = typer.Typer(no_args_is_help=True)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing JSON line.")]
+Out = Annotated[Path | None, typer.Option(help="Also write the result as JSON into this file.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command and its subcommands."""
+    app.add_typer(group, name="bench", help="Measure speed and memory of models, training and reading.")
+
+
+def _finish(data: dict[str, Any], out: Path | None) -> None:
+    """Write the result and print it as one line, the last on stdout."""
+    from ptrack.fileio import atomic_path
+
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    if out is not None:
+        with atomic_path(out) as temporary:
+            temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
+    print(text, flush=True)
+
+
+def _check(*paths: Path | None, overwrite: bool) -> None:
+    from ptrack.fileio import check_writable
+
+    for path in paths:
+        if path is not None:
+            check_writable(path, overwrite=overwrite)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Parse ``854x480`` (width x height) into (H, W)."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0):
+        raise ConfigError(f"--size {text}: write it as WIDTHxHEIGHT, for example 854x480.")
+    return int(height), int(width)
+
+
+@group.command("speed")
+def speed(
+    model: Annotated[list[str] | None, typer.Option(help="Model name; may be repeated. Default: matching.")] = None,
+    compare: Annotated[str, typer.Option(help="More models, separated by commas, in the same table.")] = "",
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="Weights, one per model that takes a file, in order.")
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Track-On2 models with random weights: same speed, no tracking.")
+    ] = False,
+    points: Annotated[list[int] | None, typer.Option(help="Points; may be repeated. Default: 256.", min=1)] = None,
+    n_sqrt: Annotated[list[int] | None, typer.Option(help="Points per side of a square grid.", min=1)] = None,
+    memory: Annotated[
+        list[int] | None, typer.Option("--memory", "--memory-size", help="Memory slots; may be repeated.", min=1)
+    ] = None,
+    support_grid: Annotated[int, typer.Option(help="Points per side of the extra grid.", min=0)] = 0,
+    device: Annotated[list[str] | None, typer.Option(help="auto, cpu, cuda, mps; may be repeated.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="auto, float32, bfloat16; may be repeated.")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="Frames resized to WIDTHxHEIGHT; may be repeated.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Frames of this video or folder.")] = None,
+    davis: Annotated[Path | None, typer.Option(help="Frames of TAP-Vid DAVIS (pickle or clip store).")] = None,
+    frames: Annotated[int, typer.Option(help="Frames that are timed.", min=1)] = 30,
+    warmup: Annotated[int, typer.Option(help="Frames before that.", min=1)] = 5,
+    seconds: Annotated[float, typer.Option(help="Stop timing one combination after that, after 5 frames.")] = 120.0,
+    batch: Annotated[int, typer.Option(help="Frames per encoder call; 1 is streaming.", min=1)] = 1,
+    vit_unit: Annotated[
+        bool | None,
+        typer.Option("--vit-unit/--no-vit-unit", help="Also time a plain ViT-S/14 forward. Default: for Track-On2."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of torch.", min=1)] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG of frames/s against points, memory against frames.")] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Time a tracker stage by stage: ptrack bench speed --model matching --points 256 --compare lk,static."""
+    _check(out, plot, overwrite=overwrite)
+    import torch
+
+    from ptrack.bench.speed import SpeedOptions, bench_speed
+    from ptrack.bench.speed import plot as draw
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    names = [*(model or ["matching"]), *(n.strip() for n in compare.split(",") if n.strip())]
+    counts = [*(points or []), *(n * n for n in n_sqrt or [])] or [256]
+    options = SpeedOptions(
+        models=tuple(dict.fromkeys(names)),
+        points=tuple(dict.fromkeys(counts)),
+        memories=tuple(memory or [None]),
+        devices=tuple(device or ["auto"]),
+        dtypes=tuple(dtype or ["auto"]),
+        sizes=tuple(_size(s) for s in size) if size else (None,),
+        checkpoints=tuple(checkpoint or ()),
+        random_weights=random_weights,
+        support_grid=support_grid,
+        frames=frames,
+        warmup=warmup,
+        seconds=seconds,
+        batch=batch,
+        video=video,
+        davis=davis,
+        vit_unit=vit_unit,
+    )
+    output = Output(quiet=quiet)
+    report = bench_speed(options, output.result)
+    if plot is not None:
+        draw(report.rows, plot)
+    _finish(report.to_mapping(), out)
+
+
+@group.command("io")
+def io(
+    videos: Annotated[int, typer.Option(help="Videos of the made-up dataset.", min=1)] = 4,
+    clips: Annotated[int, typer.Option(help="Training clips timed per reader.", min=1)] = 32,
+    workers: Annotated[int, typer.Option(help="Processes of the loader.", min=0)] = 2,
+    size: Annotated[int, typer.Option(help="Height and width of the training clips.", min=16)] = 256,
+    rounds: Annotated[int, typer.Option(help="The readers take turns; the median round counts.", min=1)] = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="A small dataset, to see whether it runs.")] = False,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Time reading training clips: a clip store against folders of JPEG frames."""
+    _check(out, overwrite=overwrite)
+    from ptrack.bench.io import IoOptions, bench_io, small
+
+    output = Output(quiet=quiet)
+    options = IoOptions(videos=videos, clips=clips, workers=workers, size=size, rounds=rounds)
+    result = bench_io(small(options) if quick else options, output.note)
+    for reader, speed_of in result.clips_per_second.items():
+        output.result(f"{reader}: {speed_of:.2f} clips/s")
+    output.result(f"the store is {result.speedup:.2f} times as fast as the folders")
+    _finish(result.as_dict(), out)
+
+
+if importlib.util.find_spec("ptrack.bench.train") is not None:
+    importlib.import_module("ptrack.cli.bench_train").register(group)
