@@ -120,7 +120,8 @@ def visualize(
         tracks=tuple(tracks), video=video, truth=truth, style=style, out=out, html=html, embed=embed, rerun=rerun,
         table=table, colour=colour, trail=trail, fade=fade, width=width, radius=radius, occluded=occluded,
         labels=labels, points=_names(points), follow=follow, crop=crop, zoom=zoom, attention=attention, model=model,
-        checkpoint=checkpoint, device=device, frame=frame, count=count, max_size=max_size, force=force, overwrite=overwrite,
+        checkpoint=checkpoint, device=device, frame=frame, count=count, max_size=max_size, force=force,
+        overwrite=overwrite,
     )  # fmt: skip
     written = draw(options)
     for path in written:

@@ -11,7 +11,7 @@ import pytest
 from ptrack.errors import InputError, OutputError, TracksError
 from ptrack.video import open_source
 from ptrack.viz.html import viewer_html, write_viewer
-from ptrack.viz.html.builder import frame_times, viewer_data
+from ptrack.viz.html.builder import FrameCode, frame_times, viewer_data
 from ptrack.viz.pairing import open_video_of, paired
 from tests.viz.scenes import H, W, make_tracks, numbered_frame, write_clip
 
@@ -51,6 +51,25 @@ def test_the_embedded_video_has_frame_i_at_time_i(clip, tmp_path):
     frames = list(open_source(str(tmp_path / "inner.mp4")))
     assert [_number(f.rgb) for f in frames] == list(range(12))
     np.testing.assert_allclose([f.pts for f in frames], data["times"], atol=1e-5)
+
+
+def test_every_picture_carries_its_number(clip, tmp_path):
+    write_viewer(make_tracks(), open_source(str(clip)), tmp_path / "out.html")
+    data = _data((tmp_path / "out.html").read_text())
+    (tmp_path / "inner.mp4").write_bytes(base64.b64decode(data["video"]))
+    code = data["code"]
+    assert code == {"cell": 8, "top": H, "columns": W // 8, "bits": 4}
+    for i, frame in enumerate(open_source(str(tmp_path / "inner.mp4"))):
+        cells = frame.rgb[code["top"] + 4, 4 :: code["cell"], 0] > 127
+        assert int((1 << np.flatnonzero(cells[:4])).sum()) == i
+        assert cells[:5].sum() % 2 == 0
+
+
+@pytest.mark.parametrize(("width", "frames", "rows"), [(96, 1, 1), (96, 50_000, 2), (854, 50_000, 1), (4, 9, 5)])
+def test_numbers_fit_below_pictures_of_any_width(width, frames, rows):
+    code = FrameCode.below(10, width, frames)
+    assert code.rows == rows
+    assert code.stamped(np.zeros((10, width, 3), np.uint8), frames - 1).shape == (10 + 8 * rows, width, 3)
 
 
 def test_video_beside_and_overwriting(clip, tmp_path):

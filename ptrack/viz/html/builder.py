@@ -10,6 +10,7 @@ import html
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 GOP = 10  # frames from key frame to key frame: a seek decodes at most this many
+CELL = 8  # pixels of a bit of the frame number below the picture: a whole block of the codec, so it survives coding
 
 
 class SeekableWriter(H264Writer):
@@ -37,6 +39,39 @@ class SeekableWriter(H264Writer):
         stream = super()._setup(container, height, width)
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = GOP, 0  # type: ignore[attr-defined]
         return stream
+
+
+@dataclass(frozen=True)
+class FrameCode:
+    """The number of each frame as black and white cells below its picture, lowest bit first, then even parity.
+
+    A browser may hand a playing video's picture to a script a frame late; the number says which picture it really is.
+    """
+
+    width: int  # pixels of the picture
+    top: int  # row of the video where the cells begin
+    bits: int  # of the number, without the parity bit
+
+    @classmethod
+    def below(cls, height: int, width: int, frames: int) -> FrameCode:
+        """Return the code for ``frames`` pictures of this size."""
+        return cls(width, height, max(1, (frames - 1).bit_length()))
+
+    @property
+    def rows(self) -> int:
+        """Rows of cells."""
+        return -(-(self.bits + 1) // max(1, self.width // CELL))
+
+    def stamped(self, rgb: np.ndarray, number: int) -> np.ndarray:
+        """Return the picture (H, W, 3) with the cells of ``number`` below it."""
+        columns = max(1, self.width // CELL)
+        bits = (number >> np.arange(self.bits)) & 1
+        cells = np.zeros(self.rows * columns, np.uint8)
+        cells[: self.bits + 1] = [*bits, bits.sum() % 2]
+        block = np.kron(cells.reshape(self.rows, columns), np.full((CELL, CELL), 255, np.uint8))
+        strip = np.zeros((block.shape[0], self.width, 3), np.uint8)
+        strip[:, : block.shape[1]] = block[:, : self.width, None]
+        return np.concatenate([rgb, strip])
 
 
 def asset(name: str) -> str:
@@ -101,21 +136,26 @@ def encode_video(
 ) -> tuple[int, int]:
     """Write the frames of the tracks as H.264 whose frame ``i`` is shown from ``frame_times(tracks)[i]`` on.
 
-    A frame that the source lacks is shown as the one before it. Returns the pictures' (H, W).
+    A frame that the source lacks is shown as the one before it. Below each picture stands its ``FrameCode``. Returns
+    the pictures' (H, W), without the code.
     """
     times = frame_times(tracks)
+
+    def code_of(rgb: np.ndarray) -> FrameCode:
+        return FrameCode.below(rgb.shape[0], rgb.shape[1], tracks.num_frames)
+
     with SeekableWriter(path, tracks.info.fps or 25.0, crf=21) as writer:
         size, row = (0, 0), 0
         last = np.zeros((0, 0, 3), np.uint8)
         for t, frame in paired(tracks, source):
             for missing in range(row, t):
-                writer.write(last if last.size else frame.rgb, times[missing])
-            writer.write(frame.rgb, times[t])
+                writer.write(code_of(frame.rgb).stamped(last if last.size else frame.rgb, missing), times[missing])
+            writer.write(code_of(frame.rgb).stamped(frame.rgb, t), times[t])
             last, row, size = frame.rgb, t + 1, (frame.rgb.shape[0], frame.rgb.shape[1])
             if progress is not None:
                 progress(row)
         for missing in range(row, tracks.num_frames):
-            writer.write(last, times[missing])
+            writer.write(code_of(last).stamped(last, missing), times[missing])
     return size
 
 
@@ -155,6 +195,8 @@ def write_viewer(
         target = Path(folder) / "video.mp4" if embed else beside
         size = encode_video(tracks, source, target, progress)
         data = viewer_data(tracks, scale=size[1] / tracks.info.width)
+        code = FrameCode.below(*size, tracks.num_frames)
+        data["code"] = {"cell": CELL, "top": code.top, "columns": max(1, code.width // CELL), "bits": code.bits}
         if embed:
             data["video"] = base64.b64encode(target.read_bytes()).decode("ascii")
         else:

@@ -59,6 +59,39 @@
     if (on) video.play().catch(() => {}); else { video.pause(); goTo(state.frame); }
   }
 
+  // -- which picture the video really shows: its number stands below it in black and white cells, see FrameCode
+  const code = data.code ? { ...data.code, rows: Math.ceil((data.code.bits + 1) / data.code.columns) } : null;
+  let readable = code !== null;
+  const strip = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  if (code) [strip.canvas.width, strip.canvas.height] = [code.columns, code.rows];
+  function pictureNumber() { // -1 if it cannot be read
+    if (!readable || video.readyState < 2) return -1;
+    const w = code.columns * code.cell, h = code.rows * code.cell;
+    strip.drawImage(video, 0, code.top, w, h, 0, 0, code.columns, code.rows);
+    let pixels;
+    try { pixels = strip.getImageData(0, 0, code.columns, code.rows).data; } catch { // a file beside the page is not readable
+      readable = false;
+      return -1;
+    }
+    let number = 0, ones = 0;
+    for (let b = 0; b <= code.bits; b++) {
+      if (pixels[4 * b] < 128) continue;
+      ones++;
+      if (b < code.bits) number += 2 ** b;
+    }
+    return ones % 2 === 0 && number < T ? number : -1;
+  }
+  // Draw the picture and return its number; the one asked for if the picture does not tell.
+  function drawPicture(t) {
+    for (let attempt = 0; attempt < 3; attempt++) { // the video may move on between two looks at it
+      const before = video.paused ? -1 : pictureNumber();
+      pen.drawImage(video, 0, 0, W * data.scale, H * data.scale, 0, 0, view.width, view.height);
+      if (before < 0) return t;
+      if (pictureNumber() === before) return before;
+    }
+    return t;
+  }
+
   // -- colours
   const hsl = (h, s, l) => `hsl(${h.toFixed(1)} ${s}% ${l}%)`;
   function heat(v) { return hsl(220 - 220 * Math.max(0, Math.min(1, v)), 90, 55); } // blue to red
@@ -125,8 +158,10 @@
   }
   function draw(t) {
     pen.globalAlpha = 1;
-    if (video.readyState >= 2) pen.drawImage(video, 0, 0, W * data.scale, H * data.scale, 0, 0, view.width, view.height);
-    else { pen.fillStyle = "#101316"; pen.fillRect(0, 0, view.width, view.height); }
+    if (video.readyState >= 2) {
+      t = drawPicture(t);
+      if (!video.paused) state.frame = t;
+    } else { pen.fillStyle = "#101316"; pen.fillRect(0, 0, view.width, view.height); }
     const radius = dotted(), trails = $("trails").checked, hidden = $("occluded").checked;
     pen.lineCap = "round";
     let drawn = 0;
