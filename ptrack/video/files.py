@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from array import array
 from collections.abc import Generator, Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+_MOST_THREADS = 4  # of the decoder
 BLOCK_BYTES = 128 << 20  # RGB held at once when reading backwards
 
 
@@ -52,6 +54,8 @@ def open_container(target: Any, name: str, options: ReadOptions, **more: Any) ->
         container.close()
         raise InputError(f"{name} uses a video codec that cannot be decoded here. Convert it to H.264, for example.")
     streams[0].thread_type = "AUTO"
+    # An error in the very last packets can cost the good frames that the other threads still hold: keep them few.
+    streams[0].codec_context.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
     return container, streams[0]
 
 
