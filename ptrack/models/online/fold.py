@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ptrack.models.backbones.adapter import VitAdapter
 from ptrack.models.backbones.pyramid import Backbone
 from ptrack.models.layers.linear import ConvReLU, linear
+from ptrack.models.layers.winograd import WinogradConv
 
 if TYPE_CHECKING:
     from ptrack.models.online.model import TrackOn2
@@ -32,6 +33,11 @@ def fold(model: TrackOn2) -> TrackOn2:
         model.backbone = FoldedAdapter(backbone, positions)
     else:
         fold_convolutions(backbone.encoder)
+    if model.device.type == "cpu":
+        fused = model.fpn.output
+        for i, layer in enumerate(fused):
+            if isinstance(layer, nn.Conv2d) and WinogradConv.fits(layer, model.config.shapes[0]):
+                fused[i] = WinogradConv(layer)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
