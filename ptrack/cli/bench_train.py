@@ -1,0 +1,57 @@
+"""``ptrack bench train``: clips per second and memory of training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptrack.cli.console import Output
+
+
+def register(group: typer.Typer) -> None:
+    """Add the subcommand."""
+    group.command("train")(train)
+
+
+def train(
+    config: Annotated[
+        str | None, typer.Option(help="YAML file, or the name of one in configs/train. Default: small online model.")
+    ] = None,
+    set_values: Annotated[list[str] | None, typer.Option("--set", help="Any key: --set batch_size=8.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    amp: Annotated[str, typer.Option(help="auto, off, bf16 or fp16.")] = "auto",
+    steps: Annotated[int, typer.Option(help="Timed steps.", min=1)] = 5,
+    warmup: Annotated[int, typer.Option(help="Steps before that.", min=0)] = 1,
+    plain: Annotated[
+        bool, typer.Option("--plain/--no-plain", help="Also time a plain loop over clips, frames.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option(help="Also write the result as JSON into this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing JSON line.")] = False,
+) -> None:
+    """Time training steps: ptrack bench train --config track_on2_kubric_dinov2 --device cuda."""
+    from ptrack.fileio import atomic_path, check_writable
+
+    if out is not None:
+        check_writable(out, overwrite=overwrite)
+    from ptrack.bench.train import bench_train
+    from ptrack.training.run import Request, resolve
+
+    output = Output(quiet=quiet)
+    plan = resolve(Request({"device": device, "amp": amp}, config, tuple(set_values or ())))
+    result = bench_train(plan.config, steps=steps, warmup=warmup, plain=plain, note=output.note)
+    output.result(
+        f"{result.clips_per_second:.2f} clips/s of {result.frames} frames, {result.points} points, "
+        f"{result.size[1]}x{result.size[0]} px in batches of {result.batch} on {result.device}; "
+        f"peak memory {result.memory_mib:.0f} MiB"
+    )
+    if result.speedup is not None:
+        output.result(f"{result.speedup:.2f} times as fast as a plain loop over clips and frames")
+    text = json.dumps(result.as_dict())
+    if out is not None:
+        with atomic_path(out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    print(text, flush=True)
