@@ -37,13 +37,16 @@ def motion_blur(picture: Tensor, velocity: Tensor, shutter: float) -> Tensor:
     return total / TAPS
 
 
-def _widened(reach: Tensor, radius: int = 4) -> Tensor:
-    """Give every pixel the fastest motion of its neighbourhood: what is beside a moving thing is swept by it."""
+def _widened(reach: Tensor, cell: int = 4) -> Tensor:
+    """Give pixels beside a faster thing its motion: it sweeps over them. Looked for in cells of 4 pixels and around."""
     length = (reach * reach).sum(1, keepdim=True)
     reach = reach * (LONGEST / length.sqrt().clamp(min=LONGEST))
-    _, where = nnf.max_pool2d(length, 2 * radius + 1, 1, radius, return_indices=True)
-    flat = reach.flatten(2)
-    return torch.gather(flat, 2, where.flatten(2).expand_as(flat)).view_as(reach)
+    size = reach.shape[-2:]
+    coarse = nnf.interpolate(reach, size=((size[0] + cell - 1) // cell, (size[1] + cell - 1) // cell), mode="nearest")
+    _, where = nnf.max_pool2d((coarse * coarse).sum(1, keepdim=True), 3, 1, 1, return_indices=True)
+    widest = torch.gather(coarse.flatten(2), 2, where.flatten(2).expand(-1, 2, -1)).view_as(coarse)
+    widest = nnf.interpolate(widest, size=size, mode="nearest")
+    return torch.where((widest * widest).sum(1, keepdim=True) > 2 * length, widest, reach)
 
 
 def _soft(picture: Tensor, radius: int) -> Tensor:
@@ -80,10 +83,13 @@ def encode(picture: Tensor, gain: Tensor | None, gamma: float) -> Tensor:
     return torch.where(picture > 0.8, 1 - 0.2 * torch.exp((0.8 - picture) / 0.2), picture)
 
 
-def hash_noise(shape: torch.Size, seed: int, device: torch.device) -> Tensor:
-    """Return about normal noise, the same on every device: the sum of four bytes of an integer hash, unit variance."""
+def hash_noise(shape: torch.Size, seed: int, device: torch.device, start: int = 0) -> Tensor:
+    """Return about normal noise, the same on every device: the sum of four bytes of an integer hash, unit variance.
+
+    ``start`` is the number of the first value, so that a clip can be made in parts.
+    """
     # 32-bit products wrap around on every device; the masks undo the sign extension of the shifts.
-    x = torch.arange(shape.numel(), dtype=torch.int32, device=device) + (seed & 0x3FFFFFFF)
+    x = torch.arange(shape.numel(), dtype=torch.int32, device=device) + ((seed & 0x3FFFFFFF) + start)
     x = (x ^ ((x >> 16) & 0xFFFF)) * 0x7FEB352D
     x = (x ^ ((x >> 15) & 0x1FFFF)) * -0x7B935975
     x = x ^ ((x >> 16) & 0xFFFF)
@@ -91,9 +97,11 @@ def hash_noise(shape: torch.Size, seed: int, device: torch.device) -> Tensor:
     return ((total - 510).float() / 147.8).view(shape)  # four uniform bytes: variance 4 * (256^2 - 1) / 12
 
 
-def noisy(picture: Tensor, level: float, seed: int) -> Tensor:
-    """Add noise of a standard deviation in 8-bit levels, stronger in bright parts."""
-    return picture + hash_noise(picture.shape, seed, picture.device) * (0.6 + 0.6 * picture) * (level / 255)
+def noisy(picture: Tensor, level: float, seed: int, first: int) -> Tensor:
+    """Add noise of a standard deviation in 8-bit levels, stronger in bright parts; ``first`` is the first frame."""
+    return picture + hash_noise(picture.shape, seed, picture.device, first * picture[0].numel()) * (
+        0.6 + 0.6 * picture
+    ) * (level / 255)
 
 
 @lru_cache(maxsize=8)
@@ -143,9 +151,25 @@ def _quantised(plane: Tensor, steps: Tensor) -> Tensor:
 
 
 def finish(
-    picture: Tensor, depth: Tensor, velocity: Tensor | None, effects: Effects, gain: Tensor | None, seed: int
+    picture: Tensor,
+    depth: Tensor,
+    velocity: Tensor | None,
+    effects: Effects,
+    gain: Tensor | None,
+    seed: int,
+    first: int,
 ) -> Tensor:
-    """Apply all effects of a clip to its linear colours and return (T, H, W, 3) uint8."""
+    """Apply all effects of a clip to linear colours of some of its frames and return (T, H, W, 3) uint8.
+
+    Args:
+        picture: (T, 3, H, W).
+        depth: (T, 1, H, W) metres.
+        velocity: (T, 2, H, W) pixels per frame, or None.
+        effects: of the clip.
+        gain: (T, 3) of these frames, or None.
+        seed: of the noise.
+        first: number of the first of these frames in the clip.
+    """
     if effects.defocus:
         picture = defocus(picture, depth, effects.defocus, effects.focus)
     if velocity is not None and effects.shutter:
@@ -154,7 +178,7 @@ def finish(
     if effects.blur:
         picture = torch.lerp(picture, _soft(picture, 1), effects.blur)
     if effects.noise:
-        picture = noisy(picture, effects.noise, seed)
+        picture = noisy(picture, effects.noise, seed, first)
     if effects.quality:
         picture = compress(picture.clamp(0, 1), effects.quality)
-    return (picture.permute(0, 2, 3, 1) * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+    return (picture * 255 + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ptrack.data.synthetic import raster
 from ptrack.data.synthetic.config import SyntheticConfig
 from ptrack.data.synthetic.geometry import Geometry
+from ptrack.data.synthetic.raster import take
 from ptrack.data.synthetic.render import Pictures, lookup, rendered_size
 from ptrack.data.synthetic.scene import Plan
 from ptrack.data.synthetic.shading import corners_of, focal_of, pictures_of
@@ -90,24 +91,21 @@ def _draws(plan: Plan, frames: int, n: int) -> np.ndarray:
 def _density(geometry: Geometry, pictures: Pictures) -> Tensor:
     """Return integer weights of the pixels: integers, so that their sums are the same on every device."""
     clips, frames = pictures.faces.shape[:2]
-    face = pictures.faces.clamp(min=0)
-    key = geometry.clip * 4096 + geometry.owner
-    of_pixel = key[face]
-    size = torch.zeros(clips * 4096, dtype=torch.int64, device=face.device)
-    size.scatter_add_(0, of_pixel.flatten(), torch.ones_like(of_pixel.flatten()))
-    area = pictures.faces[0, 0].numel() * frames
-    share = (size.float() / area).clamp(min=1e-4)
+    face = pictures.faces.flatten()
+    count = len(geometry.faces)
+    pixels = torch.zeros(count + 1, dtype=torch.int64, device=face.device)
+    pixels.scatter_add_(0, torch.where(face < 0, count, face), torch.ones_like(face))
+    key = geometry.clip * 256 + geometry.owner
+    size = torch.zeros(clips * 256, dtype=torch.int64, device=face.device).scatter_add_(0, key, pixels[:-1])
+    share = (size.float() / (pictures.faces[0].numel())).clamp(min=1e-4)
     rare = (0.08 / share).sqrt().clamp(0.3, 8)
-    weight = rare[of_pixel] * geometry.interest[face] * _speed(geometry, frames)[geometry_frame(face), face]
-    return torch.where(pictures.faces < 0, 0, (weight * 256).long().clamp(1, 65535))
+    weight = (rare[key] * geometry.interest * _speed(geometry) * 256).long().clamp(1, 65535)  # (T, F)
+    frame = torch.arange(frames, device=face.device)[None, :, None, None].expand_as(pictures.faces).reshape(-1)
+    found = raster.take(weight.view(-1), frame * count + face.clamp(min=0))
+    return torch.where(face < 0, 0, found).view_as(pictures.faces)
 
 
-def geometry_frame(face: Tensor) -> Tensor:
-    """Return the frame number of each pixel (B, T, H, W)."""
-    return torch.arange(face.shape[1], device=face.device)[None, :, None, None].expand_as(face)
-
-
-def _speed(geometry: Geometry, frames: int) -> Tensor:
+def _speed(geometry: Geometry) -> Tensor:
     """Return a factor (T, F) from 1 (at rest) to 3 (4 pixels per frame and more)."""
     first = geometry.vertices.index_select(2, geometry.faces[:, 0])
     focal = geometry.focal.index_select(0, geometry.clip).T
@@ -203,8 +201,8 @@ def _test_chunk(
     point = where // (geometry.frames * n) * n + where % n
     own = points.face.reshape(-1)[point] == entry % len(geometry.faces)
     p = place.reshape(-1, 3)[where]
-    focal = focal_of(geometry, frames).reshape(-1)[entry].double()
-    triangle = corners[:, :, entry].double()
+    focal = focal_of(geometry, frames).reshape(-1).index_select(0, entry).double()
+    triangle = corners.index_select(2, entry).double()
     covered = _covers(triangle, p.T, focal) & real & ~own
     hidden.scatter_reduce_(0, where, covered, "amax")
     return full
@@ -263,7 +261,7 @@ def _pairs(
     base = picture * ((h + 1) * (w + 1))
     flat = table.view(-1)
     row0, row1 = base + y0 * (w + 1), base + (y1 + 1) * (w + 1)
-    inside = flat[row1 + x1 + 1] - flat[row0 + x1 + 1] - flat[row1 + x0] + flat[row0 + x0]
+    inside = take(flat, row1 + x1 + 1) - take(flat, row0 + x1 + 1) - take(flat, row1 + x0) + take(flat, row0 + x0)
     touched = (box[2] >= box[0]) & (inside > 0)
     free = raster.may_read(device)
     some = torch.nonzero(touched)[:, 0] if free else torch.arange(len(picture), device=device)
@@ -272,18 +270,18 @@ def _pairs(
     which, row, rows_asked = raster.expand(tall, rows)
     lost = which >= len(some)
     entry = some[which.clamp(max=len(some) - 1)] if len(some) else which
-    line = ((picture[entry] * h + y0[entry] + row).clamp(max=pictures * h - 1)) * w
-    begin, end = before[line + x0[entry]], before[line + x1[entry] + 1]
+    line = ((take(picture, entry) * h + take(y0, entry) + row).clamp(max=pictures * h - 1)) * w
+    begin, end = take(before, line + take(x0, entry)), take(before, line + take(x1, entry) + 1)
     wide = torch.where(lost, 0, end - begin)
     room = None if free else len(tracks) * PAIRS_PER_POINT
     part, step, asked = raster.expand(wide, room)
     missing = part >= len(wide)
     part = part.clamp(max=max(len(wide) - 1, 0))
-    at = (begin[part] + step).clamp(max=len(order) - 1)
+    at = (take(begin, part) + step).clamp(max=max(len(order) - 1, 0))
     full = torch.zeros((), dtype=torch.bool, device=device)
     if rows is not None and room is not None:
         full = (rows_asked > rows) | (asked > room)
-    return torch.where(missing, -1, entry[part]), torch.where(missing, -1, order[at]), full
+    return torch.where(missing, -1, take(entry, part)), torch.where(missing, -1, take(order, at)), full
 
 
 def _box_pixels(box: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

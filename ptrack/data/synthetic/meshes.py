@@ -87,9 +87,11 @@ def load_actor(path: Path) -> Mesh:
 def _mesh(name: str, a: dict[str, np.ndarray]) -> Mesh:
     rest = a["rest"].astype(np.float32)
     faces = _single_faces(rest, a["faces"].astype(np.int64))
-    weights = np.zeros((len(rest), len(a["bind"])), np.float32)
-    np.add.at(weights, (np.arange(len(rest))[:, None], a["joint"].astype(np.int64)), a["weight"].astype(np.float32))
-    weights /= np.maximum(weights.sum(1, keepdims=True), 1e-6)
+    joint, weight = a["joint"].astype(np.int64), a["weight"].astype(np.float64)
+    weight[weight.sum(1) == 0, 0] = 1  # some models have vertices without weights: their first joint moves them
+    weights = np.zeros((len(rest), len(a["bind"])))
+    np.add.at(weights, (np.arange(len(rest))[:, None], joint), weight)
+    weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     clips = {k[5:]: v.astype(np.float32) for k, v in a.items() if k.startswith("clip/") and len(v) > 1}
     color = a["color"].astype(np.float32)[faces].mean(1) / 255
     mesh = Mesh(

@@ -8,7 +8,7 @@ with x and y in units of the focal length, and corners c0, c1, c2 in camera spac
 
 the ray meets the face iff all e_i have the sign of the volume; the barycentric weights are e_i / (e0 + e1 + e2) and
 the depth is volume / (e0 + e1 + e2). Every e_i is linear along a pixel row, so a face covers one span of each row:
-faces are expanded to rows, rows to pixels, and the pixels go into one scatter of (1 / depth, face) packed in 64 bits.
+faces are expanded to rows, rows to pixels, and the pixels go into one scatter of (1 / depth, row) packed in 64 bits.
 
 Letters: I pictures, F faces, R rows, P pixels.
 """
@@ -23,6 +23,7 @@ from torch import Tensor
 NEAR = 0.05  # metres; what is nearer to the camera's plane is not drawn
 SLACK = 1e-3  # pixels by which spans are widened, so that rounding leaves no gap between neighbours
 BIG = 1e9
+LOW = 0x7FFFFFFF  # the low half of a packed key
 ROOM_FACES = 12  # faces that may be as tall as the picture
 
 
@@ -90,6 +91,11 @@ def may_read(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """Return values (K,) at an index (L,): on a CPU six times as fast as ``values[index]``."""
+    return values.index_select(0, index)
+
+
 def expand(counts: Tensor, capacity: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Repeat entry i ``counts[i]`` times.
 
@@ -109,7 +115,7 @@ def expand(counts: Tensor, capacity: int | None = None) -> tuple[Tensor, Tensor,
     starts = torch.cat([ends.new_zeros(1), ends])
     fitted = torch.cat([starts[1:] - starts[:-1], length - starts[-1:]])
     which = torch.repeat_interleave(fitted, output_size=length)
-    number = torch.arange(length, device=counts.device) - starts[which]
+    number = torch.arange(length, device=counts.device) - take(starts, which)
     return which, number, total
 
 
@@ -135,7 +141,7 @@ def rasterise(
     tall = torch.where(seen, last - first + 1, 0).clamp(min=0).long()
     face, row, rows_asked = expand(tall, capacity and capacity[0])
     face = face.clamp(max=len(picture) - 1)
-    y = first[face] + row
+    y = take(first, face) + row
     start, wide = _spans(edges, face, y, size)
     if capacity:
         wide = torch.where(torch.arange(len(wide), device=wide.device) < rows_asked, wide, 0)
@@ -146,10 +152,10 @@ def _spans(edges: Edges, face: Tensor, y: Tensor, size: tuple[int, int]) -> tupl
     """Return the first pixel column and the number of pixels that each (face, row) covers."""
     h, w = size
     dy = y + (0.5 - h / 2)
-    low, high = edges.box[0][face] - w / 2, edges.box[2][face] - w / 2
+    low, high = take(edges.box[0], face) - w / 2, take(edges.box[2], face) - w / 2
     for i in range(3):
-        a = edges.a[i][face]
-        at = -(edges.b[i][face] * dy + edges.c[i][face])
+        a = take(edges.a[i], face)
+        at = -(take(edges.b[i], face) * dy + take(edges.c[i], face))
         bound = at / torch.where(a == 0, 1e-30, a)
         low = torch.maximum(low, torch.where(a > 0, bound, -BIG))
         high = torch.minimum(high, torch.where(a < 0, bound, BIG))
@@ -170,20 +176,26 @@ def _fill(
     """Expand rows to pixels and keep the nearest entry of each."""
     face, y, start, wide = rows
     count, h, w = shape
-    slope = edges.a.sum(0)[face]
-    here = (edges.b.sum(0)[face] * (y + (0.5 - h / 2)) + edges.c.sum(0)[face]) + slope * (start + (0.5 - w / 2))
-    base = (picture[face] * h + y.long()) * w + start.long()
+    slope = take(edges.a.sum(0), face)
+    here = (
+        take(edges.b.sum(0), face) * (y + (0.5 - h / 2)) + take(edges.c.sum(0), face) + slope * (start + (0.5 - w / 2))
+    )
+    base = (take(picture, face) * h + y.long()) * w + start.long()
     row, step, asked = expand(wide, capacity and capacity[1])
     row = row.clamp(max=max(len(wide) - 1, 0))
-    inverse = here[row] + slope[row] * step
-    good = (inverse > 0) & (inverse < 1 / NEAR)
+    inverse = take(here, row) + take(slope, row) * step
+    inverse = torch.where(inverse < 1 / NEAR, inverse, -1.0)
+    # A positive float32 orders like its bits, a negative one loses against the initial 0; the lower row wins a tie.
+    key = (inverse.view(torch.int32).long() << 32) | (LOW - row)
+    pixel = take(base, row) + step
     if capacity:
-        good &= torch.arange(len(row), device=row.device) < asked
-    # A positive float32 orders like its bits; the lower entry wins a tie.
-    key = (inverse.view(torch.int32).long() << 32) | (0x7FFFFFFF - face[row])
+        real = torch.arange(len(row), device=row.device) < asked
+        key, pixel = torch.where(real, key, 0), torch.where(real, pixel, 0)
     best = key.new_zeros(count * h * w)
-    best.scatter_reduce_(0, torch.where(good, base[row] + step, 0), torch.where(good, key, 0), "amax")
-    nearest = torch.where(best > 0, 0x7FFFFFFF - (best & 0x7FFFFFFF), -1).view(count, h, w)
+    best.scatter_reduce_(0, pixel, key, "amax")
+    if len(face) == 0:
+        return (best - 1).view(count, h, w), torch.zeros((), dtype=torch.bool, device=row.device)
+    nearest = torch.where(best > 0, take(face, (LOW - (best & LOW)).clamp(max=len(face) - 1)), -1).view(count, h, w)
     if not capacity:
         return nearest, torch.zeros((), dtype=torch.bool, device=nearest.device)
     return nearest, (rows_asked > capacity[0]) | (asked > capacity[1])

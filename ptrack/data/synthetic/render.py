@@ -15,10 +15,11 @@ from torch import Tensor
 from ptrack.data.synthetic import effects, raster, shading
 from ptrack.data.synthetic.config import SyntheticConfig
 from ptrack.data.synthetic.geometry import Geometry, build_atlas, camera_matrices
+from ptrack.data.synthetic.raster import take
 from ptrack.data.synthetic.scene import Plan
 from ptrack.data.synthetic.shading import Lighting, Surface, corners_of, focal_of, pictures_of
 
-CPU_PIXELS = 300_000  # rendered pixels at once on a CPU: the planes of a chunk then stay in its cache
+CPU_PIXELS = 150_000  # rendered pixels at once on a CPU: the planes of a chunk then stay in its cache
 GPU_PIXELS, GPU_ENTRIES = 60_000_000, 8_000_000  # on a GPU, about 10 GB of intermediate results
 ROWS_PER_FACE, LAYERS = 6, 5  # room for expansion on a GPU: picture rows per face and pixels per pixel
 
@@ -110,16 +111,17 @@ def draw(plans: list[Plan], geometry: Geometry, config: SyntheticConfig) -> Pict
         colors = shading.shade(geometry, light, atlas, frames, surface, shadows)
         shape = (len(plans), count, config.height, config.width)
         small = nnf.interpolate(colors.flatten(0, 1), size=shape[2:], mode="area") if h != config.height else colors
-        at_pixel = (slice(None), rows[:, None], columns)
-        entry = nearest[at_pixel]
+        at_pixel = (rows[:, None] * w + columns).reshape(-1)
+        entry = nearest.flatten(1).index_select(1, at_pixel)
         faces = torch.where(entry < 0, -1, entry % len(geometry.faces))
-        depth = surface.depth.view_as(nearest)[at_pixel]
-        velocity = _velocity(geometry, frames, surface, entry, (rows, columns), config) if blurred else depth
-        parts.append((small.reshape(*shape[:2], 3, *shape[2:]), faces.view(shape), depth.view(shape),
-                      velocity.view(*shape[:2], -1, *shape[2:])))  # fmt: skip
-    colors, faces, depth, velocity = (torch.cat(p, 1) for p in zip(*parts, strict=True))
-    finished = [_finish(plan, colors[b], depth[b], velocity[b]) for b, plan in enumerate(plans)]
-    return Pictures(torch.stack(finished), faces, overflow)
+        depth = surface.depth.view(len(nearest), -1).index_select(1, at_pixel).view(*shape[:2], 1, *shape[2:])
+        speed = _velocity(geometry, frames, surface, entry, (rows, columns), config) if blurred else None
+        small = small.reshape(*shape[:2], 3, *shape[2:])
+        done = [_finish(plan, frames, *(None if x is None else x[b] for x in (small, depth, speed)))
+                for b, plan in enumerate(plans)]  # fmt: skip
+        parts.append((torch.stack(done), faces.view(shape)))
+    pictures, faces = (torch.cat(p, 1) for p in zip(*parts, strict=True))
+    return Pictures(pictures, faces, overflow)
 
 
 def _capacity(entries: int, shape: tuple[int, int, int], device: torch.device) -> tuple[int, int] | None:
@@ -130,18 +132,18 @@ def _capacity(entries: int, shape: tuple[int, int, int], device: torch.device) -
     return entries * ROWS_PER_FACE + count * h * raster.ROOM_FACES, count * h * w * LAYERS
 
 
-def _finish(plan: Plan, colors: Tensor, depth: Tensor, velocity: Tensor) -> Tensor:
+def _finish(plan: Plan, frames: slice, colors: Tensor, depth: Tensor, velocity: Tensor | None) -> Tensor:
     gain = plan.effects.gain
-    gains = None if gain is None else torch.as_tensor(gain, dtype=torch.float32).to(colors.device, non_blocking=True)
-    speed = velocity if plan.effects.shutter else None
-    return effects.finish(colors, depth[:, None], speed, plan.effects, gains, plan.seed)
+    if gain is not None:
+        gain = torch.as_tensor(gain[frames], dtype=torch.float32).to(colors.device, non_blocking=True)
+    return effects.finish(colors, depth, velocity, plan.effects, gain, plan.seed, frames.start)
 
 
 def _velocity(
     geometry: Geometry, frames: slice, surface: Surface, entry: Tensor, where: tuple[Tensor, Tensor],
     config: SyntheticConfig,
 ) -> Tensor:  # fmt: skip
-    """Return how far the surface in each pixel moves until the next frame, (I, 2, H, W) pixels.
+    """Return how far the surface in each pixel moves until the next frame, (B, T, 2, H, W) pixels.
 
     The edge functions give the weights of the corners over the depth; the same weights on the next frame's corners
     give the point there. The last frame uses the one before it.
@@ -159,13 +161,13 @@ def _velocity(
     point = [torch.zeros_like(x) for _ in range(3)]
     for corner in range(3):
         e = surface.edges
-        weight = e.a[corner][pick] * x + e.b[corner][pick] * y + e.c[corner][pick]
-        vertex = geometry.faces[face, corner]
+        weight = take(e.a[corner], pick) * x + take(e.b[corner], pick) * y + take(e.c[corner], pick)
+        at = frame * geometry.vertices.shape[2] + take(geometry.faces[:, corner], face)
         for axis in range(3):
-            point[axis] += weight * geometry.vertices[axis][frame, vertex]
+            point[axis] += weight * take(geometry.vertices[axis].view(-1), at)
     clip = geometry.clip[face]
     focal = geometry.focal[clip, frame] * (w / config.width)
     ahead = point[2].clamp(min=1e-6)
     move = torch.stack([point[0] / ahead * focal - x, point[1] / ahead * focal - y]).view(2, len(entry), -1)
     move = torch.where(point[2].view(len(entry), -1) > 0, move * sign, 0) * (config.width / w)
-    return move.transpose(0, 1).reshape(len(entry), 2, len(rows), len(columns))
+    return move.transpose(0, 1).reshape(geometry.clips, -1, 2, len(rows), len(columns))
