@@ -108,6 +108,27 @@ def test_actors_are_posed_and_cleaned() -> None:
     assert len(np.unique(key, axis=0)) == mesh.num_faces
 
 
+def test_vertices_without_weights_follow_their_first_joint(tmp_path: Path) -> None:
+    """They would otherwise sit at the camera: some models have such vertices."""
+    np.savez(
+        tmp_path / "loose.npz",
+        rest=np.eye(3, dtype=np.float32),
+        faces=np.array([[0, 1, 2]]),
+        color=np.zeros((3, 3), np.uint8),
+        joint=np.array([[1, 0, 0, 0]] * 3),
+        weight=np.array([[0, 0, 0, 0], [128, 127, 0, 0], [256, 0, 0, 0]]),
+        bind=np.zeros((2, 3, 4), np.float32),
+    )
+    assert np.allclose(meshes.load_actor(tmp_path / "loose.npz").weights, [[0, 1], [127 / 255, 128 / 255], [0, 1]])
+
+
+def test_box_blur_averages() -> None:
+    picture = torch.rand(2, 3, 12, 15)
+    expected = torch.nn.functional.avg_pool2d(picture, 5, 1)
+    assert torch.allclose(effects.box_blur(picture, 2)[..., 2:-2, 2:-2], expected, atol=1e-6)
+    assert torch.allclose(effects.box_blur(torch.ones(1, 1, 6, 6), 1), torch.ones(1, 1, 6, 6))
+
+
 def test_damaged_actors_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.npz").write_bytes(b"PK not really")
     with pytest.raises(DataError, match=r"broken\.npz is not a readable actor"):

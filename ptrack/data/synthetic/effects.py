@@ -49,12 +49,23 @@ def _widened(reach: Tensor, cell: int = 4) -> Tensor:
     return torch.where((widest * widest).sum(1, keepdim=True) > 2 * length, widest, reach)
 
 
+def box_blur(picture: Tensor, radius: int) -> Tensor:
+    """Average over squares of 2 * radius + 1 pixels, first along rows, then along columns; borders are repeated."""
+    side = 2 * radius + 1
+    h, w = picture.shape[-2:]
+    padded = nnf.pad(picture, (radius, radius, radius, radius), mode="replicate")
+    rows = padded[..., :h, :].clone()
+    for k in range(1, side):
+        rows += padded[..., k : k + h, :]
+    total = rows[..., :w].clone()
+    for k in range(1, side):
+        total += rows[..., k : k + w]
+    return total.mul_(1 / side**2)
+
+
 def _soft(picture: Tensor, radius: int) -> Tensor:
     """Blur by two box filters."""
-    side = 2 * radius + 1
-    for _ in range(2):
-        picture = nnf.avg_pool2d(picture, side, 1, radius, count_include_pad=False)
-    return picture
+    return box_blur(box_blur(picture, radius), radius)
 
 
 def defocus(picture: Tensor, depth: Tensor, strength: float, focus: float) -> Tensor:
@@ -67,7 +78,7 @@ def defocus(picture: Tensor, depth: Tensor, strength: float, focus: float) -> Te
         focus: 1/metre.
     """
     radius = (strength * (1 / depth - focus).abs()).clamp(max=4)
-    radius = nnf.avg_pool2d(radius, 5, 1, 2, count_include_pad=False)  # no sharp border between sharp and blurred
+    radius = box_blur(radius, 2)  # no sharp border between sharp and blurred
     small, large = _soft(picture, 1), _soft(picture, 3)
     near = torch.lerp(picture, small, radius.clamp(max=1))
     return torch.lerp(near, large, ((radius - 1) / 3).clamp(0, 1))

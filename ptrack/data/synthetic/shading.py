@@ -12,6 +12,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from ptrack.data.synthetic import raster, textures
+from ptrack.data.synthetic.effects import box_blur
 from ptrack.data.synthetic.geometry import Geometry, unit
 from ptrack.data.synthetic.raster import Edges
 
@@ -226,7 +227,7 @@ def shadow_maps(geometry: Geometry, light: Lighting, frames: slice, capacity: tu
     edges = raster.edges_of(flat, scale, size)
     nearest, _ = raster.rasterise(edges, pictures_of(geometry, count).reshape(-1), clips * count, size, capacity)
     mask = (nearest >= 0).to(torch.float32)[:, None]
-    return nnf.avg_pool2d(nnf.avg_pool2d(mask, 3, 1, 1), 3, 1, 1)
+    return box_blur(box_blur(mask, 1), 1)
 
 
 def _unshadowed(light: Lighting, frames: slice, surface: Surface, maps: Tensor, floor: Tensor) -> Tensor:
