@@ -52,7 +52,8 @@ class Request:
 def resolve(request: Request) -> Plan:
     """Put together default recipe, configuration file or resumed checkpoint, options and ``--set``, in this order.
 
-    Without a model's name, a data set means the transformer and the synthetic source the small online model.
+    Without a model's name, a data set means the transformer and the synthetic source the small online model;
+    ``init_from`` without a recipe means the model and the architecture of those weights.
 
     Raises:
         ConfigError: an unknown key or a value out of range.
@@ -62,6 +63,9 @@ def resolve(request: Request) -> Plan:
     if request.resume is not None:
         return _resumed(request, given)
     base: Mapping[str, Any] = recipes.read_recipe(request.recipe) if request.recipe else {}
+    if given.get("init_from") and not request.recipe:
+        source = weights.read_source(given["init_from"])
+        base = {"model": source.model, "arch": source.arch}
     model = given.get("model") or base.get("model") or _default_model(given, base)
     if model not in recipes.MODELS:
         raise ConfigError(f"--model must be one of {', '.join(recipes.MODELS)}, not '{model}'.")

@@ -7,12 +7,14 @@ idea: tensors, and the configuration as JSON in the metadata.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from ptrack.errors import CheckpointError
+from ptrack.config import to_mapping
+from ptrack.errors import CheckpointError, did_you_mean
 from ptrack.training.config import TrainConfig
 from ptrack.training.systems import System
 
@@ -47,41 +49,64 @@ def start_from(system: System, config: TrainConfig) -> None:
     """
     if config.init_from is None:
         return
-    state = read_weights(config.init_from, config.model)
-    _load(system.model, state, config.init_from)
+    _load(system.model, read_source(config.init_from).state, config.init_from)
 
 
-def read_weights(name: str, model: str) -> Mapping[str, Tensor]:
-    """Return the state dict that ``--init-from`` means."""
+@dataclass(frozen=True)
+class Source:
+    """Weights to start from, and the network they belong to."""
+
+    model: str  # transformer or online
+    arch: dict[str, Any]
+    state: Mapping[str, Tensor]
+
+
+def read_source(name: str) -> Source:
+    """Return what ``--init-from`` means: a weights file, a training checkpoint, or a model name of ``ptrack models``.
+
+    Raises:
+        CheckpointError: missing, damaged, or of a model that cannot be trained further.
+    """
     path = Path(name)
     if not path.is_file():
-        return _zoo_weights(name)
+        return _of_zoo(name)
     if path.suffix == ".pth":
         from ptrack.training.state import read
 
         saved = read(path)
-        return saved.ema or saved.model
-    if model == "transformer":
-        from ptrack.models.offline.weights import read_weights as read_transformer
+        return Source(saved.config["model"], dict(saved.config["arch"]), saved.ema or saved.model)
+    if path.suffix == ".safetensors" and _format(path) == "ptrack-transformer-1":
+        from ptrack.models.offline.weights import read_weights
 
-        return read_transformer(path)[1]
+        config, state = read_weights(path)
+        return Source("transformer", to_mapping(config), state)
     from ptrack.models.checkpoints import read_checkpoint
 
-    return read_checkpoint(path).state
+    checkpoint = read_checkpoint(path)
+    return Source("online", to_mapping(checkpoint.config), checkpoint.state)
 
 
-def _zoo_weights(name: str) -> Mapping[str, Tensor]:
+def _format(path: Path) -> str:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {}).get("format", "")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or not a checkpoint ({error}).") from error
+
+
+def _of_zoo(name: str) -> Source:
     """Return the weights of a model that comes with them."""
+    from ptrack.models.online.model import TrackOn2
     from ptrack.models.zoo import MODELS, load
 
     if name not in MODELS:
-        from ptrack.errors import did_you_mean
-
         raise CheckpointError(f"--init-from {name}: there is no such file or model.{did_you_mean(name, MODELS)}")
     model: Any = load(name, device="cpu").model
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, TrackOn2):
         raise CheckpointError(f"--init-from {name}: this model has no weights that can be trained further.")
-    return model.state_dict()
+    return Source("online", to_mapping(model.config), model.state_dict())
 
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

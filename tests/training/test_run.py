@@ -219,6 +219,8 @@ def test_trained_weights_track_and_start_other_runs(tmp_path: Path) -> None:
         system = run.build_system(again)
         saved = torch.load(tmp_path / "c" / "latest.pth", weights_only=True)["model"]
         assert all(torch.equal(v, saved[k]) for k, v in system.model.state_dict().items())
+    named = run.resolve(Request({"init_from": str(tmp_path / "c" / "best.safetensors"), "lr": 1e-5})).config
+    assert (named.model, named.arch, named.lr) == ("transformer", config.arch, 1e-5)
     other = small(tmp_path / "other", init_from=str(tmp_path / "c" / "best.safetensors"), arch={"layers": 2})
     with pytest.raises(CheckpointError, match=r"another architecture: missing blocks\.1"):
         run.build_system(other)
@@ -226,6 +228,8 @@ def test_trained_weights_track_and_start_other_runs(tmp_path: Path) -> None:
         run.build_system(small(tmp_path / "other", init_from="nanoo"))
     with pytest.raises(CheckpointError, match="--checkpoint"):
         ptrack.load("transformer", device="cpu")
+    with pytest.raises(CheckpointError, match="cannot|no weights"):
+        run.resolve(Request({"init_from": "static"}))
     (tmp_path / "bad.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     with pytest.raises(CheckpointError, match="bad"):
         ptrack.load("transformer", checkpoint=tmp_path / "bad.safetensors", device="cpu")
@@ -241,7 +245,8 @@ def test_the_online_model_trains_and_exports(tmp_path: Path) -> None:
     run.train(run.Plan(config))
     weights_file = tmp_path / "c" / "best.safetensors"
     assert read_checkpoint(weights_file).config.dim == 32
-    again = configs.build({**values, "init_from": str(weights_file)})
+    again = run.resolve(Request({"init_from": str(weights_file)})).config
+    assert again.arch == config.arch
     state = run.build_system(again).model.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in read_checkpoint(weights_file).state.items())
 
