@@ -479,9 +479,13 @@ def plot(rows: Sequence[SpeedRow], path: Path) -> None:
         speed.plot([r.points for r in members], [r.frames_per_second for r in members], marker="o", label=label)
         for r in members:
             memory.plot(range(1, len(r.rss_trace_mb) + 1), r.rss_trace_mb, label=f"{label}, N = {r.points}")
-    speed.set(xlabel="points", ylabel="frames per second", xscale="log", yscale="log")
+    speed.set(xlabel="points", ylabel="frames per second", xscale="log")
+    speed.set_ylim(0, 1.15 * max(r.frames_per_second for r in rows))
     memory.set(xlabel="frame", ylabel="resident memory, MB")
-    memory.set_ylim(bottom=0)
+    memory.set_ylim(0, 1.15 * max([1.0, *(m for r in rows for m in r.rss_trace_mb)]))
+    ticks = sorted({r.points for r in rows})
+    speed.set_xticks(ticks, [str(n) for n in ticks])
+    speed.set_xticks([], minor=True)
     for axes in (speed, memory):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
