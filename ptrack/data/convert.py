@@ -181,7 +181,7 @@ def _count(path: Path, report: Report) -> int:
     return clips
 
 
-def _settings(source: Source, options: ConvertOptions, path: Path) -> dict[str, Any]:
+def _settings(source: Source, options: ConvertOptions) -> dict[str, Any]:
     """Return what decides the content of a file; it is stored in it and must be equal to go on."""
     return {
         "source": source.name,
@@ -189,7 +189,6 @@ def _settings(source: Source, options: ConvertOptions, path: Path) -> dict[str, 
         "default_codec": source.default_codec,
         "quality": options.quality,
         "strict": options.strict,
-        "file": path.name,
     } | source.settings()
 
 
@@ -198,7 +197,7 @@ def _convert_file(
     progress: Progress | None,
 ) -> None:  # fmt: skip
     """Write one shard, going on with its partial file if there is one."""
-    writer = StoreWriter(partial_path(path), _settings(source, options, path))
+    writer = StoreWriter(partial_path(path), _settings(source, options))
     ids = [refs[i].id for i in span]
     try:
         if unknown := sorted(set(writer.done) - set(ids)):
