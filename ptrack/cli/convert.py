@@ -160,11 +160,15 @@ def inspect_store(
     sheet: Annotated[Path | None, typer.Option(help="Also draw clips with their tracks into this PNG.")] = None,
     rows: Annotated[int, typer.Option(help="Clips on the sheet.", min=1)] = 6,
     columns: Annotated[int, typer.Option(help="Frames of each clip on the sheet.", min=1)] = 5,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the sheet.")] = False,
     json_mode: Json = False,
 ) -> None:
     """Show what a clip store holds: ptrack convert inspect davis.h5 --sheet davis.png."""
     from ptrack.data.inspect import contact_sheet, describe
+    from ptrack.fileio import check_writable
 
+    if sheet is not None:
+        check_writable(sheet, overwrite=overwrite)
     output = Output(json_mode)
     data = describe(file)
     for key in ("files", "bytes", "clips", "frames", "tracks", "positions", "visible_positions", "splits", "codecs"):

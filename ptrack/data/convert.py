@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -36,6 +35,8 @@ class ConvertOptions:
     overwrite: bool = False  # replace finished files and start partial ones again
 
     def __post_init__(self) -> None:
+        if self.codec not in ("keep", "jpeg", "png", "raw"):
+            raise DataError(f"--codec must be keep, jpeg, png or raw, not '{self.codec}'.")
         for name, low, high in (("quality", 1, 100), ("shards", 1, 100_000), ("workers", 0, 256)):
             if not low <= getattr(self, name) <= high:
                 raise DataError(f"--{name} must be in {low}..{high}, not {getattr(self, name)}.")
@@ -244,7 +245,7 @@ def _load(source: Source, ref: ClipRef, options: ConvertOptions) -> Packed | PTr
         return pack(replace(clip, id=ref.id), options.codec, source.default_codec, options.quality)
     except PTrackError as error:
         return type(error)(str(error))  # without its traceback, which may hold what cannot be pickled
-    except (OSError, MemoryError) as error:
+    except Exception as error:  # what damaged data can raise is without end, and the other clips must go on
         return DataError(f"{ref.id} cannot be read ({type(error).__name__}: {error}).")
 
 
@@ -298,8 +299,3 @@ def _stored_bytes(clip: Clip) -> int:
     size = frames.array.nbytes if isinstance(frames, ArrayFrames) else 0
     size = frames.data.nbytes if isinstance(frames, PackedFrames) else size
     return size + clip.tracks.nbytes + (0 if clip.trajs_3d is None else clip.trajs_3d.nbytes)
-
-
-def default_workers() -> int:
-    """Return the number of CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
