@@ -214,6 +214,8 @@ def _random(case: SpeedCase) -> OnlineModel:
     """Build a Track-On2 model with random weights; nothing is downloaded."""
     from ptrack.models.devices import choose_device, choose_dtype
     from ptrack.models.online.config import DINOV2, DINOV3
+    from ptrack.models.online.fold import fold
+    from ptrack.models.online.load import MEMORY
     from ptrack.models.online.model import TrackOn2
 
     configs = {"track-on2-dinov2": DINOV2, "track-on2-dinov3": DINOV3, "track-on-r": DINOV3}
@@ -222,13 +224,9 @@ def _random(case: SpeedCase) -> OnlineModel:
     device = choose_device(case.device).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = TrackOn2(configs[case.model], memory=case.memory).eval().to(device)
-    prepare = getattr(model, "optimised", None) or getattr(model, "optimise", None)
-    made = prepare() if callable(prepare) else None
-    dtype = choose_dtype(case.dtype, device)
-    if hasattr(model, "set_dtype"):
-        model.set_dtype(dtype)  # type: ignore[operator]
-    return made if isinstance(made, torch.nn.Module) else model  # type: ignore[return-value]
+        model = TrackOn2(configs[case.model], memory=case.memory or MEMORY).eval().to(device)
+    model.name, model.dtype = case.model, choose_dtype(case.dtype, device)
+    return fold(model)
 
 
 def fill_memory(state: Any, memory: int) -> Any:

@@ -167,6 +167,8 @@ def evaluate_clip(subject: Subject, protocol: Protocol, mode: str, clip: Clip, r
     seconds = time.perf_counter() - began
     scores = results.plain_scores(protocol.score(case, prediction.tracks, prediction.visible, mode))
     scored = metrics.scored_frames(case.queries[:, 0], case.frames, mode)
+    if "labelled" in case.labels:
+        scored &= case.labels["labelled"][:, None]
     error = metrics.errors(prediction.tracks, case.tracks, protocol.error_scale(case))
     result = VideoResult(
         id=row.id, name=row.name, frames=case.frames, points=len(case.queries), seconds=seconds, scores=scores,

@@ -90,10 +90,8 @@ def test_own_videos(tmp_path: Path) -> None:
 
 
 def model_of(visible: list[int], hidden: list[int], errors: np.ndarray) -> results.ModelResult:
-    pad = [0] * (results.BINS - len(visible))
-    video = results.VideoResult(
-        id="a", name="a", visibility_counts=[visible + pad, hidden + pad], error_counts=results.count_errors(errors)
-    )
+    counts = [c + [0] * (results.BINS - len(c)) for c in (visible, hidden)]
+    video = results.VideoResult(id="a", name="a", visibility_counts=counts, error_counts=results.count_errors(errors))
     return results.ModelResult(model="m", settings={}, videos=[video])
 
 

@@ -287,6 +287,15 @@ def test_own_videos_with_a_csv_of_tracks(tmp_path: Path) -> None:
     assert report.models[0].mean["pts_within_16"] == 1
 
 
+def test_curves_of_a_sparsely_labelled_video_count_labelled_frames_only(tmp_path: Path) -> None:
+    folder = own_video(tmp_path / "own", 1)
+    lines = (folder / "walk.csv").read_text().splitlines()
+    (folder / "walk.csv").write_text("\n".join(line for line in lines if not line.startswith("2,")))
+    (video,) = evaluate(ask("custom", data=folder)).models[0].videos
+    assert np.sum(video.visibility_counts) == 2  # frames 1 and 3
+    assert sum(video.error_counts) == 2
+
+
 def test_a_dataset_without_visible_points(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no video that own videos scores: walk: no point is visible"):
         evaluate(ask("custom", data=own_video(tmp_path / "own", 0)))
