@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing f
 
 def register(app: typer.Typer) -> None:
     """Add the command and its subcommands."""
+    from ptrack.cli import bench_train
+
+    bench_train.register(group)
     app.add_typer(group, name="bench", help="Measure speed and memory of models, training and reading.")
 
 
@@ -145,7 +147,3 @@ def io(
         output.result(f"{reader}: {speed_of:.2f} clips/s")
     output.result(f"the store is {result.speedup:.2f} times as fast as the folders")
     _finish(result.as_dict(), out)
-
-
-if importlib.util.find_spec("ptrack.bench.train") is not None:
-    importlib.import_module("ptrack.cli.bench_train").register(group)
