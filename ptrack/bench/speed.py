@@ -478,7 +478,11 @@ def plot(rows: Sequence[SpeedRow], path: Path) -> None:
         for r in members:
             memory.plot(range(1, len(r.rss_trace_mb) + 1), r.rss_trace_mb, label=f"{label}, N = {r.points}")
     speed.set(xlabel="points", ylabel="frames per second", xscale="log")
-    speed.set_ylim(0, 1.15 * max(r.frames_per_second for r in rows))
+    rates = [r.frames_per_second for r in rows]
+    if max(rates) > 10 * min(rates):
+        speed.set_yscale("log")
+    else:
+        speed.set_ylim(0, 1.15 * max(rates))
     memory.set(xlabel="frame", ylabel="resident memory, MB")
     memory.set_ylim(0, 1.15 * max([1.0, *(m for r in rows for m in r.rss_trace_mb)]))
     ticks = sorted({r.points for r in rows})

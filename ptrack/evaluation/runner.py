@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +18,7 @@ from typing import Protocol as Interface
 import numpy as np
 
 from ptrack._version import __version__
+from ptrack.bench.memory import MemoryMeter
 from ptrack.config import to_mapping
 from ptrack.data.clips import Clip
 from ptrack.errors import DataError, Interrupted, ModelError, OutputError, PTrackError
@@ -334,6 +334,7 @@ def _evaluate_subject(
     progress: Callable[[Step], None] | None,
 ) -> ModelResult:  # fmt: skip
     files, folder = file_names(rows), RunFolder(request.run, subject, request.fresh)
+    meter = MemoryMeter(subject.tracker.model.device if isinstance(subject, TrackerSubject) else None)
     mine = shard.part(rows)
     partial = ModelResult(model=subject.name, settings=subject.settings, videos=[])
     for row in mine:
@@ -341,7 +342,8 @@ def _evaluate_subject(
         partial.videos.append(result)
         if progress is not None:
             progress(Step(subject.name, len(partial.videos), len(mine), result, partial.mean))
-    parts = shard.gather((partial.videos, peak_memory(), gpu_memory()))
+    peak = meter.peak()
+    parts = shard.gather((partial.videos, peak.process, peak.gpu))
     return replace(
         partial,
         videos=[video for videos, _, _ in parts for video in videos],
@@ -392,23 +394,6 @@ def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as temporary:
         temporary.write_bytes(source.read_bytes())
-
-
-def peak_memory() -> int:
-    """Return the largest resident memory of this process so far, in bytes; 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    unit = 1 if os.uname().sysname == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def gpu_memory() -> int:
-    """Return the largest memory allocated on the current GPU so far, in bytes; 0 without one."""
-    import torch
-
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
 
 
 def running(step: Step, metric: str, percent: bool) -> str:
