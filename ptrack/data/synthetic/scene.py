@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -233,13 +234,22 @@ def _compose(path: motion.Path, scale: np.ndarray, joints: np.ndarray) -> np.nda
 
 def _extent(mesh: Mesh, joints: np.ndarray) -> tuple[float, float]:
     """Return the lowest height of the posed mesh and its reach from the origin, over a few frames; model units."""
-    some = joints[:: max(1, len(joints) // 3)].astype(np.float32)
+    some = joints[:: max(1, len(joints) // 3) if mesh.clips else len(joints)].astype(np.float32)
     posed = np.stack([mesh.posed(m) for m in some])
     return float(posed[..., 1].min()), float(np.linalg.norm(posed, axis=-1).max())
 
 
-def _add(stage: _Stage, mesh: Mesh, joints: np.ndarray, path: motion.Path, scale: np.ndarray | float, **more) -> None:
-    reach = _extent(mesh, joints)[1] * float(np.max(scale))
+def _add(
+    stage: _Stage,
+    mesh: Mesh,
+    joints: np.ndarray,
+    path: motion.Path,
+    scale: np.ndarray | float,
+    reach: float | None = None,
+    **more: Any,
+) -> None:
+    """Put a mesh into the scene; ``reach`` is its extent in model units, if known."""
+    reach = (_extent(mesh, joints)[1] if reach is None else reach) * float(np.max(scale))
     stage.instances.append(_dressed(stage, mesh, _compose(path, np.asarray(scale), joints), **more))
     stage.bounds.append((path.position, reach))
     stage.budget -= mesh.num_faces
@@ -260,13 +270,13 @@ def _actor_size(stage: _Stage) -> float:
     return float(np.clip(np.exp(stage.rng.normal(np.log(0.75), 0.45)), 0.15, 0.45 * stage.room.min() + 0.5))
 
 
-def _walk(stage: _Stage, mesh: Mesh, joints: np.ndarray, travels: bool, scale: float, **more) -> None:
-    low, _ = _extent(mesh, joints)
+def _walk(stage: _Stage, mesh: Mesh, joints: np.ndarray, travels: bool, scale: float, **more: Any) -> None:
+    low, reach = _extent(mesh, joints)
     speed = stage.pace * stage.rng.uniform(0.2, 1.0) * scale if travels else 0.0
     swims = any(word in mesh.name for word in ("fish", "shark", "dolphin", "whale", "ray", "bee", "wasp", "flying"))
     lift = -low * scale + 0.002 + (stage.rng.uniform(0.1, 0.8) if swims else 0.0)
     path = motion.walk_path(stage.rng, stage.time, _place(stage, scale), speed, lift)
-    _add(stage, mesh, joints, path, scale, points=1.5, **more)
+    _add(stage, mesh, joints, path, scale, reach, points=1.5, **more)
 
 
 def _add_carried(stage: _Stage, carrier: Mesh, joints: np.ndarray, scale: float) -> None:
@@ -333,7 +343,7 @@ def _add_rigid(stage: _Stage, mesh: Mesh, joints: np.ndarray, scale: float) -> N
     if rng.random() < 0.1 and not quiet:  # squash and stretch
         pulse = 0.2 * motion.wobble(rng, stage.time, (0.2, 0.8))
         size = size * np.exp(pulse[:, None] * np.array([-0.5, 1, -0.5]))
-    _add(stage, mesh, joints, path, size, moving=kind != "still")
+    _add(stage, mesh, joints, path, size, reach, moving=kind != "still")
 
 
 def _add_sheet(stage: _Stage) -> None:
@@ -389,7 +399,7 @@ def _add_occluder(stage: _Stage) -> None:
 # --- what it looks like --------------------------------------------------------------------------------------------
 
 
-def _dressed(stage: _Stage, mesh: Mesh, matrices: np.ndarray, dress: int | None = None, **more) -> Instance:
+def _dressed(stage: _Stage, mesh: Mesh, matrices: np.ndarray, dress: int | None = None, **more: Any) -> Instance:
     """Give a mesh its texture and colours; the same ``dress`` number gives the same ones."""
     rng = stage.rng if dress is None else np.random.default_rng(dress)
     own = mesh.color**2
