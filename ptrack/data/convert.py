@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,6 +19,7 @@ from typing import Any
 from ptrack.data import images
 from ptrack.data.clips import ArrayFrames, Clip
 from ptrack.data.hdf5 import StoreWriter, open_store
+from ptrack.data.journal import check_free
 from ptrack.data.packing import CodecChoice, Packed, PackedFrames, pack
 from ptrack.data.source import ClipRef, Source
 from ptrack.errors import DataError, Interrupted, OutputError, PTrackError, did_you_mean
@@ -145,28 +150,27 @@ def convert(source: Source, out: Path | str, options: ConvertOptions, progress: 
     report = Report(notes=notes)
     for index, path in enumerate(targets):
         low, high = (len(refs) * i // len(targets) for i in (index, index + 1))
-        if path.exists():
+        if path.exists() and not options.overwrite:
             report.kept += _count(path, report)
         else:
             _convert_file(source, refs, range(low, high), path, options, report, progress)
     if report.clips == 0:
-        for path in targets:
-            path.unlink(missing_ok=True)
+        for path in report.files:
+            Path(path).unlink()
         first = f" The first: {report.skipped[0][1]}" if report.skipped else ""
         raise DataError(f"None of the {len(refs)} clips of {source.root} could be converted.{first}")
     return report
 
 
 def _check_targets(targets: list[Path], options: ConvertOptions) -> None:
-    """Refuse finished output before anything is read; with --overwrite remove it and partial files."""
+    """Refuse finished output before anything is read; with --overwrite only what is partial goes away now."""
     if options.overwrite:
-        for path in targets:
-            for old in (path, partial_path(path), partial_path(path).with_name(partial_path(path).name + ".undo")):
-                old.unlink(missing_ok=True)
-    finished = [p for p in targets if p.exists()]
-    if len(finished) == len(targets):
-        check_writable(finished[0], overwrite=False)
-    check_writable(next(p for p in targets if not p.exists()), overwrite=False)
+        for path in map(partial_path, targets):
+            check_free(path)
+            path.unlink(missing_ok=True)
+            path.with_name(path.name + ".undo").unlink(missing_ok=True)
+    open_targets = [p for p in targets if options.overwrite or not p.exists()]
+    check_writable((open_targets or targets)[0], overwrite=options.overwrite)
 
 
 def _count(path: Path, report: Report) -> int:
@@ -212,7 +216,11 @@ def _convert_file(
             outcome = _write(writer, ref, result, options, report)
             if progress is not None:
                 progress(Event(number, len(refs), ref.id, *outcome))
-        writer.finish(ids, path)
+        if writer.done or options.shards > 1:
+            writer.finish(ids, path)
+        else:
+            writer.discard()
+            return
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped. {len(writer.done)} clips are kept beside {path}; run the same command again to go on."
@@ -257,7 +265,8 @@ def _loaded(
         for ref in refs:
             yield ref, _load(source, ref, options)
         return
-    with ProcessPoolExecutor(min(options.workers, len(refs)), mp_context=get_context("spawn")) as pool:
+    workers = min(options.workers, len(refs))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
         waiting: deque[tuple[ClipRef, Future[Packed | PTrackError]]] = deque()
         todo = iter(refs)
         try:
@@ -275,6 +284,19 @@ def _loaded(
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the main process, and end when that is gone, killed by -9 included."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def dry_run(source: Source, options: ConvertOptions) -> Report:

@@ -143,6 +143,12 @@ class StoreWriter:
         except (OSError, RuntimeError) as error:
             raise self._failed(error) from error
 
+    def discard(self) -> None:
+        """Close and remove the partial file."""
+        self.close()
+        self.partial.unlink(missing_ok=True)
+        self._disk.undo_path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Close without finishing: the partial file stays, to be continued."""
         try:

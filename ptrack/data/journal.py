@@ -13,8 +13,14 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 from ptrack.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _HEAD = struct.Struct("<8sQ")  # magic, committed size
 _RECORD = struct.Struct("<QQI")  # offset, length, CRC-32 of the old bytes
@@ -28,8 +34,8 @@ class JournaledFile(io.RawIOBase):
         path: the file; its journal is ``path`` + ".undo". An existing file is first rolled back to its last commit.
 
     Raises:
-        OutputError: the file cannot be opened or written (disk full); from then on every write fails, and the file is
-            as after its last commit when it is opened again.
+        OutputError: another process writes the file, or it cannot be opened or written (disk full); from then on every
+            write fails, and the file is as after its last commit when it is opened again.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -39,8 +45,9 @@ class JournaledFile(io.RawIOBase):
         self.failure: OSError | None = None
         self._covered: set[int] = set()
         try:
+            self._lock = _locked(self.path)
             rollback(self.path)
-            self._file = open(self.path, "r+b" if self.path.exists() else "w+b", buffering=0)  # noqa: SIM115
+            self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115
             self._committed = os.fstat(self._file.fileno()).st_size
             self._undo = open(self.undo_path, "wb", buffering=0)  # noqa: SIM115
             self._begin()
@@ -137,9 +144,30 @@ class JournaledFile(io.RawIOBase):
         """Close the file and its journal; what was not committed is undone at the next opening."""
         if not self.closed:
             super().close()
-            if hasattr(self, "_undo"):
-                self._undo.close()
-                self._file.close()
+            for name in ("_undo", "_file", "_lock"):
+                if hasattr(self, name):
+                    getattr(self, name).close()
+
+
+def _locked(path: Path) -> BinaryIO:
+    """Open (and make) a file and lock it as long as it is open, where the system can; a dead process holds no lock."""
+    file = open(path, "ab")  # noqa: SIM115
+    if fcntl is None:
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OutputError(f"{path} is being written by another process; wait for it or stop it.") from None
+    except OSError:
+        pass  # network file systems without locks
+    return file
+
+
+def check_free(path: Path | str) -> None:
+    """Raise OutputError if another process writes the journaled file ``path``."""
+    if Path(path).exists():
+        _locked(Path(path)).close()
 
 
 def rollback(path: Path | str) -> bool:

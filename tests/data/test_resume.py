@@ -210,6 +210,66 @@ def test_no_space_left_in_the_store(tmp_path):
     assert verify(tmp_path / "o.h5").problems == []
 
 
+def test_one_writer_at_a_time(dataset, tmp_path):
+    out = tmp_path / "o.h5"
+    source = open_dataset("point-odyssey", dataset)
+
+    def start_again(event):
+        for overwrite in (False, True):
+            with pytest.raises(OutputError, match="is being written by another process"):
+                convert(source, out, ConvertOptions(limit=3, overwrite=overwrite))
+
+    report = convert(source, out, ConvertOptions(limit=3), start_again)
+    assert report.clips == 3
+    assert verify(out).problems == []
+
+
+def test_overwriting_keeps_the_old_file_until_the_new_one_is_whole(dataset, tmp_path):
+    out = tmp_path / "o.h5"
+    source = open_dataset("point-odyssey", dataset)
+    convert(source, out, ConvertOptions(limit=2))
+    old = out.read_bytes()
+
+    def stop(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        convert(source, out, ConvertOptions(limit=3, overwrite=True), stop)
+    assert out.read_bytes() == old
+    bad = tmp_path / "bad"
+    (write_simple(bad, "x") / "anno.npz").write_bytes(b"x")
+    with pytest.raises(DataError, match="None of the 1 clips"):
+        convert(open_dataset("point-odyssey", bad), out, ConvertOptions(overwrite=True))
+    assert out.read_bytes() == old
+    convert(source, out, ConvertOptions(limit=3, overwrite=True))
+    assert len(ClipStore(out)) == 3
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["o.h5"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_workers_do_not_outlive_a_killed_parent(dataset, tmp_path):
+    command = [sys.executable, "-c", KILLED_BY_CLOCK, str(dataset), str(tmp_path / "o.h5"), "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    children = [int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    for _ in range(600):
+        if not any(_running(child) for child in children):
+            break
+        time.sleep(0.1)
+    assert [child for child in children if _running(child)] == []
+
+
+def _running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_going_on_with_other_options_is_refused(dataset, tmp_path):
     out = tmp_path / "o.h5"
     source = open_dataset("point-odyssey", dataset)
