@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from ptrack.config import from_mapping, to_mapping
-from ptrack.errors import CheckpointError, ConfigError
-from ptrack.fileio import atomic_path
+from ptrack.errors import CheckpointError, ConfigError, OutputError
+from ptrack.fileio import atomic_path, check_writable, sha256_of
 from ptrack.models.backbones.vit import VITS, VitSpec
 from ptrack.models.online.config import OnlineConfig
 
@@ -61,12 +61,7 @@ def read_checkpoint(path: Path | str, *, backbone: str | None = None) -> Checkpo
         CheckpointError: not readable, not such a file, or made for another architecture.
     """
     path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise CheckpointError(f"Cannot read the checkpoint {path}: {error.strerror or error}.") from error
-    if head[:2] == b"PK" or head[:1] == b"\x80":  # zip archive of torch.save, or its older plain pickle
+    if _is_pickle(path):
         return from_official(read_pt(path), backbone=backbone, where=str(path))
     return _read_safetensors(path, backbone)
 
@@ -89,6 +84,28 @@ def read_pt(path: Path | str) -> State:
             f"{path} is damaged or not a PyTorch checkpoint ({_first_line(error)}); download it again."
         ) from error
     return _unwrap(content, str(path))
+
+
+def read_tensors(path: Path | str) -> State:
+    """Return the tensors of a ``torch.save`` or safetensors file under their own names.
+
+    Raises:
+        CheckpointError: not readable, or holding anything but tensors.
+    """
+    path = Path(path)
+    if _is_pickle(path):
+        return read_pt(path)
+    return _unwrap(_open_safetensors(path)[0], str(path))
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file starts like the zip archive of ``torch.save``, or like its older plain pickle."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise CheckpointError(f"Cannot read the checkpoint {path}: {error.strerror or error}.") from error
+    return head[:2] == b"PK" or head[:1] == b"\x80"
 
 
 def _numpy_scalars() -> list[Any]:
@@ -114,15 +131,21 @@ def _unwrap(content: Any, where: str) -> State:
     return {str(k).removeprefix("module."): v for k, v in content.items()}
 
 
-def _read_safetensors(path: Path, backbone: str | None) -> Checkpoint:
+def _open_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            return state, dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint ({_first_line(error)}).") from error
+        raise CheckpointError(
+            f"{path} is damaged or not a checkpoint ({_first_line(error)}); download it again."
+        ) from error
+
+
+def _read_safetensors(path: Path, backbone: str | None) -> Checkpoint:
+    state, metadata = _open_safetensors(path)
     if "config" not in metadata:
         return from_official(_unwrap(state, str(path)), backbone=backbone, where=str(path))
     if metadata.get("format") != FORMAT:
@@ -147,6 +170,28 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, **notes: str) -> N
     state = {key: value.contiguous().clone() for key, value in checkpoint.state.items()}
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata=metadata)
+
+
+def convert(source: Path | str, target: Path | str, *, backbone: str | None = None, overwrite: bool = False) -> dict:
+    """Write the weights of ``source`` as safetensors and return what they are.
+
+    Raises:
+        CheckpointError: ``source`` cannot be used.
+        OutputError: ``target`` exists, has another suffix, or cannot be written.
+    """
+    target = Path(target)
+    if target.suffix != ".safetensors":
+        raise OutputError(f"{target} must end in .safetensors.")
+    check_writable(target, overwrite=overwrite)
+    checkpoint = read_checkpoint(source, backbone=backbone)
+    save_checkpoint(target, checkpoint, source_sha256=sha256_of(source))
+    c = checkpoint.config
+    return {
+        "backbone": c.backbone,
+        "tensors": len(checkpoint.state),
+        "transformer": checkpoint.has_vit,
+        "memory": c.memory,
+    }
 
 
 # ---- models ---------------------------------------------------------------------------------------------------------

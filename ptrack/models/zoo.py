@@ -80,6 +80,37 @@ _ENTRIES = [
         options=("iterations",),
         takes_checkpoint=True,
     ),
+    *(
+        ModelEntry(
+            name=name,
+            summary=summary,
+            licence=licence,
+            weights=f"huggingface.co/{address}, or --checkpoint FILE",
+            builder="ptrack.models.online.load:build",
+            options=("memory", "vit_checkpoint", "compile"),
+            takes_checkpoint=True,
+        )
+        for name, summary, licence, address in (
+            (
+                "track-on2-dinov2",
+                "Track-On2, online transformer with a memory per point, on DINOv2 ViT-S/14",
+                "MIT; DINOv2 weights Apache-2.0",
+                "gorkaydemir/track_on2",
+            ),
+            (
+                "track-on2-dinov3",
+                "Track-On2 on DINOv3 ViT-S+/16",
+                "MIT; DINOv3 weights under Meta's DINOv3 License",
+                "gorkaydemir/track_on2",
+            ),
+            (
+                "track-on-r",
+                "Track-On2 fine-tuned on real videos (Track-On-R), on DINOv3 ViT-S+/16",
+                "MIT; DINOv3 weights under Meta's DINOv3 License",
+                "gorkaydemir/track_on_r",
+            ),
+        )
+    ),
 ]
 
 MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}

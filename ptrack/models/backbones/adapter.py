@@ -140,8 +140,10 @@ class VitAdapter(nn.Module):
         self.spm = SpatialPrior(width)
         self.interactions = nn.ModuleList([Interaction(width, heads, 2 * (i == 3)) for i in range(4)])
         self.up = nn.ConvTranspose2d(width, width, 2, 2)
-        for i in (1, 2, 3, 4):
-            self.add_module(f"norm{i}", nn.BatchNorm2d(width))
+        self.norm1 = nn.BatchNorm2d(width)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.norm3 = nn.BatchNorm2d(width)
+        self.norm4 = nn.BatchNorm2d(width)
         self.channels = (width,) * 4
         for part in (self.spm, self.interactions, self.up):
             part.apply(_initialise)

@@ -6,6 +6,7 @@ Letters: B images, D output width, L strides, E encoder widths.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ class ResNetPyramid(nn.Module):
         import torchvision
 
         super().__init__()
-        net = getattr(torchvision.models, name)(weights=None)
+        net: Any = getattr(torchvision.models, name)(weights=None)
         self.strides = tuple(strides)
         depth = {4: 1, 8: 2, 16: 3, 32: 4}[max(strides)]
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
@@ -64,7 +65,7 @@ class LitePyramid(nn.Module):
         super().__init__()
         self.strides = tuple(strides)
         out = [{4: 1, 8: 2, 16: 3, 32: 4}[s] for s in self.strides]
-        self.net = timm.create_model(
+        self.net: Any = timm.create_model(
             "tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=tuple(out)
         )
         self.channels = tuple(self.net.feature_info.channels())
@@ -91,7 +92,7 @@ def build_encoder(name: str, strides: Sequence[int], upsample: float, *, checkpo
 class Backbone(nn.Module):
     """Encoder, projection to D channels, and a learnt position embedding of the finest map, shared by all strides."""
 
-    def __init__(self, encoder: nn.Module, dim: int, input_size: tuple[int, int], strides: Sequence[int]) -> None:
+    def __init__(self, encoder: Any, dim: int, input_size: tuple[int, int], strides: Sequence[int]) -> None:
         super().__init__()
         self.encoder = encoder
         self.projections = nn.ModuleList([nn.Sequential(Linear(c, dim)) for c in encoder.channels])  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,16 +101,16 @@ class Vit(nn.Module):
 
         super().__init__()
         spec = VITS[name]
-        model = timm.create_model(spec.timm, pretrained=False, num_classes=0)
+        model: Any = timm.create_model(spec.timm, pretrained=False, num_classes=0)
         self.spec = spec
-        self.patch_proj = model.patch_embed.proj
-        self.cls_token = model.cls_token
-        self.reg_token = model.reg_token
-        self.pos_embed = None if spec.rotary else model.pos_embed
-        self.blocks = model.blocks
+        self.patch_proj: nn.Conv2d = model.patch_embed.proj
+        self.cls_token: nn.Parameter = model.cls_token
+        self.reg_token: nn.Parameter | None = model.reg_token
+        self.pos_embed: nn.Parameter | None = None if spec.rotary else model.pos_embed
+        self.blocks: Any = model.blocks
         self.norm = model.norm  # in the official files, never applied
         self.heads: int = model.blocks[0].attn.num_heads
-        self.prefix = 1 if self.reg_token is None else 1 + self.reg_token.shape[1]
+        self.prefix: int = 1 if self.reg_token is None else 1 + self.reg_token.shape[1]
         self.requires_grad_(False)
         self._tables: dict[tuple, Tensor] = {}  # position tables by grid, device and type; dropped when weights change
 
@@ -156,7 +157,7 @@ class Vit(nn.Module):
             x = self._block(block, x, rope)
         return x
 
-    def _block(self, block: nn.Module, x: Tensor, rope: Tensor | None) -> Tensor:
+    def _block(self, block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
         """timm's block with fused layers: attention and feed-forward, each behind a LayerNorm, scaled and added."""
         attn, mlp = block.attn, block.mlp
         y = linear(block.norm1(x), attn.qkv.weight, self._qkv_bias(attn))
@@ -175,7 +176,7 @@ class Vit(nn.Module):
         return torch.addcmul(x, y, block.gamma_2 if self.spec.rotary else block.ls2.gamma)
 
     @staticmethod
-    def _qkv_bias(attn: nn.Module) -> Tensor:
+    def _qkv_bias(attn: Any) -> Tensor:
         """DINOv3 stores the query and value biases apart and has none for the keys."""
         q = getattr(attn, "q_bias", None)
         return attn.qkv.bias if q is None else torch.cat([q, torch.zeros_like(q), attn.v_bias])

@@ -127,7 +127,8 @@ class DeformableAttention(nn.Module):
         # One product for all three, x and y apart, so that what follows works on whole contiguous blocks.
         w = torch.cat([weight[0::2], weight[1::2], self.attention_weights.weight])
         b = torch.cat([bias[0::2], bias[1::2], self.attention_weights.bias])
-        dx, dy, logits = linear(query, w, b).float().chunk(3, dim=-1)
+        with torch.autocast(query.device.type, enabled=False):  # positions keep their full precision
+            dx, dy, logits = linear(query.float(), w, b).chunk(3, dim=-1)
         share = logits.unflatten(-1, (self.heads, -1)).softmax(-1)
         return dx.reshape(shape), dy.reshape(shape), share.reshape(shape)
 

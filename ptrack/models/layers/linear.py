@@ -42,7 +42,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Ac
     """``activation(x @ weight.T + bias)`` for (..., C_in) tokens, weight (C_out, C_in), bias (C_out,)."""
     if _LINEAR is not None and _fast(x, weight):
         # A strided weight would fall to the library's reference code, 100 times as slow.
-        return _LINEAR(x.contiguous(), weight.contiguous(), bias, activation, [], "none" if activation == "gelu" else "")
+        return _LINEAR(
+            x.contiguous(), weight.contiguous(), bias, activation, [], "none" if activation == "gelu" else ""
+        )
     return _activate(F.linear(x, weight, bias), activation)
 
 

@@ -8,6 +8,8 @@ Letters: B images, C D channels in and out, H W map size, T tiles of 4x4 outputs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ _G = [
 _A = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]  # output transform
 
 
-def _both(matrix: list[list[float]]) -> Tensor:
+def _both(matrix: Sequence[Sequence[float]]) -> Tensor:
     """The two-dimensional transform as one matrix over flattened tiles."""
     m = torch.tensor(matrix, dtype=torch.float64)
     return torch.kron(m, m)
@@ -40,13 +42,17 @@ def _both(matrix: list[list[float]]) -> Tensor:
 class WinogradConv(nn.Module):
     """A 3x3 convolution of stride 1 and padding 1 on maps whose sides are multiples of 4."""
 
+    kernel: Tensor  # (36, C, D)
+    into: Tensor  # (36, 36)
+    out: Tensor  # (16, 36)
+
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         D, C = conv.weight.shape[:2]
         kernel = _both(_G) @ conv.weight.detach().double().permute(2, 3, 1, 0).reshape(9, C * D)
         self.register_buffer("kernel", kernel.float().view(36, C, D), persistent=False)
-        self.register_buffer("into", _both(_B).float(), persistent=False)  # (36, 36)
-        self.register_buffer("out", _both(_A).float(), persistent=False)  # (16, 36)
+        self.register_buffer("into", _both(_B).float(), persistent=False)
+        self.register_buffer("out", _both(_A).float(), persistent=False)
         self.bias = conv.bias
 
     @staticmethod

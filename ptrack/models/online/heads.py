@@ -152,7 +152,8 @@ class PredictionHead(nn.Module):
         for block, value in zip(self.offset_transformer, values, strict=True):
             token = block(token, patch[:, :, None, None], value, shapes)
             found.append(token[:, :, 0])
-        outputs = [self.offset_layer(t).float() for t in (found if every else found[-1:])]
+        with torch.autocast(q.device.type, enabled=False):
+            outputs = [self.offset_layer(t.float()) for t in (found if every else found[-1:])]
         return self.reach * torch.tanh(torch.stack(outputs, dim=1))
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -102,8 +102,11 @@ class TrackOn2(nn.Module):
         super().__init__()
         c = self.config = config
         self.threshold = c.delta_v
+        self.dtype = torch.float32  # of the arithmetic on GPUs; coordinates, correlation and sampling stay float32
+        self.fixed_shapes = False  # pad points to whole buffers and keep all memory slots, see ``captured``
+        self._find = self._track
         encoder = build_encoder(c.backbone, c.strides, c.vit_upsample, checkpoint=checkpoint)
-        self.backbone = Backbone(encoder, c.dim, c.input_size, c.strides)
+        self.backbone: nn.Module = Backbone(encoder, c.dim, c.input_size, c.strides)
         self.fpn = FeaturePyramid(c.dim, c.strides)
 
         def attention() -> nn.ModuleList:
@@ -146,12 +149,28 @@ class TrackOn2(nn.Module):
 
     # ---- frame -> features ------------------------------------------------------------------------------------------
 
+    def optimise(self) -> TrackOn2:
+        """Fold what can be folded for inference, in place, and return the model: see ``ptrack.models.online.fold``."""
+        from ptrack.models.online.fold import fold
+
+        return fold(self)
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Compute in a half type on a GPU; coordinates, correlation and sampling stay float32."""
+        self.dtype = dtype
+
+    def _precision(self) -> torch.autocast:
+        half = self.dtype != torch.float32
+        return torch.autocast(self.device.type, self.dtype if half else None, enabled=half)
+
     def features(self, frames: Tensor) -> Features:
         """Encode (B, H, W, 3) RGB frames, uint8 or floating point in 0..255."""
         c = self.config
-        tokens = self.backbone(prepare(frames.to(self.device), c.input_size))
-        levels = tokens.split([h * w for h, w in c.shapes], dim=1)
-        fused = self.fpn(levels, c.shapes)
+        images = prepare(frames.to(self.device), c.input_size)
+        with self._precision():
+            tokens = self.backbone(images)
+            levels = tokens.split([h * w for h, w in c.shapes], dim=1)
+            fused = self.fpn(levels, c.shapes)
         volume = correlation_volume(levels, c.shapes, self.ms_corr_proj.weight.flatten())
         return Features(fused, tokens, volume, (frames.shape[1], frames.shape[2]))
 
@@ -181,22 +200,46 @@ class TrackOn2(nn.Module):
             active: (B, N) bool, points that exist already; the others are not seen by them. None: all.
             detail: fill the training fields of the result.
         """
-        q = self.decode(frame, state, active)
-        q = self.projection1(q)
-        return self.locate(frame, q, active=active, detail=detail)
-
-    def decode(self, frame: Features, state: State, active: Tensor | None = None) -> Tensor:
-        """Look at the frame, at the other points and at the own past, ``decoder_layers`` times: (B, N, D)."""
-        window = state.window()
+        window = state.window(whole=self.fixed_shapes)
         time = self.t_embedding[0]
         time = torch.cat([time[self.memory - 1 - window.age], time[-1:]])  # in the ring's order, current frame last
-        q, past = state.init[:, : state.count], window.tokens
-        unseen = None if active is None else ~active
-        layers = list(zip(self.feature_attention, self.query_attention, self.memory_attention, strict=True))
+        init = state.init[:, : state.count]
+        with self._precision():
+            return self._find(frame, init, window.tokens, time, window.ignore, active=active, detail=detail)
+
+    def _track(
+        self,
+        frame: Features,
+        init: Tensor,
+        past: Tensor,
+        time: Tensor,
+        ignore: Tensor | None,
+        *,
+        active: Tensor | None,
+        detail: bool,
+    ) -> FrameOutputs:
+        """The arithmetic of :meth:`track`: tensors in, tensors out."""
+        q = self.decode(frame, init, past, time, ignore, None if active is None else ~active)
+        return self.locate(frame, self.projection1(q), active=active, detail=detail)
+
+    def decode(
+        self, frame: Features, q: Tensor, past: Tensor, time: Tensor, ignore: Tensor | None, unseen: Tensor | None
+    ) -> Tensor:
+        """Look at the frame, at the other points and at the own past, ``decoder_layers`` times: (B, N, D).
+
+        Args:
+            frame: features.
+            q: (B, N, D) initial tokens.
+            past: (B, N, S, D) remembered tokens.
+            time: (S + 1, D) time embedding of the remembered tokens and, last, of the current one.
+            ignore: (B, N, S) bool, True = nothing remembered there.
+            unseen: (B, N) bool, True = no point looks at this one.
+        """
+        layers: Any = list(zip(self.feature_attention, self.query_attention, self.memory_attention, strict=True))
         for i, (see, compare, recall) in enumerate(layers):
             q = see(q, frame.fused, frame.fused)
             q = compare(q, q, q, unseen)
-            q, past = self._recall(recall, q, past, time, window.ignore, last=i == len(layers) - 1)  # type: ignore[arg-type]
+            q, past = self._recall(recall, q, past, time, ignore, last=i == len(layers) - 1)
         return q
 
     def _recall(
@@ -238,12 +281,15 @@ class TrackOn2(nn.Module):
 
     def correlate(self, q: Tensor, frame: Features) -> Tensor:
         """Weighted sum over levels of the cosine of (B, N, D) queries with every cell: (B, N, P) float32."""
-        q = F.normalize(q.float(), dim=-1, eps=1e-12)
-        return torch.matmul(q, frame.volume.transpose(1, 2)) + self.ms_corr_proj.bias
+        with torch.autocast(q.device.type, enabled=False):
+            q = F.normalize(q.float(), dim=-1, eps=1e-12)
+            bias = self.ms_corr_proj.bias
+            assert bias is not None
+            return torch.matmul(q, frame.volume.transpose(1, 2)).add_(bias)
 
     def locate(self, frame: Features, q: Tensor, *, active: Tensor | None = None, detail: bool = False) -> FrameOutputs:
         """Correlate, re-rank, correlate again, refine: everything after the decoder, point by point."""
-        blocks = [*self.reranking_head.local_decoder, *self.prediction_head.offset_transformer]
+        blocks: list[Any] = [*self.reranking_head.local_decoder, *self.prediction_head.offset_transformer]
         values = [block.mha.values(frame.tokens) for block in blocks]
         if detail or torch.is_grad_enabled():
             return self._locate(frame, q, values, active=active, detail=detail)
@@ -307,11 +353,15 @@ class TrackOn2(nn.Module):
     @torch.inference_mode()
     def step(self, state: State, features: Features) -> tuple[State, StepOutput]:
         """Track all points of the state into this frame. Points added on this frame are tracked too."""
-        outputs = self.track(features, state)
-        xy = geometry.rescale(outputs.xy[0], self.config.input_size, features.size)
-        visibility = outputs.visibility_logit[0].sigmoid()
-        confidence = (-outputs.uncertainty_logit[0]).sigmoid()
-        return state.remember(outputs.query), StepOutput(xy=xy, visibility=visibility, confidence=confidence)
+        n = state.count
+        if self.fixed_shapes:
+            outputs = self.track(features, state.whole(), active=state.used()[None])
+        else:
+            outputs = self.track(features, state)
+        xy = geometry.rescale(outputs.xy[0, :n], self.config.input_size, features.size)
+        visibility = outputs.visibility_logit[0, :n].sigmoid()
+        confidence = (-outputs.uncertainty_logit[0, :n]).sigmoid()
+        return state.remember(outputs.query[:, :n]), StepOutput(xy=xy, visibility=visibility, confidence=confidence)
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -393,8 +443,9 @@ class _Clip:
             return reduce(t, outputs), state.init, state.slots, state.filled, after
 
         state = self.state
-        result, *tensors, after = recompute(run, state.init, state.slots, state.filled, use_reentrant=False)  # type: ignore[misc]
-        self.state = State(*tensors, *after)
+        done: Any = recompute(run, state.init, state.slots, state.filled, use_reentrant=False)
+        result, init, slots, filled, after = done
+        self.state = State(init, slots, filled, *after)
         return result
 
 

@@ -94,6 +94,14 @@ class State:
         state.filled[:, :n] = self.filled[:, index]
         return replace(state, count=n, cursor=self.cursor, longest=self.longest, shortest=self.shortest)
 
+    def whole(self) -> State:
+        """Return the state with every row of its buffers counted as a point: the same shapes until they grow."""
+        return replace(self, count=self.capacity, longest=self.memory, shortest=0)
+
+    def used(self) -> Tensor:
+        """(C,) bool: the rows that are points."""
+        return torch.arange(self.capacity, device=self.init.device) < self.count
+
     def window(self, *, whole: bool = False) -> Window:
         """Return the slots to attend to: those that no point has filled are left out, unless ``whole``.
 

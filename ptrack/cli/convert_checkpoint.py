@@ -1,0 +1,38 @@
+"""``ptrack convert checkpoint``: published ``.pt`` weights to safetensors with the configuration inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptrack.cli.console import Output
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command to the ``convert`` group."""
+    group.command("checkpoint")(checkpoint)
+
+
+def checkpoint(
+    source: Annotated[Path, typer.Argument(help="Published Track-On2 or Track-On-R file (.pt).")],
+    target: Annotated[Path, typer.Argument(help="File to write (.safetensors).")],
+    backbone: Annotated[
+        str | None, typer.Option(help="Transformer of a file that holds none, e.g. dinov3_s_plus (the default).")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Convert published weights to safetensors, which hold no code and load faster.
+
+    Example: ptrack convert checkpoint trackon2_dinov2_checkpoint.pt trackon2.safetensors
+    """
+    from ptrack.models.checkpoints import convert
+
+    output = Output(json_mode=json, quiet=quiet)
+    done = convert(source, target, backbone=backbone, overwrite=overwrite)
+    held = "with" if done["transformer"] else "without"
+    output.result(f"{target}: {done['backbone']}, {done['tensors']} tensors, {held} the frozen transformer")
+    output.document({"path": str(target), **done})

@@ -1,0 +1,72 @@
+"""``ptrack.load("track-on2-...")``: published or own weights to a ready online model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ptrack.errors import CheckpointError, ModelError
+from ptrack.fileio import sha256_of
+from ptrack.models.backbones.vit import VITS
+from ptrack.models.checkpoints import Checkpoint, add_vit, build_model, read_checkpoint, read_tensors
+from ptrack.models.hub import fetch
+from ptrack.models.online.capture import captured
+from ptrack.models.online.fold import fold
+
+if TYPE_CHECKING:
+    from ptrack.models.zoo import LoadedModel, LoadRequest
+
+MEMORY = 72  # remembered frames at inference, as in the published evaluations except DAVIS (24)
+
+# name -> (repository, file, transformer)
+PUBLISHED = {
+    "track-on2-dinov2": ("gorkaydemir/track_on2", "trackon2_dinov2_checkpoint.pt", "dinov2_s"),
+    "track-on2-dinov3": ("gorkaydemir/track_on2", "trackon2_dinov3_checkpoint.pt", "dinov3_s_plus"),
+    "track-on-r": ("gorkaydemir/track_on_r", "track_on_r.pt", "dinov3_s_plus"),
+}
+
+
+def build(request: LoadRequest) -> LoadedModel:
+    """Build a published online model; see ``ptrack.models.zoo``.
+
+    Options: ``memory`` (frames remembered per point, 72), ``vit_checkpoint`` (a file with the frozen transformer where
+    the checkpoint has none), ``compile`` (compiled inference, for GPUs).
+
+    Raises:
+        CheckpointError: weights missing, damaged, or of another architecture.
+        ModelError: an option is out of its range.
+    """
+    from ptrack.models.zoo import LoadedModel
+
+    name = request.entry.name
+    repo, filename, backbone = PUBLISHED[name]
+    memory = request.options.get("memory", MEMORY)
+    if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
+        raise ModelError(f"memory is {memory!r}; it must be a whole number of frames, at least 1.")
+    path = request.checkpoint or fetch(repo, filename)
+    checkpoint = read_checkpoint(path, backbone=backbone)
+    if checkpoint.config.backbone != backbone and request.checkpoint is None:
+        raise CheckpointError(f"{path} holds a {checkpoint.config.backbone} model where {name} has {backbone}.")
+    checkpoint = with_transformer(checkpoint, request.options.get("vit_checkpoint"))
+    model = build_model(checkpoint, memory=memory).to(request.device)
+    model.name, model.dtype = name, request.dtype
+    model.encode_batch = 1 if request.device.type == "cpu" else 8
+    fold(model)
+    if request.options.get("compile"):
+        captured(model)
+    return LoadedModel(model=model, weights_sha256=sha256_of(path))
+
+
+def with_transformer(checkpoint: Checkpoint, file: Path | str | None = None) -> Checkpoint:
+    """Return the checkpoint with its frozen DINO: its own, that of ``file``, or timm's from the hub.
+
+    Raises:
+        CheckpointError: the file does not fit, or nothing can be downloaded.
+    """
+    if file is not None:
+        return add_vit(checkpoint, read_tensors(file), str(file))
+    if checkpoint.has_vit:
+        return checkpoint
+    repo = f"timm/{VITS[checkpoint.config.backbone].weights}"
+    path = fetch(repo, "model.safetensors", option="vit_checkpoint")
+    return add_vit(checkpoint, read_tensors(path), str(path))
