@@ -131,6 +131,7 @@ def default_values(model: str) -> dict[str, Any]:
         "model": "online",
         "arch": dict(SMALL_ONLINE),
         "pretrained": False,
+        "checkpoint": False,
         "lr": 5e-4,
         "weight_decay": 1e-5,
         "warmup": 0.01,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ptrack.data.samples import TrainingBatch
 from ptrack.errors import ConfigError
+from ptrack.tracking.signals import SIGNALS
 from ptrack.training import losses
 from ptrack.training.distributed import Group
 from ptrack.training.order import one_clip
@@ -83,7 +84,8 @@ class Stepper:
         buffers = _float_buffers(self.system)
         before = [b.clone() for b in buffers]
         names, values = self._gradients(parts, step)
-        summary = self.group.sum(torch.cat([values, values.new_tensor([float(stop)])])).tolist()
+        asked = values.new_tensor([float(stop == number) for number in SIGNALS])  # any process may have been asked
+        summary = self.group.sum(torch.cat([values, asked])).tolist()
         terms = dict(zip(names, summary, strict=False))
         self.precision.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self._parameters(), self.clip_norm))
@@ -97,7 +99,8 @@ class Stepper:
         if not good:
             self._undo(buffers, before)
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(terms, loss, norm, good, bad, round(summary[-1]))
+        heard = [number for number, times in zip(SIGNALS, summary[len(names) :], strict=True) if times]
+        return StepResult(terms, loss, norm, good, bad, int(heard[-1]) if heard else 0)
 
     def _gradients(self, parts: Sequence[TrainingBatch], step: int) -> tuple[list[str], Tensor]:
         """Run forward and backward over all parts; return the terms' names and this process's share of their values."""

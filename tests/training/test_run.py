@@ -29,9 +29,8 @@ from ptrack.training.logging import JsonLog
 from ptrack.training.run import Request
 
 SIMPLE = Path(__file__).parents[1] / "data" / "fixtures" / "datasets" / "simple"
-QUICK = [
-    "--max-steps", "1", "--num-workers", "0", "--set", "arch.dim=32", "--set", "arch.layers=1", "--iterations", "1",
-]  # fmt: skip
+CUT = ["arch.dim=32", "arch.layers=1", "arch.iterations=1", "data.image_size=[64,64]"]
+QUICK = ["--max-steps", "1", "--num-workers", "0", *(word for key in CUT for word in ("--set", key))]
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def test_the_original_command_lines_run(here: Path, line: str, expected: dict) -
 
 
 def test_the_original_resume_line_goes_on(here: Path) -> None:
-    assert train("--data_root", "pointodyssey", "--no_pretrained", "--image_size", "64", *QUICK).exit_code == 0
+    assert train("--data_root", "pointodyssey", "--no_pretrained", *QUICK).exit_code == 0
     line = "--data_root pointodyssey --resume checkpoints/latest.pth --max-steps 3"
     result = train(*line.split())
     assert result.exit_code == 0, result.output
