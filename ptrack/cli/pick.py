@@ -62,12 +62,12 @@ def pick(
         overwrite=overwrite,
     )
     with PickServer(session, port) as server:
-        typer.echo(f"Open {server.url} in a browser on this machine. Ctrl-C stops.", err=True)
-        if browser:
-            import webbrowser
-
-            webbrowser.open(server.url)
         try:
+            typer.echo(f"Open {server.url} in a browser on this machine. Ctrl-C stops.", err=True)
+            if browser:
+                import webbrowser
+
+                webbrowser.open(server.url)
             server.wait()
         except KeyboardInterrupt:
             output.note("stopped")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,42 +121,50 @@ def visualize(options: VisualizeOptions) -> list[Path]:
     truth = load_any(options.truth) if options.truth is not None else None
     if options.points:
         sets = [tracks.select(options.points) for tracks in sets]
-    written: list[Path] = []
-    if options.table is not None:
-        from ptrack.viz.plots import write_table
-
-        write_table(sets[0], options.table)
-        written.append(options.table)
-    if out is not None and options.style == "plots":
-        from ptrack.viz.plots import plot_tracks
-
-        plot_tracks(sets[0], out)
-        written.append(out)
-        out = None
-    if out is None and options.html is None and options.rerun is None:
+    written = _without_video(options, out, sets[0])
+    picture = out if out not in written else None
+    if picture is None and options.html is None and options.rerun is None:
         return written
-    with ExitStack() as stack:
-        source = stack.enter_context(
-            open_video_of(sets[0], options.video, force=options.force, max_size=options.max_size)
-        )
+    with open_video_of(sets[0], options.video, force=options.force, max_size=options.max_size) as source:
         sets = [with_size(tracks, source) for tracks in sets]
-        if out is not None:
-            _draw(options, out, sets, truth, look, source)
-            written.append(out)
+        if picture is not None:
+            _draw(options, picture, sets, truth, look, source)
+            written.append(picture)
         if options.html is not None:
-            from ptrack.viz.html import write_viewer
-
-            done = (lambda n: options.progress(n, sets[0].num_frames)) if options.progress else None  # type: ignore[misc]
-            written += write_viewer(sets[0], source, options.html, embed=options.embed, overwrite=options.overwrite,
-                                    progress=done)  # fmt: skip
+            written += _viewer(options, options.html, sets[0], source)
         if options.rerun is not None:
             from ptrack.exports.rerun import write_rerun
 
             frames = ((t, frame.rgb) for t, frame in paired(sets[0], source))
-            colours = palette.by_start(sets[0])
-            write_rerun(sets[0], options.rerun, frames, colours, look.style.trail)
+            write_rerun(sets[0], options.rerun, frames, palette.by_start(sets[0]), look.style.trail)
             written.append(options.rerun)
     return written
+
+
+def _without_video(options: VisualizeOptions, out: Path | None, tracks: Tracks) -> list[Path]:
+    """Write the table and the plots, which need no video; return what was written."""
+    from ptrack.viz.plots import plot_tracks, write_table
+
+    written = []
+    if options.table is not None:
+        write_table(tracks, options.table)
+        written.append(options.table)
+    if out is not None and options.style == "plots":
+        plot_tracks(tracks, out)
+        written.append(out)
+    return written
+
+
+def _viewer(options: VisualizeOptions, path: Path, tracks: Tracks, source: FrameSource) -> list[Path]:
+    from ptrack.viz.html import write_viewer
+
+    report = options.progress
+
+    def progress(done: int) -> None:
+        if report is not None:
+            report(done, tracks.num_frames)
+
+    return write_viewer(tracks, source, path, embed=options.embed, overwrite=options.overwrite, progress=progress)
 
 
 def _check(options: VisualizeOptions, out: Path | None) -> None:

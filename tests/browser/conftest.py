@@ -67,6 +67,15 @@ def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
+def severe(browser: Any) -> Callable[[], list[str]]:
+    """Return what the browser has complained about since the test began; Firefox's driver does not tell."""
+    if not browser.capabilities["browserName"].startswith("chrom"):
+        return list
+    browser.get_log("browser")  # empties it
+    return lambda: [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture
 def until() -> Callable[[Callable[[], Any]], Any]:
     """Wait until a function returns something true, at most 30 s, and return it."""
 

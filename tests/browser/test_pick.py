@@ -16,7 +16,7 @@ T = 20
 
 
 @pytest.fixture
-def page(browser, tmp_path, until):
+def page(browser, tmp_path, until, severe):
     write_clip(tmp_path / "clip.mp4", [textured_frame(t) for t in range(T)])
 
     def load():
@@ -27,6 +27,7 @@ def page(browser, tmp_path, until):
         browser.get(server.url)
         until(lambda: browser.execute_script("return !!window.ptrackPick && ptrackPick.state.complete"))
         until(lambda: browser.execute_script("return ptrackPick.state.shown") == 0)
+        assert severe() == []
         yield browser, server
         browser.get("about:blank")
 

@@ -14,6 +14,8 @@ from tests.viz.scenes import H, W, make_tracks, textured_frame
 
 T = 6
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def _frames():
     return [(t, textured_frame(t)) for t in range(T)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import socket
@@ -15,13 +16,17 @@ from ptrack.viz.pick import PickServer, PickSession
 
 POINTS = [{"id": "a", "t": 0, "x": 30, "y": 20}, {"id": "b", "t": 2, "x": 50, "y": 30}]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@functools.cache
+def _tracker():
+    return ptrack.load("matching", device="cpu")
+
 
 @pytest.fixture
 def server(moving_clip, tmp_path):
-    def load():
-        return ptrack.load("matching", device="cpu")
-
-    with PickServer(PickSession(moving_clip, load, tmp_path / "t.h5", tmp_path / "q.csv")) as made:
+    with PickServer(PickSession(moving_clip, _tracker, tmp_path / "t.h5", tmp_path / "q.csv")) as made:
         yield made
 
 
@@ -202,10 +207,7 @@ def test_a_used_port_is_a_sentence(server, moving_clip, tmp_path):
 def test_nothing_runs_on_after_close(moving_clip, tmp_path):
     before = set(threading.enumerate())
 
-    def load():
-        return ptrack.load("matching", device="cpu")
-
-    session = PickSession(moving_clip, load, tmp_path / "t.h5", tmp_path / "q.csv")
+    session = PickSession(moving_clip, _tracker, tmp_path / "t.h5", tmp_path / "q.csv")
     with PickServer(session) as made:
         port = made.port
         _ask(made, "track", {"points": POINTS})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 
@@ -21,7 +22,10 @@ POINTS = [
     {"id": "ü", "t": 0, "x": 60.5, "y": 30},
 ]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 
+
+@functools.cache  # one tracker for all: every run resets it
 def _tracker():
     return ptrack.load("matching", device="cpu")
 
