@@ -117,8 +117,10 @@ def draw(plans: list[Plan], geometry: Geometry, config: SyntheticConfig) -> Pict
         depth = surface.depth.view(len(nearest), -1).index_select(1, at_pixel).view(*shape[:2], 1, *shape[2:])
         speed = _velocity(geometry, frames, surface, entry, (rows, columns), config) if blurred else None
         small = small.reshape(*shape[:2], 3, *shape[2:])
-        done = [_finish(plan, frames, *(None if x is None else x[b] for x in (small, depth, speed)))
-                for b, plan in enumerate(plans)]  # fmt: skip
+        done = [
+            _finish(plan, frames, small[b], depth[b], None if speed is None else speed[b])
+            for b, plan in enumerate(plans)
+        ]
         parts.append((torch.stack(done), faces.view(shape)))
     pictures, faces = (torch.cat(p, 1) for p in zip(*parts, strict=True))
     return Pictures(pictures, faces, overflow)

@@ -19,7 +19,7 @@ from ptrack.data.synthetic.meshes import Mesh
 
 SLOTS = 12  # textures of a clip
 CAMERA_SHARES = {"still": 0.2, "path": 0.3, "follow": 0.12, "shake": 0.06, "zoom": 0.1, "handheld": 0.22}
-PACES = ((0.0, 0.12), (0.25, 0.3), (0.6, 0.35), (1.4, 0.23))  # (pace, share of clips); 0: nothing but animation moves
+PACES = ((0.0, 0.1), (0.3, 0.27), (0.8, 0.38), (1.7, 0.25))  # (pace, share of clips); 0: nothing but animation moves
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
