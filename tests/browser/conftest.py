@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.viz.conftest import one_thread
+
+__all__ = ["one_thread"]  # a fixture
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CHROMEDRIVER = shutil.which("chromedriver")
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
@@ -77,14 +81,14 @@ def severe(browser: Any) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], Any]], Any]:
-    """Wait until a function returns something true, at most 30 s, and return it."""
+    """Wait until a function returns something true, at most 2 minutes, and return it."""
 
     def wait(ask: Callable[[], Any]) -> Any:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while time.monotonic() < end:
             if value := ask():
                 return value
             time.sleep(0.05)
-        raise AssertionError("nothing happened in 30 s")
+        raise AssertionError("nothing happened in 2 minutes")
 
     return wait

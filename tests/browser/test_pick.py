@@ -12,6 +12,7 @@ import ptrack
 from ptrack.viz.pick import PickServer, PickSession
 from tests.viz.scenes import H, W, textured_frame, write_clip
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 T = 20
 
 
