@@ -1,0 +1,87 @@
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ptrack import __version__
+from ptrack.cli import app as cli
+from ptrack.cli.console import Output
+from ptrack.cli.track import _moment
+from ptrack.errors import InputError
+from tests.cli.helpers import ptrack
+
+runner = CliRunner()
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['ptrack', '--help']\n"
+        "from ptrack.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'numpy', 'h5py', 'av', 'matplotlib', 'timm'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "track" in done.stdout
+
+
+def test_every_command_has_help():
+    for command in typer.main.get_command(cli.app).commands:
+        result = runner.invoke(cli.app, [command, "--help"])
+        assert result.exit_code == 0, command
+        assert "Usage" in result.output
+
+
+def test_version():
+    assert runner.invoke(cli.app, ["--version"]).output.strip() == f"ptrack {__version__}"
+
+
+def test_models_are_listed():
+    result = runner.invoke(cli.app, ["models"])
+    assert "matching" in result.output
+    assert "Apache-2.0" in result.output
+    assert '"name": "matching"' in runner.invoke(cli.app, ["models", "--json"]).output
+
+
+def test_unknown_option_is_a_usage_error():
+    done = ptrack("track", "--gird", "3")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_are_one_line_and_debug_shows_more(tmp_path):
+    done = ptrack("track", tmp_path / "none.mp4")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" in ptrack("--debug", "track", tmp_path / "none.mp4").stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(None, None), ("100", 100), ("2.5", 2.5), ("2s", 2.0), ("1:30", 90.0), ("1:02.5", 62.5)]
+)
+def test_moments(text, value):
+    made = _moment(text, "--start")
+    assert made == value
+    assert type(made) is type(value)
+
+
+def test_moments_that_make_no_sense():
+    with pytest.raises(InputError, match="--end soon: give a frame number"):
+        _moment("soon", "--end")
+
+
+def test_output_keeps_stdout_and_stderr_apart(capsys):
+    output = Output()
+    output.result("r"), output.note("n"), output.warning("w"), output.document({"a": 1})
+    output.table("t", ["a", "b"], [["1", "2"]])
+    out, err = capsys.readouterr()
+    assert out == "r\na\tb\n1\t2\n"
+    assert err == "n\nwarning: w\n"
+    Output(quiet=True).note("n"), Output(quiet=True).result("r"), Output(json_mode=True).document({"ä": None})
+    out, err = capsys.readouterr()
+    assert (out, err) == ('{"ä": null}\n', "")

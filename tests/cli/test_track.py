@@ -1,0 +1,213 @@
+import json
+import os
+import shutil
+import signal
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from ptrack.tracks_io import load_tracks
+from ptrack.video import open_source, open_writer
+from tests.cli.helpers import ptrack, start
+from tests.fakes import moving_frames
+from tests.test_tracks_io import assert_equal
+
+
+def write_clip(path, frames):
+    with open_writer(path, fps=25) as writer:
+        for t, rgb in enumerate(frames):
+            writer.write(rgb, t / 25)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write_clip(tmp_path_factory.mktemp("clips") / "my clip.mp4", moving_frames(10, (96, 128)))
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    frames = np.concatenate([moving_frames(60, (96, 128), seed) for seed in range(5)])
+    return write_clip(tmp_path_factory.mktemp("clips") / "long.mp4", frames)
+
+
+def test_demo_end_to_end(tmp_path):
+    done = ptrack("track", "demo", "--grid", "4", "--end", "12", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("demo: 16 points, 12 frames")
+    assert "model matching on cpu" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["demo.overlay.mp4", "demo.tracks.h5"]
+    tracks = load_tracks(tmp_path / "demo.tracks.h5")
+    assert np.isfinite(tracks.tracks).all()
+    assert tracks.visible.mean() > 0.7
+    with open_source(tmp_path / "demo.overlay.mp4") as overlay:
+        assert (overlay.info.width, overlay.info.height) == (tracks.info.width, tracks.info.height)
+        assert sum(1 for _ in overlay) == 12
+
+
+def test_json_quiet_and_formats(clip, tmp_path):
+    done = ptrack("track", clip, "--point", "30,30", "--format", "csv", "--no-overlay", "--json", cwd=tmp_path)
+    document = json.loads(done.stdout)
+    assert document["sources"][0]["ok"]
+    assert document["sources"][0]["tracks"] == "my clip.tracks.csv"
+    assert (tmp_path / "my clip.tracks.csv").read_text().startswith("frame,time_s,id")
+    quiet = ptrack("track", clip, "--point", "30,30", "--out", "a.npz", "--no-overlay", "-q", cwd=tmp_path)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_several_sources_one_fails(clip, tmp_path):
+    other = shutil.copy(clip, tmp_path / "-dash ü.mp4")
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("not a video")
+    done = ptrack(
+        "track", "--grid", "2", "--out", tmp_path / "out", "--json", "--", clip, bad, other.name, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    results = json.loads(done.stdout)["sources"]
+    assert [r["ok"] for r in results] == [True, False, True]
+    assert "bad.mp4" in results[1]["error"]
+    assert "1 of 3 sources failed" in done.stderr
+    names = {"my clip.tracks.h5", "my clip.overlay.mp4", "-dash ü.tracks.h5", "-dash ü.overlay.mp4"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names
+
+
+def test_dry_run_writes_nothing(clip, tmp_path):
+    done = ptrack("track", clip, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "dry run: 256 points, 128x96" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_of_images_and_max_size(tmp_path):
+    with open_writer(tmp_path / "shots") as writer:
+        for rgb in moving_frames(4, (96, 128)):
+            writer.write(rgb)
+    done = ptrack("track", "shots", "--point", "100,80", "--max-size", "64", "--no-overlay", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    tracks = load_tracks(tmp_path / "shots.tracks.h5")
+    assert (tracks.info.width, tracks.info.height) == (128, 96)  # coordinates stay those of the original
+    assert tracks.tracks[0, 0].tolist() == [100, 80]
+    assert np.abs(tracks.tracks[3, 0] - [103, 81.5]).max() < 3
+
+
+BAD = {
+    "missing": (["none.mp4"], "none.mp4"),
+    "nothing named": ([], "Name at least one"),
+    "model": (["ok.mp4", "--model", "matchin"], "Did you mean 'matching'"),
+    "point": (["ok.mp4", "--point", "500,3"], "outside the 128x96 frame"),
+    "grid": (["ok.mp4", "--grid", "0"], "--grid 0"),
+    "queries": (["ok.mp4", "--queries", "none.csv"], "no query file none.csv"),
+    "format": (["ok.mp4", "--format", "mat"], "--format mat"),
+    "out suffix": (["ok.mp4", "--out", "a.mat"], "a.mat"),
+    "disagree": (["ok.mp4", "--out", "a.csv", "--format", "npz"], "disagree"),
+    "device": (["ok.mp4", "--device", "gpu"], "Unknown device 'gpu'"),
+    "option": (["ok.mp4", "--memory", "5"], "no option 'memory'"),
+    "same output": (["ok.mp4", "sub/ok.mp4"], "would both be written"),
+    "file for many": (["ok.mp4", "sub/ok.mp4", "--out", "a.h5"], "name a folder"),
+    "empty": (["empty.mp4"], "empty.mp4"),
+    "text": (["text.mp4"], "text.mp4"),
+    "folder": (["sub2"], "sub2"),
+    "read-only": (["ok.mp4", "--out", "/proc/a.h5"], "/proc/a.h5"),
+    "stride": (["ok.mp4", "--stride", "0"], "stride"),
+}
+
+
+@pytest.fixture(scope="module")
+def place(clip, tmp_path_factory):
+    place = tmp_path_factory.mktemp("bad")
+    for name in ("sub", "sub2"):
+        (place / name).mkdir()
+    shutil.copy(clip, place / "ok.mp4")
+    shutil.copy(clip, place / "sub/ok.mp4")
+    (place / "empty.mp4").touch()
+    (place / "text.mp4").write_text("words")
+    return place
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_writes_nothing(place, name, monkeypatch, capsys):
+    from ptrack.cli.app import main
+
+    arguments, words = BAD[name]
+    before = sorted(place.rglob("*"))
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("sys.argv", ["ptrack", "track", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    assert stop.value.code == 1
+    assert err.startswith("error: ")
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+    assert sorted(place.rglob("*")) == before
+
+
+def test_existing_output_is_kept_without_overwrite(clip, tmp_path):
+    (tmp_path / "my clip.tracks.h5").write_text("precious")
+    done = ptrack("track", clip, "--grid", "2", "--no-overlay", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "--overwrite" in done.stderr
+    assert (tmp_path / "my clip.tracks.h5").read_text() == "precious"
+    assert ptrack("track", clip, "--grid", "2", "--no-overlay", "--overwrite", cwd=tmp_path).returncode == 0
+
+
+def wait_for_rows(process, partial, rows):
+    for _ in range(1200):
+        assert process.poll() is None, process.communicate()
+        if partial.exists():
+            try:
+                with h5py.File(partial, "r") as file:
+                    if file["tracks"].shape[0] >= rows:
+                        return
+            except (OSError, KeyError):
+                pass  # being written right now
+        time.sleep(0.05)
+    pytest.fail("no rows were written")
+
+
+def test_kill_9_then_resume_equals_a_whole_run(long_clip, tmp_path):
+    arguments = ["track", long_clip, "--grid", "10", "--no-overlay", "--backward", "--point", "30,30@250"]
+    process = start(*arguments, cwd=tmp_path)
+    state = tmp_path / "long.tracks.partial.state"
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert state.exists()
+    partial = load_tracks(tmp_path / "long.tracks.partial.h5")
+    assert 0 < partial.num_frames <= 300
+    done = ptrack(*arguments, "--resume", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sources"][0]["resumed_from"] > 0
+    assert ptrack(*arguments, "--out", tmp_path / "whole.h5", cwd=tmp_path).returncode == 0
+    assert_equal(load_tracks(tmp_path / "long.tracks.h5"), load_tracks(tmp_path / "whole.h5"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["long.tracks.h5", "whole.h5"]
+    again = ptrack(*arguments, "--resume", cwd=tmp_path)
+    assert "complete already" in again.stdout
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_finish_the_frame_and_say_how_to_go_on(long_clip, tmp_path, signum, code):
+    process = start("track", long_clip, "--grid", "12", cwd=tmp_path)
+    while not (tmp_path / "long.tracks.partial.state").exists() and process.poll() is None:
+        time.sleep(0.02)
+    os.kill(process.pid, signum)
+    err = process.communicate()[1]
+    assert process.returncode == code, err
+    assert "--resume" in err
+    assert "Traceback" not in err
+    assert load_tracks(tmp_path / "long.tracks.partial.h5").num_frames > 0
+    assert not (tmp_path / "long.overlay.mp4").exists()
+    assert not [p for p in tmp_path.iterdir() if ".tmp" in p.name]
+
+
+def test_a_closed_pipe_is_no_error(clip, tmp_path):
+    process = start("track", clip, "--grid", "2", "--no-overlay", cwd=tmp_path)
+    process.stdout.close()
+    assert process.wait() == 0
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
