@@ -57,7 +57,7 @@ def test_lucas_kanade_hides_points_that_leave_the_frame_or_are_covered() -> None
     covered[4:, 20:80, 40:128] = np.random.default_rng(1).integers(0, 255, (60, 88, 3), dtype=np.uint8)
     tracker = ptrack.load("lk", device="cpu")
     tracks = tracker.track(covered, np.asarray([[0, 115, 50], [0, 50, 50]], np.float32))
-    assert not tracks.visible[-1].any()
+    assert not tracks.visible[4].any()  # one has left, the other is covered
     assert tracks.visible[3, 1]
     assert np.isfinite(tracks.tracks).all()
 
