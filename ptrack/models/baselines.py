@@ -2,7 +2,7 @@
 
 ``static`` leaves every point where it was. ``lk`` is OpenCV's pyramidal Lucas-Kanade optical flow from frame to frame
 (Bouguet 2000) with a forward-backward check: a point whose way back misses its start by more than ``max_error`` pixels
-is hidden, keeps its last position and is tried again from there in the next frames (it may then follow what covered it).
+is hidden, keeps its last position and is tried again from there in the next frames; it may then follow what covers it.
 
 Letters: B frames, N points, H W pixels.
 """
