@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
+
+
+def say(text: str) -> None:
+    """Print a line on stdout at once. A reader that has gone away (``| head``) is no error: the rest is dropped."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclass(frozen=True)
@@ -21,16 +30,14 @@ class Output:
     def result(self, text: str) -> None:
         """Print a line of the result on stdout."""
         if not self.json_mode and not self.quiet:
-            print(text)
+            say(text)
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """Print a table on stdout; plain tab-separated lines when stdout is no terminal."""
         if self.json_mode or self.quiet:
             return
         if not sys.stdout.isatty():
-            print("\t".join(columns))
-            for row in rows:
-                print("\t".join(row))
+            say("\n".join("\t".join(row) for row in [columns, *rows]))
             return
         from rich.console import Console
         from rich.table import Table
@@ -43,7 +50,7 @@ class Output:
     def document(self, data: Any) -> None:
         """Print the machine-readable result, if asked for."""
         if self.json_mode:
-            print(json.dumps(data, ensure_ascii=False, allow_nan=False))
+            say(json.dumps(data, ensure_ascii=False, allow_nan=False))
 
     def note(self, text: str) -> None:
         """Print a remark on stderr."""

@@ -57,7 +57,9 @@ def source_stem(source: str, camera: bool = False) -> str:
     if camera or "://" in source:
         return "camera-" + re.sub(r"\W+", "-", source.split("://")[-1]).strip("-")
     path = Path(source)
-    plain = re.sub(r"[*?\[\]%]+", "", path.stem).strip("-_ ") or path.resolve().parent.name
+    plain = path.stem
+    if re.search(r"[*?\[%]", plain):  # a pattern: what is fixed of it, or its folder's name
+        plain = re.sub(r"%\d*d|\[.*?\]|[*?\[\]%]", "", plain).strip("-_. ") or path.resolve().parent.name
     return path.resolve().name if path.is_dir() else plain
 
 
