@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from ptrack.errors import OutputError
+from ptrack.tracking.batch import TrackRequest, output_paths, resolve, source_stem
+
+
+@pytest.mark.parametrize(
+    ("source", "stem"),
+    [
+        ("a/my clip.v2.mp4", "my clip.v2"),
+        ("-dash.mp4", "-dash"),
+        ("shots/frame_*.png", "frame"),
+        ("shots/%05d.png", "shots"),
+        ("shots/*.png", "shots"),
+        ("rtsp://host:554/live", "camera-host-554-live"),
+    ],
+)
+def test_stems(source, stem):
+    assert source_stem(source) == stem
+
+
+def test_camera_and_folder_stems(tmp_path, monkeypatch):
+    assert source_stem("0", camera=True) == "camera-0"
+    (tmp_path / "shots").mkdir()
+    monkeypatch.chdir(tmp_path / "shots")
+    assert source_stem(".") == "shots"
+
+
+@pytest.mark.parametrize(
+    ("options", "tracks", "overlay"),
+    [
+        ({}, "v.tracks.h5", "v.overlay.mp4"),
+        ({"format": "csv"}, "v.tracks.csv", "v.overlay.mp4"),
+        ({"out": Path("r/x.npz")}, "r/x.npz", "r/x.overlay.mp4"),
+        ({"out": Path("r/x.tracks.h5"), "overlay": False}, "r/x.tracks.h5", None),
+        ({"out": Path("r")}, "r/v.tracks.h5", "r/v.overlay.mp4"),
+    ],
+)
+def test_output_paths(options, tracks, overlay):
+    made = output_paths(TrackRequest(sources=["v.mp4"], **options), "v.mp4")
+    assert made == (Path(tracks), Path(overlay) if overlay else None)
+
+
+def test_unknown_format():
+    with pytest.raises(OutputError, match="--format mat: choose one of h5"):
+        output_paths(TrackRequest(sources=["v.mp4"], format="mat"), "v.mp4")
+
+
+def test_demo_is_the_packaged_clip_unless_a_file_has_the_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(resolve("demo")).is_file()
+    (tmp_path / "demo").touch()
+    assert resolve("demo") == "demo"
