@@ -181,7 +181,11 @@ class Tracker:
     def needs_features(self, ahead: int = 0) -> bool:
         """Return whether the frame ``ahead`` frames from now has any point to track."""
         s = self.state
-        return s.used > 0 or bool((s.points[:, 0] <= s.frame + ahead).any())
+        return s.used > 0 or self._support_joins() or bool((s.points[:, 0] <= s.frame + ahead).any())
+
+    def _support_joins(self) -> bool:
+        """The support grid joins on the first frame once there is any point, even one that starts later."""
+        return self.support_grid > 0 and not self.state.support and len(self.state.ids) > 0
 
     def step_features(self, features: Any, size: tuple[int, int]) -> StepResult:
         """Like ``step``, for a frame that ``model.encode`` has seen already; ``size`` is its (H, W).
@@ -195,7 +199,7 @@ class Tracker:
         starting = (s.slots == WAITING) & (s.points[:, 0] <= s.frame)
         if s.size is None and size != (0, 0):
             s.size = size
-        if features is not None and (starting.any() or s.used):
+        if features is not None and (starting.any() or s.used or self._support_joins()):
             with torch.inference_mode():
                 self._join(features, size, starting)
                 s.model, out = self.model.step(s.model, features)
@@ -221,7 +225,7 @@ class Tracker:
                 new.check_inside(s.size or size)
             s.slots[starting] = s.used + np.arange(len(new))
             self._give(features, geometry.rescale(new.xy, s.size or size, size))
-        if self.support_grid and not s.support:
+        if self._support_joins():
             self._give(features, geometry.support_points(self.support_grid, size))
             s.support = True
 

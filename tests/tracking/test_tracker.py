@@ -119,6 +119,7 @@ def test_support_grid_is_tracked_and_not_returned():
     tracker = Tracker(DriftModel(), support_grid=3)
     tracker.add([[1, 5, 5]])
     tracker.step(FRAME)
+    assert len(tracker.state.model.xy) == 9  # from the first frame on, as the published program does
     tracker.add([[9, 9]])
     rows = [tracker.step(FRAME) for _ in range(2)]
     assert rows[1].positions.tolist() == [[6, 5.5], [10, 9.5]]
