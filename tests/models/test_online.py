@@ -1,0 +1,311 @@
+"""The online model's own properties, on a small ResNet-based one."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import pytest
+import torch
+
+from ptrack.errors import ConfigError, ModelError
+from ptrack.models.base import OnlineModel
+from ptrack.models.online import model as module
+from ptrack.models.online.capture import captured
+from ptrack.models.online.config import OnlineConfig
+from ptrack.models.online.heads import best_cell, best_cells
+from ptrack.models.online.model import TrackOn2
+from ptrack.models.online.preprocess import prepare
+from ptrack.models.online.state import State
+
+SMALL = OnlineConfig(backbone="resnet18", input_size=(64, 96), dim=64, hidden=96, memory=4, candidates=6)
+CLOSE = {"atol": 2e-4, "rtol": 1e-4}
+
+
+def _model(config: OnlineConfig = SMALL, **options) -> TrackOn2:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = TrackOn2(config, **options).eval()
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if name.endswith("sampling_offsets.weight") or "attention_weights" in name:
+                    p.normal_(0, 0.1)
+                if "embedding" in name:
+                    p.normal_(0, 0.3)
+    return model
+
+
+def _video(t: int = 6, h: int = 70, w: int = 90) -> torch.Tensor:
+    return torch.randint(0, 256, (t, h, w, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+XY = torch.tensor([[10.0, 20.0], [80.0, 60.0], [45.5, 33.0], [0.0, 0.0], [90.0, 70.0]])
+STARTS = torch.tensor([0, 0, 2, 1, 3])
+
+
+def _stream(model: TrackOn2, video: torch.Tensor, xy=XY, starts=STARTS, batch: int = 1, order=None):
+    """Positions (T, N, 2) and visibility; NaN before a point's start."""
+    order = list(range(len(xy))) if order is None else order
+    features = [f for i in range(0, len(video), batch) for f in model.encode(video[i : i + batch])]
+    state, rows = model.init_state(), []
+    out = torch.full((len(video), len(xy), 3), float("nan"))
+    for t, frame in enumerate(features):
+        new = [i for i in order if starts[i] == t]
+        if new:
+            state = model.add(state, frame, xy[new])
+            rows += new
+        if rows:
+            state, said = model.step(state, frame)
+            out[t, rows] = torch.cat([said.xy, said.visibility[:, None]], dim=1)
+    return out
+
+
+def test_is_an_online_model() -> None:
+    assert isinstance(_model(), OnlineModel)
+
+
+@pytest.mark.parametrize("memory", [2, 4, 9])
+def test_batched_encoding_and_the_order_of_queries_change_nothing(memory: int) -> None:
+    model, video = _model(), _video()
+    model.set_memory(memory)
+    reference = _stream(model, video)
+    assert torch.isnan(reference[0, 2]).all()
+    assert torch.isfinite(reference[-1]).all()
+    for found in (_stream(model, video, batch=3), _stream(model, video, order=[4, 2, 0, 3, 1])):
+        torch.testing.assert_close(found, reference, equal_nan=True, **CLOSE)
+
+
+def test_masked_slots_kept_or_dropped_change_nothing() -> None:
+    model, video = _model(), _video()
+    model.set_memory(9)
+    reference = _stream(model, video)
+    window = State.window
+    try:
+        State.window = lambda self, *, whole=False: window(self, whole=True)  # type: ignore[method-assign]
+        found = _stream(model, video)
+    finally:
+        State.window = window  # type: ignore[method-assign]
+    torch.testing.assert_close(found, reference, equal_nan=True, **CLOSE)
+
+
+@pytest.mark.parametrize("memory", [3, 8])
+def test_clips_in_a_batch_equal_streaming(memory: int) -> None:
+    model = _model()
+    model.set_memory(memory)
+    videos = torch.stack([_video(), _video().flip(0)])
+    queries = torch.cat([STARTS[:, None].float(), XY], dim=1)
+    batch = torch.stack([queries, queries.flip(0)])
+    kept = batch.clone()
+    with torch.no_grad():
+        outputs = list(model.unroll(videos, batch))
+    assert torch.equal(batch, kept)
+    scale = torch.tensor([90 / 96, 70 / 64])
+    for b, starts in enumerate((STARTS, STARTS.flip(0))):
+        reference = _stream(model, videos[b], batch[b, :, 1:], starts)
+        active = torch.stack([o.active[b] for o in outputs])
+        assert torch.equal(active, ~torch.isnan(reference[..., 0]))
+        found = torch.stack([o.xy[b] for o in outputs]) * scale
+        torch.testing.assert_close(found[active], reference[..., :2][active], **CLOSE)
+
+
+def test_whole_buffers_and_failing_compilers_change_nothing() -> None:
+    model, video = _model(), _video()
+    reference = _stream(model, video)
+    torch.testing.assert_close(_stream(captured(_model(), backend="eager"), video), reference, equal_nan=True, **CLOSE)
+    model.fixed_shapes = True
+    torch.testing.assert_close(_stream(model, video), reference, equal_nan=True, **CLOSE)
+
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    with pytest.warns(UserWarning, match="runs uncompiled"):
+        found = _stream(captured(_model(), backend=broken), video)
+    torch.testing.assert_close(found, reference, equal_nan=True, **CLOSE)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "efficientnet_lite0", "dinov2_s"])
+def test_folding_changes_nothing(backbone: str) -> None:
+    config = dataclasses.replace(SMALL, backbone=backbone)
+    model = _model(config)
+    with torch.no_grad():
+        for m in model.modules():
+            if isinstance(m, torch.nn.BatchNorm2d):
+                m.running_mean.normal_(0, 0.1)
+                m.running_var.uniform_(0.5, 1.5)
+    video = _video(2)
+    before = model.encode(video)
+    kept = [(f.fused.clone(), f.tokens.clone()) for f in before]
+    assert model.optimise() is model
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    for f, (fused, tokens) in zip(model.encode(video), kept, strict=True):
+        torch.testing.assert_close(f.tokens, tokens, atol=1e-5 * float(tokens.abs().max()), rtol=0)
+        torch.testing.assert_close(f.fused, fused, atol=1e-4 * float(fused.abs().max()), rtol=0)
+
+
+def test_many_points_in_chunks_equal_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, video = _model(), _video(3)
+    xy = torch.rand(50, 2, generator=torch.Generator().manual_seed(2)) * torch.tensor([90.0, 70.0])
+    starts = torch.zeros(50, dtype=torch.long)
+    reference = _stream(model, video, xy, starts)
+    monkeypatch.setattr(module, "MEMORY_ROWS", 7)
+    monkeypatch.setattr(module, "LOCATE_ROWS", 11)
+    torch.testing.assert_close(_stream(model, video, xy, starts), reference, **CLOSE)
+
+
+def test_points_leave_and_the_others_go_on_as_a_set() -> None:
+    model, video = _model(), _video()
+    a = b = None
+    for t, f in enumerate(model.encode(video)):
+        if t == 0:
+            a = model.add(model.init_state(), f, XY)
+            b = model.add(model.init_state(), f, XY[[3, 1]])
+        if t == 1:  # both see the same set from here on, with the same past
+            a = model.keep(a, torch.tensor([3, 1]))
+            a = dataclasses.replace(a, slots=b.slots.clone(), init=b.init.clone(), filled=b.filled.clone())
+        a, x = model.step(a, f)
+        b, y = model.step(b, f)
+        if t >= 1:
+            torch.testing.assert_close(x.xy, y.xy)
+    assert a.count == b.count == 2
+    a = model.keep(a, torch.tensor([], dtype=torch.long))
+    assert a.count == 0
+    a = model.add(a, f, XY[:1])
+    assert model.step(a, f)[1].xy.shape == (1, 2)
+
+
+def test_state_grows_by_doubling_and_can_be_cloned() -> None:
+    state = State.empty(3, 8, torch.device("cpu"))
+    sizes = []
+    with torch.inference_mode():
+        for i in range(40):
+            state = state.add(torch.full((1, 1, 8), float(i)))
+            sizes.append(state.capacity)
+        copy = state.clone()
+        state = state.remember(torch.ones(1, 40, 8))
+    assert sorted(set(sizes)) == [16, 32, 64]
+    assert torch.equal(state.init[0, :40, 0], torch.arange(40.0))
+    assert (copy.slots == 0).all()
+    assert (state.slots[0, :40, 0] == 1).all()
+    assert (state.cursor, copy.cursor) == (1, 0)
+
+
+def test_gradients_reach_every_trained_parameter_and_recomputing_changes_none() -> None:
+    queries = torch.cat([STARTS[:, None].float(), XY], dim=1)[None]
+    grads = []
+    for again in (False, True):
+        model = _model(dataclasses.replace(SMALL, dropout=0.0, memory_mask=0.0), checkpoint=again).train()
+        for m in model.modules():
+            if isinstance(m, torch.nn.BatchNorm2d):
+                m.eval()
+
+        def loss(t, o):
+            parts = [o.c1, o.c2, o.offsets, o.visibility_logit, o.uncertainty_logit, o.candidate_uncertainty]
+            return sum((p * p).mean() for p in [*parts, o.candidate_score]) * (t + 1)
+
+        sum(model(_video(5)[None], queries, loss, checkpoint=again)).backward()
+        missing = [k for k, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert missing == []
+        grads.append({k: p.grad for k, p in model.named_parameters()})
+    for key, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][key], grad, rtol=1e-3, atol=1e-4 * float(grad.abs().max() + 1e-6), msg=key)
+
+
+def test_training_hides_memory_at_random() -> None:
+    model = _model(dataclasses.replace(SMALL, dropout=0.0, memory_mask=0.5)).train()
+    for m in model.modules():
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.eval()
+    queries = torch.cat([torch.zeros(5, 1), XY], dim=1)[None]
+    with torch.no_grad():
+        a, b = (torch.stack([o.query for o in model.unroll(_video()[None], queries)]) for _ in range(2))
+    assert torch.equal(a[0], b[0])  # nothing to hide on the first frame
+    assert not torch.allclose(a[-1], b[-1])
+
+
+def test_half_precision_keeps_positions_in_float32() -> None:
+    model, video = _model(), _video(3)
+    model.set_dtype(torch.bfloat16)
+    out = _stream(model, video)
+    assert out.dtype == torch.float32
+    assert torch.isfinite(out[-1, :2]).all()
+    frame = model.encode(video[:1])[0]
+    assert frame.volume.dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [(16, 16), (1, 1), (4320, 7680)])
+def test_any_frame_size(size: tuple[int, int]) -> None:
+    model, frame = _model(), torch.full((1, *size, 3), 90, dtype=torch.uint8)
+    features = model.encode(frame)[0]
+    corners = torch.tensor([[0.0, 0.0], [size[1], size[0]], [size[1] / 2, 0]])
+    _, out = model.step(model.add(model.init_state(), features, corners), features)
+    assert torch.isfinite(out.xy).all()
+    assert (out.visibility >= 0).all()
+
+
+def test_prepare_equals_interpolate() -> None:
+    for h, w in ((70, 90), (200, 310), (64, 96), (9, 5)):
+        frames = _video(2, h, w)
+        plain = torch.nn.functional.interpolate(frames.permute(0, 3, 1, 2) / 255, size=(64, 96), mode="bilinear")
+        mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        torch.testing.assert_close(prepare(frames, (64, 96)), (plain - mean) / std, atol=1e-5, rtol=0)
+    with pytest.raises(ModelError, match=r"\(B, H, W, 3\)"):
+        prepare(torch.zeros(1, 3, 8, 8), (64, 96))
+
+
+def test_best_cells_equal_one_long_search() -> None:
+    scores = torch.randn(3, 7, 1536, generator=torch.Generator().manual_seed(3))
+    scores[0, 0, 5] = scores[0, 0, 900] = 9.0
+    values, cells = best_cells(scores, 16)
+    wanted = scores.topk(16)
+    assert torch.equal(values, wanted.values)
+    assert torch.equal(scores.gather(-1, cells), wanted.values)
+    assert torch.equal(best_cell(scores), scores.argmax(-1))
+    assert best_cell(scores)[0, 0] == 5  # the first on ties
+    assert torch.equal(best_cells(scores[..., :20], 18)[0], scores[..., :20].topk(18).values)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"backbone": "dinov2"}, "no backbone"),
+        ({"dim": 100}, "multiple of 32"),
+        ({"dim": 96, "heads": 7}, "multiple of heads"),
+        ({"strides": (4, 16)}, "neighbours"),
+        ({"strides": ()}, "neighbours"),
+        ({"input_size": (64, 100)}, "multiples of 32"),
+        ({"memory": 0}, "at least 1"),
+        ({"dropout": 1.0}, "below 1"),
+        ({"delta_v": 1.5}, "0..1"),
+        ({"vit_upsample": 9.0}, "vit_upsample"),
+        ({"candidates": 10_000}, "exceed"),
+    ],
+)
+def test_configuration_is_checked(change: dict, word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        dataclasses.replace(SMALL, **change)
+
+
+@pytest.mark.parametrize("strides", [(4, 8, 16), (8, 16, 32), (8, 16), (16,)])
+def test_other_strides(strides: tuple[int, ...]) -> None:
+    for backbone in ("resnet18", "efficientnet_lite0"):
+        model = _model(dataclasses.replace(SMALL, backbone=backbone, strides=strides, candidates=4))
+        assert torch.isfinite(_stream(model, _video(4))[-1]).all()
+
+
+def test_a_vit_has_its_own_strides() -> None:
+    with pytest.raises(ConfigError, match="4, 8, 16, 32"):
+        TrackOn2(dataclasses.replace(SMALL, backbone="dinov2_s", strides=(8, 16, 32)))
+
+
+def test_wrong_use_is_refused() -> None:
+    model = _model()
+    with pytest.raises(ModelError, match="at least 1 frame"):
+        model.set_memory(0)
+    with pytest.raises(ModelError, match="clip batch"):
+        list(model.unroll(_video(), XY[None]))
+
+
+def test_no_warnings_in_plain_use() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _stream(_model(), _video(2), XY[:2], STARTS[:2])
