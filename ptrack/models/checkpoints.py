@@ -102,9 +102,11 @@ def _is_pickle(path: Path) -> bool:
     """Whether a file starts like the zip archive of ``torch.save``, or like its older plain pickle."""
     try:
         with open(path, "rb") as file:
-            head = file.read(8)
+            head = file.read(9)
     except OSError as error:
         raise CheckpointError(f"Cannot read the checkpoint {path}: {error.strerror or error}.") from error
+    if head[8:] == b"{":  # safetensors: 8 bytes of length, which may look like anything, then JSON
+        return False
     return head[:2] == b"PK" or head[:1] == b"\x80"
 
 

@@ -134,5 +134,7 @@ class State:
             filled = ((self.filled + step) * (step > 0)).clamp(max=M)
             return replace(self, slots=slots, filled=filled, cursor=0, longest=longest, shortest=0)
         self.slots[:, :n, self.cursor] = tokens
-        self.filled[:, :n] = (self.filled[:, :n] + 1).clamp(max=M)
+        filled = (self.filled[:, :n] + 1).clamp(max=M)
+        self.filled[:, :n] = filled if active is None else filled * active
+        shortest = shortest if active is None else 0
         return replace(self, cursor=(self.cursor + 1) % M, longest=longest, shortest=shortest)
