@@ -111,6 +111,26 @@ def test_a_correction_changes_that_point_from_there_on_and_undo_takes_it_back(se
         session.undo()
 
 
+def test_correcting_the_same_frame_twice_and_undoing_once_leaves_the_first(session):
+    _finish(session, session.start(POINTS))
+    for x in (40.0, 42.0):
+        _finish(session, session.correct("a", 10, x, 25.0))
+    assert [c.x for c in session.corrections] == [42.0]
+    session.undo()
+    assert [c.x for c in session.corrections] == [40.0]
+    assert session.tracks.tracks[10, 0, 0] == 40
+
+
+def test_a_correction_that_fails_changes_nothing(session, monkeypatch):
+    _finish(session, session.start(POINTS))
+    before = session.tracks
+    monkeypatch.setattr(session, "_rows", lambda *_: 1 / 0)
+    _, news = _finish(session, session.correct("a", 10, 40.0, 25.0))
+    assert news["error"].startswith("Tracking failed: ZeroDivisionError")
+    assert session.tracks is before
+    assert session.corrections == []
+
+
 def test_changed_points_are_not_saved_with_the_old_tracks(session, tmp_path):
     _finish(session, session.start(POINTS))
     answer = session.save(POINTS[:2])

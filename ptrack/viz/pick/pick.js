@@ -270,9 +270,9 @@
   async function correct(point, [x, y]) {
     if (state.dirty) { draw(); throw new Error("The points have changed since they were tracked; track again first."); }
     const answer = await ask("correct", { id: point.id, t: state.frame, x, y });
-    state.history.push(null);
     say(`Tracking ${point.id} anew from frame ${state.frame} ...`);
     await follow(answer.job, false);
+    state.history.push(null);
     say(`${point.id} corrected on frame ${state.frame}.`);
   }
 

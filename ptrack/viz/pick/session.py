@@ -84,7 +84,7 @@ class PickSession:
         self._make_tracker, self._tracker = make_tracker, None
         self._queries = Queries(np.zeros((0, 3)))
         self._colours: list[str] = []
-        self._before: list[Tracks] = []  # the tracks before each correction, for undo
+        self._before: list[tuple[Tracks, list[Correction]]] = []  # what was before each correction, for undo
         self._job = Job(0, [], 0, running=False)
         self._news = threading.Condition()
         self._cancel = False
@@ -139,8 +139,6 @@ class PickSession:
         made = Correction(name, int(t), float(x), float(y))
         query = Queries(np.asarray([[0, x, y]]), [name])
         query.check_inside(self.size)
-        self._before.append(tracks)
-        self.corrections = [c for c in self.corrections if (c.id, c.t) != (name, t)] + [made]
         return self._run(query, int(t), lambda job: self._merge(job, made))
 
     def undo(self) -> dict[str, Any]:
@@ -151,8 +149,9 @@ class PickSession:
         """
         if self._job.running or not self._before:
             raise QueryError("There is no correction to take back.")
-        self.tracks = self._before.pop()
-        return self.column(self.corrections.pop().id)
+        name = self.corrections[-1].id  # the newest one is always the last
+        self.tracks, self.corrections = self._before.pop()
+        return self.column(name)
 
     def column(self, name: str) -> dict[str, Any]:
         """Return ``{"id", "rows": [[frame, x, y, visible, confidence], ...]}`` of one point."""
@@ -251,6 +250,8 @@ class PickSession:
         changed = {name: getattr(tracks, name).copy() for name in FIELDS}
         for name in FIELDS:
             changed[name][here, n] = new[name][there, 0]
+        self._before.append((tracks, self.corrections))
+        self.corrections = [c for c in self.corrections if (c.id, c.t) != (made.id, made.t)] + [made]
         self.tracks = replace(tracks, **changed)
 
     # -- saving
@@ -270,8 +271,12 @@ class PickSession:
         ids = [new if i == old else i for i in self.tracks.ids.tolist()]
         self._queries = Queries(self._queries.points, ids)
         self.tracks = replace(self.tracks, ids=self._queries.ids)
-        self._before = [replace(t, ids=self._queries.ids) for t in self._before]
-        self.corrections = [replace(c, id=new if c.id == old else c.id) for c in self.corrections]
+
+        def renamed(corrections: list[Correction]) -> list[Correction]:
+            return [replace(c, id=new if c.id == old else c.id) for c in corrections]
+
+        self._before = [(replace(t, ids=self._queries.ids), renamed(c)) for t, c in self._before]
+        self.corrections = renamed(self.corrections)
 
     def save(self, points: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Write the queries and, if these are the tracked ones, the tracks; returns ``{"saved": files, "note": text}``.
