@@ -177,12 +177,10 @@ def track_to_files(
             run.writer.finish(run.info)
             if run.phase == "overlay":
                 _second_pass_overlay(run)
-        except (Interrupted, OutputError):
+        except BaseException as error:
             run.writer.close()
-            raise
-        except BaseException:
-            run.writer.close()
-            if run.start == 0:  # nothing worth keeping: the run failed, it was not cut short
+            # Finished work is kept for --resume; a run that failed before its first save leaves nothing behind.
+            if not run.state_path.exists() and not isinstance(error, OutputError):
                 _remove_partial(run)
             raise
         _publish(run)
@@ -234,6 +232,7 @@ def _open_partial(run: _Run) -> None:
         return
     # A resumed or backward run needs all rows before it can draw; a live source is gone after one pass.
     run.overlay_in_stream = run.options.overlay is not None and not run.options.backward
+    run.state_path.unlink(missing_ok=True)  # of a run that is being replaced
     run.writer = TracksWriter(run.partial, run.queries.points, run.queries.ids, run.info)
 
 

@@ -139,14 +139,26 @@ def test_resume_without_anything_to_resume(video, tmp_path):
     assert check_outputs(TrackOptions(out=tmp_path / "a.h5", resume=True))
 
 
-def test_a_failed_run_leaves_nothing(video, tmp_path):
+def failing_at(frame):
     def report(progress):
-        if progress.done == 4:
+        if progress.done == frame:
             raise Stop
 
+    return report
+
+
+def test_a_run_that_fails_at_once_leaves_nothing(video, tmp_path):
     with pytest.raises(Stop):
-        run(video, tmp_path / "a.h5", report, overlay=tmp_path / "a.mp4")
+        run(video, tmp_path / "a.h5", failing_at(4), overlay=tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_fails_later_can_be_resumed(video, tmp_path):
+    with pytest.raises(Stop):
+        run(video, tmp_path / "a.h5", failing_at(20), flush_seconds=0)
+    assert run(video, tmp_path / "a.h5", resume=True).resumed_from == 19
+    run(video, tmp_path / "b.h5")
+    assert_equal(load_tracks(tmp_path / "a.h5"), load_tracks(tmp_path / "b.h5"))
 
 
 def test_existing_outputs_are_refused_before_anything_runs(video, tmp_path):
