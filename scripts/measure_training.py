@@ -23,18 +23,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="transformer", choices=["transformer", "online"])
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--size", type=int, default=128, help="pixels")
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--points", type=int, default=32)
+    parser.add_argument("--size", type=int, default=64, help="pixels")
+    parser.add_argument("--frames", type=int, default=6)
+    parser.add_argument("--points", type=int, default=24)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--validation", type=int, default=16, help="clips")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        small = (
-            {"dim": 128, "iterations": 3} if arguments.model == "transformer" else {"input_size": [arguments.size] * 2}
-        )
+        transformer = {"levels": 3, "dim": 64, "layers": 2, "iterations": 3}
+        online = {"input_size": [arguments.size] * 2, "strides": [4, 8]}
+        small = transformer if arguments.model == "transformer" else online
         recipe = {
             "arch": small, "pretrained": False, "lr": arguments.lr, "warmup": 0.05, "batch_size": arguments.batch,
             "max_steps": arguments.steps, "save_dir": folder, "num_workers": arguments.workers, "save_every": 1e9,
