@@ -200,11 +200,13 @@ def test_the_gradient_of_a_batch_is_the_sum_over_its_clips(tmp_path: Path, model
         "data": {"image_size": [32, 32], "sequence_length": 4},
     }  # fmt: skip
     torch.manual_seed(0)
-    system = systems.build(configs.build(values)).double()
+    system = systems.build(configs.build(values))
     system.eval()  # batch norm in training mode couples the clips of a batch
+    with torch.no_grad():
+        for parameter in system.parameters():  # heads start at zero and would pass no gradient on
+            parameter.add_(0.02 * torch.randn(parameter.shape))
     scene = clips(speed=1.0)
     batch = collate([scene[order.SampleKey(i)] for i in range(3)])
-    batch = replace(batch, tracks=batch.tracks.double())
 
     def gradients(parts) -> dict[str, torch.Tensor]:
         system.zero_grad()
@@ -217,8 +219,9 @@ def test_the_gradient_of_a_batch_is_the_sum_over_its_clips(tmp_path: Path, model
     apart = gradients([order.one_clip(batch, b) for b in range(3)])
     assert whole.keys() == apart.keys()
     assert sum(g.abs().sum().item() > 0 for g in whole.values()) > 0.9 * len(whole)
+    largest = max(g.norm() for g in whole.values())
     for name, value in whole.items():
-        torch.testing.assert_close(apart[name], value, rtol=1e-5, atol=1e-7, msg=name)
+        assert (apart[name] - value).norm() <= 1e-4 * largest, name  # float32: sums in another order
 
 
 def test_checkpoints_rotate_and_a_damaged_one_is_skipped(tmp_path: Path) -> None:
