@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ptrack.data.convert import ConvertOptions, convert
 from ptrack.data.sources import open_dataset
@@ -62,6 +63,32 @@ def test_static_on_every_tiny_dataset_gets_the_recorded_value(benchmark: str) ->
         if name != "RE_ID_acc" and value is not None:
             ours = EGO.get(name, name) if benchmark == "ego_points" else name
             np.testing.assert_allclose(found[ours], value, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_static_on_badja_and_kubric_gets_the_value_computed_by_hand() -> None:
+    scores = []
+    for ref in (c for c in open_dataset("badja", DATASETS / PLACES["badja"]) if c.name != "rs_dog"):  # not from DAVIS
+        hits, (h, w) = [], ref.size
+        for t in range(1, ref.num_frames):
+            if ref.visibility[t].any():
+                picture = Image.fromarray(ref.masks.rgb(t)[..., 0]).resize((512, 320), Image.Resampling.NEAREST)
+                limit = 0.2 * np.sqrt((np.asarray(picture) > 0).sum())
+                for j in np.flatnonzero(ref.visibility[t]):
+                    dx, dy = (ref.tracks[t, j].astype(float) - ref.tracks[0, j]) * [512 / w, 320 / h]
+                    hits.append(np.hypot(dx, dy) < limit)
+        scores.append(100 * np.mean(hits))
+    assert means(ask("badja"))[0]["pck"] == pytest.approx(np.mean(scores), abs=1e-6)
+
+    scores = []
+    for clip in open_dataset("kubric", DATASETS / PLACES["kubric"]):
+        errors = []
+        for n in range(clip.num_tracks):
+            first = int(clip.visibility[:, n].argmax())
+            later = [t for t in range(first + 1, clip.num_frames) if clip.visibility[t, n]]
+            step = clip.tracks[later, n].astype(float) - clip.tracks[first, n]
+            errors += list(np.hypot(*(step * [256 / clip.size[1], 256 / clip.size[0]]).T))
+        scores.append(np.mean([np.mean(np.asarray(errors) < k) for k in (1, 2, 4, 8, 16)]))
+    assert means(ask("kubric"))[0]["average_pts_within_thresh"] == pytest.approx(np.mean(scores), abs=1e-6)
 
 
 @pytest.mark.parametrize("benchmark", sorted(PLACES))
