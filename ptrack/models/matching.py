@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ptrack import geometry
 from ptrack.errors import ConfigError
-from ptrack.models.backbones.lite0 import Lite0, packaged_sha256, packaged_weights
+from ptrack.models.backbones.lite0 import TAPS, Lite0, packaged_sha256, packaged_weights
 from ptrack.models.base import StepOutput
 from ptrack.models.zoo import LoadedModel, LoadRequest
 
@@ -126,8 +126,7 @@ class MatchingModel(nn.Module):
 
     def init_state(self) -> MatchingState:
         """Return a state without points."""
-        channels = sum(t for t in (24, 40, 112))
-        empty = torch.zeros(0, len(PATCH), channels, device=self.device)
+        empty = torch.zeros(0, len(PATCH), sum(TAPS.values()), device=self.device)
         flags = torch.zeros(0, dtype=torch.bool, device=self.device)
         return MatchingState(torch.zeros(0, 2, device=self.device), empty, empty, flags)
 

@@ -249,9 +249,9 @@ def _save(run: _Run) -> None:
     }
     try:
         save_snapshot(run.state_path, content)
-    except (OSError, RuntimeError) as error:
+    except (OutputError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
         raise OutputError(
-            f"Cannot write {run.state_path}: {error}. Free some space and run again with --resume."
+            f"Cannot write {run.state_path}: {error} Free some space and run again with --resume."
         ) from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from ptrack.errors import TracksError
-from ptrack.fileio import temporary_name
+from ptrack.fileio import atomic_path
 
 HOME = "ptrack."  # only dataclasses of modules below it are built
 CLASS = "__class__"
@@ -64,13 +63,9 @@ def unpack(value: Any, device: torch.device) -> Any:
 
 
 def save_snapshot(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` (packed) atomically."""
-    temporary = temporary_name(path)
-    try:
+    """Write ``content`` (packed) atomically; raises OutputError or, from torch, RuntimeError if the disk is full."""
+    with atomic_path(path) as temporary:
         torch.save(pack(content), temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_snapshot(path: Path, device: torch.device) -> dict[str, Any]:

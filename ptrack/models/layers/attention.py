@@ -66,12 +66,19 @@ class MultiHead(nn.Module):
         return self.out_proj(y.flatten(1))
 
 
-class AttentionBlock(nn.Module):
-    """Attention, residual and LayerNorm, feed-forward, residual and LayerNorm. The residual is the query argument."""
+class PostNormBlock(nn.Module):
+    """What both kinds of attention block share: residual and LayerNorm, feed-forward, residual and LayerNorm.
 
-    def __init__(self, dim: int, heads: int, hidden: int, dropout: float = 0.1) -> None:
+    Args:
+        mha: the attention.
+        dim: token width D.
+        hidden: width of the feed-forward part.
+        dropout: share of values dropped in training.
+    """
+
+    def __init__(self, mha: nn.Module, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.mha = MultiHead(dim, heads, dropout)
+        self.mha = mha
         self.linear1 = Linear(dim, hidden)
         self.linear2 = Linear(hidden, dim)
         self.norm1 = nn.LayerNorm(dim)
@@ -86,6 +93,15 @@ class AttentionBlock(nn.Module):
         q = self.norm1(q + self._drop(attended))
         hidden = self._drop(self.linear1(q, "relu"))
         return self.norm2(q + self._drop(self.linear2(hidden)))
+
+
+class AttentionBlock(PostNormBlock):
+    """Attention, residual and LayerNorm, feed-forward, residual and LayerNorm. The residual is the query argument."""
+
+    mha: MultiHead
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float = 0.1) -> None:
+        super().__init__(MultiHead(dim, heads, dropout), dim, hidden, dropout)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, ignore: Tensor | None = None) -> Tensor:
         """(R, Q, D) queries, (R, K, D) keys and values, ``ignore`` (R, K) bool -> (R, Q, D)."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptrack.models.layers.attention import PostNormBlock
 from ptrack.models.layers.linear import Linear, linear
 
 Shapes = tuple[tuple[int, int], ...]  # (height, width) of each level
@@ -155,26 +156,17 @@ class DeformableAttention(nn.Module):
         return query + F.dropout(self.output_proj(core.to(values.dtype)), self.dropout, self.training)
 
 
-class DeformableBlock(nn.Module):
+class DeformableBlock(PostNormBlock):
     """Deformable attention with residual, LayerNorm and feed-forward (post-norm)."""
 
-    def __init__(self, dim: int, heads: int, levels: int, points: int, hidden: int, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.mha = DeformableAttention(dim, heads, levels, points, dropout)
-        self.linear1 = Linear(dim, hidden)
-        self.linear2 = Linear(hidden, dim)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.dropout = dropout
+    mha: DeformableAttention
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+    def __init__(self, dim: int, heads: int, levels: int, points: int, hidden: int, dropout: float = 0.1) -> None:
+        super().__init__(DeformableAttention(dim, heads, levels, points, dropout), dim, hidden, dropout)
 
     def forward(self, query: Tensor, reference: Tensor, values: Tensor, shapes: Shapes) -> Tensor:
         """As :meth:`DeformableAttention.forward`; the query counts twice in the sum before the first LayerNorm."""
-        q = self.norm1(query + self._drop(self.mha(query, reference, values, shapes)))
-        hidden = self._drop(self.linear1(q, "relu"))
-        return self.norm2(q + self._drop(self.linear2(hidden)))
+        return self.finish(query, self.mha(query, reference, values, shapes))
 
 
 def cell_centres(shapes: Sequence[tuple[int, int]], device: torch.device | str | None = None) -> Tensor:
