@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ptrack.data.samples import TrainingBatch
 from ptrack.models.devices import choose_device
+from ptrack.processes import Group
 from ptrack.training import losses
 from ptrack.training.config import TrainConfig
-from ptrack.training.distributed import Group
 from ptrack.training.engine import peak_memory
 from ptrack.training.order import one_clip
 from ptrack.training.run import build_system

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
@@ -27,13 +28,14 @@ from ptrack.evaluation.clips import ClipRow, ClipSource, choose, content_key, fi
 from ptrack.evaluation.predictions import Prediction, load_prediction, save_prediction
 from ptrack.evaluation.protocols import Case, Protocol, Skip, check_mode, find_protocol
 from ptrack.evaluation.results import ModelResult, Report, VideoResult
-from ptrack.evaluation.sharding import Shard
 from ptrack.fileio import atomic_path
+from ptrack.processes import Group, joined
 from ptrack.tracks import Queries
 
 if TYPE_CHECKING:
     from ptrack.tracking.tracker import Tracker
 
+PATIENCE = timedelta(days=2)  # processes may differ by hours; torch's 30 minutes would end the faster ones
 RESULT_VERSION = 1  # of the per-video files; another number makes older ones be computed again
 
 
@@ -246,17 +248,14 @@ def evaluate(request: EvalRequest, progress: Callable[[Step], None] | None = Non
     if not request.models and not request.predictions:
         raise ModelError("Name at least one model with --model, or a folder of tracks with --from-predictions.")
     rows = choose(open_clips(protocol, request.data), request.videos, request.limit)
-    shard = Shard()
-    try:
+    with joined("cpu", PATIENCE) as group:  # results travel as objects, for which no accelerator is needed
         found = []
-        for subject in _subjects(request, protocol, shard):
-            done = _evaluate_subject(subject(), request, protocol, rows, shard, progress)
+        for subject in _subjects(request, protocol, group):
+            done = _evaluate_subject(subject(), request, protocol, rows, group, progress)
             found.append(done)
-        report = Report(
-            protocol=protocol, mode=mode, data=str(request.data) or "held-out clips, made on the spot", models=found
-        )
-    finally:
-        shard.close()
+    report = Report(
+        protocol=protocol, mode=mode, data=str(request.data) or "held-out clips, made on the spot", models=found
+    )
     _need_scores(report)
     return report
 
@@ -272,7 +271,7 @@ def _need_scores(report: Report) -> None:
             )
 
 
-def _subjects(request: EvalRequest, protocol: Protocol, shard: Shard) -> list[Callable[[], Subject]]:
+def _subjects(request: EvalRequest, protocol: Protocol, group: Group) -> list[Callable[[], Subject]]:
     """Return one function per model that loads it; names and files are checked now, before anything is tracked."""
     from ptrack.models.zoo import find
 
@@ -281,7 +280,7 @@ def _subjects(request: EvalRequest, protocol: Protocol, shard: Shard) -> list[Ca
     for name in request.models:
         takes = find(name).takes_checkpoint
         checkpoint = waiting.pop(0) if takes and waiting else None
-        made.append(lambda n=name, c=checkpoint: _load(request, protocol, shard, n, c))
+        made.append(lambda n=name, c=checkpoint: _load(request, protocol, group, n, c))
     if waiting:
         raise ModelError(f"There are more checkpoints than models that take one; {waiting[0]} is left over.")
     for folder in request.predictions:
@@ -291,13 +290,13 @@ def _subjects(request: EvalRequest, protocol: Protocol, shard: Shard) -> list[Ca
     return made
 
 
-def _load(request: EvalRequest, protocol: Protocol, shard: Shard, name: str, checkpoint: Path | None) -> TrackerSubject:
+def _load(request: EvalRequest, protocol: Protocol, group: Group, name: str, checkpoint: Path | None) -> TrackerSubject:
     from ptrack.models.zoo import find, load
 
     memory = protocol.memory if request.memory is None else request.memory
     options = dict(request.options) | ({"memory": memory} if "memory" in find(name).options else {})
     tracker = load(
-        name, checkpoint=checkpoint, device=shard.device(request.device), dtype=request.dtype,
+        name, checkpoint=checkpoint, device=group.device(request.device), dtype=request.dtype,
         support_grid=request.support_grid, **options,
     )  # fmt: skip
     threshold = tracker.model.threshold if request.threshold is None else request.threshold
@@ -330,12 +329,12 @@ def _settings(protocol: Protocol, mode: str) -> dict[str, Any]:
 
 
 def _evaluate_subject(
-    subject: Subject, request: EvalRequest, protocol: Protocol, rows: Sequence[ClipRow], shard: Shard,
+    subject: Subject, request: EvalRequest, protocol: Protocol, rows: Sequence[ClipRow], group: Group,
     progress: Callable[[Step], None] | None,
 ) -> ModelResult:  # fmt: skip
     files, folder = file_names(rows), RunFolder(request.run, subject, request.fresh)
     meter = MemoryMeter(subject.tracker.model.device if isinstance(subject, TrackerSubject) else None)
-    mine = shard.part(rows)
+    mine = group.part(rows)
     partial = ModelResult(model=subject.name, settings=subject.settings, videos=[])
     for row in mine:
         result = _evaluate_row(subject, request, protocol, row, files[row.id], folder)
@@ -343,7 +342,7 @@ def _evaluate_subject(
         if progress is not None:
             progress(Step(subject.name, len(partial.videos), len(mine), result, partial.mean))
     peak = meter.peak()
-    parts = shard.gather((partial.videos, peak.process, peak.gpu))
+    parts = group.gather((partial.videos, peak.process, peak.gpu))
     return replace(
         partial,
         videos=[video for videos, _, _ in parts for video in videos],

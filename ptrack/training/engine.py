@@ -17,10 +17,10 @@ from ptrack.data.loading import SampleKey
 from ptrack.data.samples import TrainingBatch
 from ptrack.errors import Interrupted, PTrackError
 from ptrack.fileio import check_writable
+from ptrack.processes import Group
 from ptrack.tracking.signals import StopRequest
 from ptrack.training import order, state, validation
 from ptrack.training.config import TrainConfig
-from ptrack.training.distributed import Group
 from ptrack.training.schedules import Average, learning_rate
 from ptrack.training.state import RunState
 from ptrack.training.step import Stepper, StepResult, choose_precision

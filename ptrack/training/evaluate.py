@@ -11,8 +11,8 @@ from ptrack.evaluation import runner
 from ptrack.evaluation.clips import ClipRow, file_names, open_clips
 from ptrack.evaluation.protocols import PROTOCOLS, Protocol, Skip, find_protocol
 from ptrack.evaluation.results import FAILED, SKIPPED, ModelResult, VideoResult
+from ptrack.processes import Group
 from ptrack.tracking.tracker import Tracker
-from ptrack.training.distributed import Group
 from ptrack.training.systems import System
 
 SUPPORT_GRID = 20  # points per side that Track-On2's per-epoch evaluation adds
@@ -83,8 +83,7 @@ class Scorer:
             tracker = Tracker(model, support_grid=None if not hasattr(model, "support_grid") else SUPPORT_GRID)
             subject = runner.TrackerSubject("training", tracker, {}, self.protocol, "first", None, model.threshold)
             files = file_names(self.rows)
-            mine = self.rows[self.group.rank :: self.group.world]
-            videos = [self._score(subject, row, files[row.id]) for row in mine]
+            videos = [self._score(subject, row, files[row.id]) for row in self.group.part(self.rows)]
         finally:
             system.train(training)
         together = [video for part in self.group.gather(videos) for video in part]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from ptrack.data.loading import SampleKey
 from ptrack.data.samples import TrainingBatch, collate
 from ptrack.errors import DataError
-from ptrack.training.distributed import Group
+from ptrack.processes import Group
 from ptrack.training.schedules import derive_seed, preserved_random_state
 
 

@@ -16,10 +16,10 @@ from ptrack.data.samples import collate
 from ptrack.errors import ConfigError
 from ptrack.fileio import atomic_path, check_writable
 from ptrack.models.devices import choose_device
+from ptrack.processes import Group, joined
 from ptrack.training import config as recipes
 from ptrack.training import data, state, systems, weights
 from ptrack.training.config import TrainConfig
-from ptrack.training.distributed import Group, joined
 from ptrack.training.engine import Listener, Trainer, TrainResult
 from ptrack.training.logging import JsonLog, TensorBoardLog
 from ptrack.training.pictures import Painter

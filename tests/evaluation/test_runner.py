@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from ptrack.evaluation.protocols import PROTOCOLS, find_protocol
 from ptrack.evaluation.runner import EvalRequest, Step, evaluate
 from tests.evaluation.test_metrics import EGO
 from tests.evaluation.test_protocols import DATASETS, NAMES, RESULTS
+from tests.test_processes import run_two
 
 DAVIS = DATASETS / "tapvid_davis" / "tapvid_davis.pkl"
 PLACES = {
@@ -127,27 +127,20 @@ def test_strided_mode_tracks_backwards_too() -> None:
 
 
 PAIR = """
-import sys, json
+import sys, json, os
 from ptrack.evaluation.runner import EvalRequest, evaluate
+from tests.test_processes import gloo_threads
 report = evaluate(EvalRequest(benchmark="robotap", data=sys.argv[1], models=("static", "lk"), device="cpu"))
-open(sys.argv[2], "w").write(json.dumps([[m.mean, sorted(v.id for v in m.videos)] for m in report.models]))
+with open(f"{sys.argv[2]}/{os.environ['RANK']}.json", "w") as file:
+    json.dump([[m.mean, sorted(v.id for v in m.videos)] for m in report.models], file)
+assert not gloo_threads()
 """
 
 
 def test_two_gloo_processes_give_identical_numbers(tmp_path: Path) -> None:
     pytest.importorskip("cv2")
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    started = []
-    for rank in range(2):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        env = os.environ | place | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", PAIR, str(DATASETS / "robotap"), str(tmp_path / f"{rank}.json")]
-        started.append(subprocess.Popen(command, env=env))
-    assert [p.wait(timeout=300) for p in started] == [0, 0]
+    for status, output in run_two(PAIR, str(DATASETS / "robotap"), str(tmp_path)):
+        assert status == 0, output
     alone = evaluate(ask("robotap", models=("static", "lk")))
     expected = [[m.mean, sorted(v.id for v in m.videos)] for m in alone.models]
     for rank in range(2):

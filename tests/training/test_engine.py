@@ -15,10 +15,10 @@ import torch
 
 from ptrack.data.samples import collate
 from ptrack.errors import CheckpointError, ConfigError, DataError, Interrupted, OutputError
+from ptrack.processes import Group
 from ptrack.training import config as configs
 from ptrack.training import losses, order, state, systems
 from ptrack.training.config import TrainConfig
-from ptrack.training.distributed import Group
 from ptrack.training.engine import RunData, Trainer, TrainingFailed, TrainResult
 from ptrack.training.schedules import Average, derive_seed, learning_rate
 from tests.training.scenes import PanningClips
@@ -156,8 +156,9 @@ def test_killed_at_a_random_step_and_resumed_gives_the_same_losses(tmp_path: Pat
 SHARED = """
 import sys
 from pathlib import Path
+from tests.test_processes import gloo_threads
 from tests.training.test_engine import Recorder, clips, settings, trainer
-from ptrack.training.distributed import joined
+from ptrack.processes import joined
 from ptrack.training.engine import RunData
 with joined("cpu") as group:
     batch = 4 // group.world
@@ -170,6 +171,7 @@ with joined("cpu") as group:
             print(record.result.loss, record.result.grad_norm)
         for record in r.scores:
             print(*(record.scores[k] for k in sorted(record.scores)))
+assert not gloo_threads()
 """
 
 

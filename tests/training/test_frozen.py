@@ -8,9 +8,9 @@ import torch
 
 from ptrack.data.loading import SampleKey
 from ptrack.data.samples import collate
+from ptrack.processes import Group
 from ptrack.training import config as configs
 from ptrack.training import systems
-from ptrack.training.distributed import Group
 from ptrack.training.step import Precision, Stepper
 from tests.training.scenes import PanningClips
 
