@@ -46,7 +46,7 @@ def train(
         str | None, _option("model", "transformer or online [transformer if there is a data set].", MODEL)
     ] = None,
     backbone: Annotated[
-        str | None, _option("backbone", "resnet18, resnet34, resnet50 [resnet18]; online: others too.", MODEL)
+        str | None, _option("backbone", "resnet18, resnet34, resnet50, lite0 [resnet18]; online: others too.", MODEL)
     ] = None,
     pretrained: Annotated[bool | None, _flag("pretrained", "Start the backbone from published weights.", MODEL)] = None,
     iterations: Annotated[

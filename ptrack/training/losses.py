@@ -9,6 +9,7 @@ Letters: B clips, T frames, N points, P correlation cells, K candidates, L offse
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -179,6 +180,8 @@ HUBER = 1.0  # pixels of the 256-pixel scale from which the position error count
 HIDDEN_WEIGHT = 0.2  # of position errors on frames where the point is hidden but its place is known
 CONFIDENT = 8.0  # pixels of the 256-pixel scale: nearer than this is "right"
 POSITION_SCALE = 0.1  # brings the position term to the size of the two classification terms
+MATCH_WEIGHT = 0.1  # of the matching term, a cross-entropy that begins at 2 to 5
+MATCH_TEMPERATURE = 0.07  # of cosines in the matching term
 
 
 class WindowOutputs(Protocol):
@@ -214,3 +217,29 @@ def transformer_window(out: WindowOutputs, targets: Targets, counts: Counts, siz
         "confidence": F.binary_cross_entropy_with_logits(out.confidence_logit.float(), near, reduction="none"),
     }
     return {k: masked_sum(weight * v, everywhere) / counts.time.clamp(min=1.0) for k, v in values.items()}
+
+
+def transformer_matching(
+    maps: Sequence[Tensor], templates: Sequence[Tensor], targets: Targets, counts: Counts, size: tuple[int, int]
+) -> Tensor:
+    """Return the matching term: a query's feature must fit the cell the point is in better than all others of a frame.
+
+    Positions alone teach features slowly, through corrections that first have to be learnt; this teaches them from
+    the first step on, as the correlation losses of Track-On2 do. Mean over the levels, visible points only.
+
+    Args:
+        maps: L x (B, T, h, w, C) unit features.
+        templates: L x (B, N, C) unit features of the queries.
+        targets: of the clips.
+        counts: see the module's head.
+        size: (H, W) of the model's input.
+    """
+    point = targets.masks()[1]
+    xy = torch.where(point[..., None], targets.xy, torch.zeros_like(targets.xy))
+    total = torch.zeros((), device=xy.device)
+    for level, template in zip(maps, templates, strict=True):
+        cosine = torch.einsum("bthwc,bnc->btnhw", level, template).float().flatten(3)  # (B, T, N, P)
+        cell = cell_index(xy, size, size[1] // level.shape[3])
+        entropy = F.cross_entropy(cosine.flatten(0, 2) / MATCH_TEMPERATURE, cell.flatten(), reduction="none")
+        total = total + masked_sum(entropy, point.flatten())
+    return MATCH_WEIGHT / len(maps) * total / counts.point.clamp(min=1.0)

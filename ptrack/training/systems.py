@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ptrack import geometry
 from ptrack.data.samples import TrainingBatch
+from ptrack.errors import ConfigError
 from ptrack.training import losses
 from ptrack.training.config import TrainConfig, arch_of
 from ptrack.training.losses import Counts, Targets, Terms
@@ -82,7 +83,10 @@ class TransformerSystem(System):
         total: Terms = {}
         for part in out.windows:
             total = losses.add_terms(total, losses.transformer_window(part, targets, counts, self.size))
-        return {name: value / len(plan) for name, value in total.items()}
+        total = {name: value / len(plan) for name, value in total.items()}
+        own = [t[:, :, t.shape[2] // 2] for t in out.points.templates]  # the cell of the query itself
+        total["matching"] = losses.transformer_matching(out.maps, own, targets, counts, self.size)
+        return total
 
     @torch.no_grad()
     def predict(self, batch: TrainingBatch) -> Prediction:
@@ -138,10 +142,18 @@ class OnlineSystem(System):
 
 
 def build_transformer(config: TrainConfig) -> System:
-    """Return the offline transformer, its backbone filled with ImageNet weights if ``pretrained``."""
+    """Return the offline transformer, its backbone filled with ImageNet weights if ``pretrained``.
+
+    Raises:
+        ConfigError: no ``pretrained``, but a backbone that is never trained.
+        CheckpointError: the weights are not there and cannot be fetched.
+    """
+    from ptrack.models.offline.features import LITE
     from ptrack.models.offline.model import PointTransformer
 
     model = PointTransformer(arch_of(config))
+    if model.config.backbone == LITE and not config.pretrained:
+        raise ConfigError(f"The backbone {LITE} always has its packaged ImageNet weights; leave out --no-pretrained.")
     if config.pretrained and config.init_from is None:
         model.pyramid.load_imagenet(model.config.backbone)
     return TransformerSystem(model)

@@ -12,9 +12,9 @@ from torchvision.models import resnet18
 from ptrack.errors import CheckpointError, ConfigError
 from ptrack.models.base import OnlineModel
 from ptrack.models.offline import PointTransformer, StreamingTransformer, TransformerConfig
-from ptrack.models.offline.features import ResNetPyramid
+from ptrack.models.offline.features import ResNetPyramid, build_pyramid
 from ptrack.models.offline.model import plan_windows, random_windows
-from ptrack.models.offline.sampling import gather_bilinear, local_correlation
+from ptrack.models.offline.sampling import best_place, gather_bilinear, local_correlation
 
 SMALL = TransformerConfig(
     norm="group", input_size=(64, 64), levels=3, window=4, dim=32, heads=4, layers=2, iterations=2, radius=2
@@ -25,7 +25,8 @@ def network(config: TransformerConfig = SMALL, seed: int = 0) -> PointTransforme
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = PointTransformer(config)
-        torch.nn.init.normal_(model.head.weight, std=0.5)  # a trained head moves points
+        torch.nn.init.normal_(model.head.weight[:4], std=0.5)  # a trained head moves points
+        torch.nn.init.normal_(model.head.weight[4:], std=0.03)  # and follows a part of the matches
     return model.eval()
 
 
@@ -168,11 +169,30 @@ def test_chunks_of_points_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(model(frames, QUERIES).xy, whole, rtol=0, atol=1e-4)
 
 
-def test_every_parameter_gets_a_gradient() -> None:
-    model = network().train()
+@pytest.mark.parametrize("backbone", ["resnet18", "lite0"])
+def test_every_parameter_gets_a_gradient_but_packaged_weights(backbone: str) -> None:
+    model = network(replace(SMALL, backbone=backbone)).train()
     out = model(clip(4), QUERIES)
     sum(w.xy.sum() + w.visibility_logit.sum() + w.confidence_logit.sum() for w in out.windows).backward()  # type: ignore[union-attr]
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    without = [name for name, p in model.named_parameters() if p.grad is None]
+    assert without == [n for n, _ in model.named_parameters() if n.startswith("pyramid.net.")]
+    assert (backbone == "lite0") == bool(without)
+
+
+@torch.no_grad()
+def test_an_untrained_network_can_follow_its_matches() -> None:
+    """With nothing but the packaged features and the gate of the finest level open, points follow a picture that
+    moves by 9 px: what training has to find is at hand from the first step on.
+    """
+    model = network(replace(SMALL, backbone="lite0", input_size=(96, 96), iterations=3, radius=3))
+    torch.nn.init.zeros_(model.head.weight)
+    model.head.bias[4] = 1.0
+    picture = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(1))
+    picture = F.interpolate(picture, size=(140, 140), mode="bicubic").clamp(0, 1).mul(255)[0].permute(1, 2, 0)
+    frames = torch.stack([picture[20 + 3 * t : 116 + 3 * t, 20:116] for t in range(4)])[None]
+    queries = torch.tensor([[[0.0, 30.0, 40.0], [0.0, 60.5, 50.0], [0.0, 48.0, 70.0]]])
+    truth = queries[:, None, :, 1:] - torch.tensor([0.0, 3.0]) * torch.arange(4.0)[None, :, None, None]
+    assert (model(frames, queries).xy - truth)[:, 1:].norm(dim=-1).mean() < 1.5
 
 
 def test_sampling_equals_grid_sample() -> None:
@@ -202,6 +222,33 @@ def test_local_correlation_equals_sampling_then_multiplying() -> None:
         sampled = gather_bilinear(maps, torch.full(places.shape[:-1], t), places)
         wanted = torch.einsum("bnyxc,bnkc->bnyxk", sampled, templates)
         torch.testing.assert_close(got[:, t], wanted, rtol=0, atol=1e-5)
+
+
+def test_the_best_place_is_where_the_template_was_cut() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = F.normalize(torch.randn(1, 1, 12, 12, 32, generator=generator), dim=-1)
+    true = torch.tensor([[[[5.0, 6.0], [4.0, 8.0]]]])  # cells (x, y)
+    steps = torch.arange(-1, 2)
+    around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).flatten(0, 1)
+    cells = true[0, :, :, None] + around
+    templates = gather_bilinear(maps, torch.zeros(cells.shape[:-1], dtype=torch.int64), cells)
+    way = torch.tensor([[[[1.0, -2.0], [-3.0, 3.0]]]])  # the second one in a corner of the window
+    products = local_correlation(maps, templates, true - way, 3)
+    place, score = best_place(products, 3, torch.tensor(200.0))
+    torch.testing.assert_close(place, way, rtol=0, atol=1e-3)
+    torch.testing.assert_close(score, torch.ones(1, 1, 2, 1), rtol=0, atol=1e-3)
+    place, _ = best_place(torch.zeros_like(products), 3, torch.tensor(200.0))
+    torch.testing.assert_close(place, torch.zeros_like(way), rtol=0, atol=1e-6)  # nothing seen: no way to go
+
+
+@pytest.mark.parametrize(("backbone", "levels"), [("resnet18", 3), ("lite0", 3), ("lite0", 4)])
+def test_unlike_places_of_a_picture_have_unlike_features(backbone: str, levels: int) -> None:
+    torch.manual_seed(0)
+    maps = build_pyramid(backbone, "group", 32, levels)(clip(1, 64)[0], (64, 96))
+    assert [m.shape[2] for m in maps] == [24, 12, 6, 3][:levels]
+    for m in maps:
+        cells = m.flatten(0, 2)
+        assert (cells @ cells.T).mean().abs() < 0.05  # 0.6 without centring: whatever is compared, it looks alike
 
 
 def test_features_are_unit_vectors_at_four_strides() -> None:

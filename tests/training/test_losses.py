@@ -169,3 +169,17 @@ def test_a_later_iteration_weighs_more() -> None:
         out = Window(1, predicted, zero, zero)
         terms.append(losses.transformer_window(out, targets, losses.count(targets), (256, 256))["position"].item())
     assert terms[0] / terms[1] == pytest.approx(0.8, rel=1e-6)
+
+
+def test_the_matching_term_by_hand() -> None:
+    maps = torch.zeros(1, 2, 2, 2, 4)  # four cells of 32 px with one-hot features
+    maps[0, 1] = torch.eye(4).view(2, 2, 4)
+    template = torch.eye(4)[None, [3, 3, 0]]  # three queries
+    xy = torch.tensor([[40.0, 50.0], [10.0, 50.0], [10.0, 50.0]]).expand(1, 2, 3, 2)  # in cells 3, 2 and 2
+    visible = torch.tensor([True, True, False]).expand(1, 2, 3)
+    targets = Targets(xy, visible, torch.ones_like(visible), torch.zeros(1, 3, dtype=torch.int64))
+    got = losses.transformer_matching([maps], [template], targets, losses.count(targets), (64, 64))
+    peak = 1 / losses.MATCH_TEMPERATURE
+    total = np.logaddexp.reduce([peak, 0, 0, 0])
+    wanted = losses.MATCH_WEIGHT * ((total - peak) + (total - 0)) / 2  # right, wrong, hidden
+    assert got.item() == pytest.approx(wanted, rel=1e-5)

@@ -1,4 +1,4 @@
-"""The offline tracker: a ResNet pyramid, and a transformer that refines whole tracks over a window of frames.
+"""The offline tracker: a feature pyramid, and a transformer that refines whole tracks over a window of frames.
 
 Read top-down: features → templates → for each window: a few weight-shared iterations of (correlate around the estimate
 → attend over time and over points → correct). Iterative refinement with local correlation follows PIPs
@@ -21,11 +21,13 @@ from torch import Tensor, nn
 
 from ptrack import geometry
 from ptrack.errors import ConfigError
-from ptrack.models.offline.features import BACKBONES, NORMS, STRIDES, ResNetPyramid
-from ptrack.models.offline.sampling import gather_bilinear, local_correlation
+from ptrack.models.offline.features import BACKBONES, NORMS, STRIDES, build_pyramid
+from ptrack.models.offline.sampling import best_place, gather_bilinear, local_correlation
 
 TEMPLATE = 3  # cells per side of a template
 LOOK_BYTES = 64 << 20  # of feature rows read at once while tracking
+SHARPNESS = 40.0  # initial factor of the cosines in a soft argmax over a window; learnt, one per level
+PRODUCT_GAIN = 3.0  # products of centred features spread by about 0.3; this gives the first layer about 1
 FREQUENCIES = 8  # octaves of the position code; the finest has a period of 4 px in a 256-pixel image
 
 
@@ -33,8 +35,8 @@ FREQUENCIES = 8  # octaves of the position code; the finest has a period of 4 px
 class TransformerConfig:
     """Everything that fixes the shape and the arithmetic of the offline tracker."""
 
-    backbone: str = "resnet18"  # resnet18, resnet34 or resnet50
-    norm: str = "frozen"  # of the backbone: "frozen" ImageNet statistics, "group" for training from scratch
+    backbone: str = "resnet18"  # resnet18, resnet34, resnet50, or lite0 with packaged weights that stay fixed
+    norm: str = "frozen"  # of a ResNet: "frozen" ImageNet statistics, "group" for training from scratch
     input_size: tuple[int, int] = (256, 256)  # (H, W) every frame is stretched to, multiples of 32
     levels: int = 4  # feature maps, at strides 4, 8, 16, 32; fewer are quicker and see less far
     window: int = 8  # frames refined together
@@ -123,6 +125,8 @@ class ClipOutputs:
     visibility: Tensor  # (B, T, N) probability
     confidence: Tensor  # (B, T, N) probability that the position is within 8 px at the 256-pixel scale
     windows: tuple[WindowOutputs, ...]
+    maps: tuple[Tensor, ...]  # L x (B, T, h, w, C) features, of which the training loss asks that matches be unique
+    points: Points
 
 
 def plan_windows(frames: int, window: int) -> list[tuple[int, int]]:
@@ -159,17 +163,19 @@ class PointTransformer(nn.Module):
         super().__init__()
         self.config = config
         dim = config.dim
-        self.pyramid = ResNetPyramid(config.backbone, config.norm, dim, config.levels)
+        self.pyramid = build_pyramid(config.backbone, config.norm, dim, config.levels)
         self.strides = STRIDES[: config.levels]
         places, narrow = (2 * config.radius + 1) ** 2, dim // config.levels
         self.correlation = nn.Sequential(
             nn.Linear(places * TEMPLATE**2, dim // 2), nn.GELU(), nn.Linear(dim // 2, narrow)
         )
         code = 2 * (2 * FREQUENCIES + 1)
-        self.embed = nn.Linear(narrow * config.levels + dim + 3 * code + 4, dim)
+        self.log_sharpness = nn.Parameter(torch.full((config.levels,), math.log(SHARPNESS)))
+        self.embed = nn.Linear((narrow + 3) * config.levels + dim + 3 * code + 4, dim)
         self.blocks = nn.ModuleList(Block(dim, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
-        self.head = nn.Linear(dim, 4)  # offset x y in stride-4 cells, visibility logit, confidence logit
+        # Offset x y in stride-4 cells, visibility logit, confidence logit, and how far to follow each level's match.
+        self.head = nn.Linear(dim, 4 + config.levels)
         nn.init.zeros_(self.head.weight)  # untrained, a point stays where it is
         nn.init.zeros_(self.head.bias)
 
@@ -205,7 +211,8 @@ class PointTransformer(nn.Module):
             done.append(out)
             belief = self._carried(belief, out, stop)
         xy = geometry.rescale(belief.xy, self.size, (H, W))
-        return ClipOutputs(xy, belief.visibility.sigmoid(), belief.confidence.sigmoid(), tuple(done))
+        seen, sure = belief.visibility.sigmoid(), belief.confidence.sigmoid()
+        return ClipOutputs(xy, seen, sure, tuple(done), tuple(maps), points)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -272,7 +279,8 @@ class PointTransformer(nn.Module):
         self, maps: Sequence[Tensor], points: Points, belief: Estimate, active: Tensor, own: Tensor, attention: bool
     ) -> tuple[Estimate, Attention | None]:
         """One refinement. ``active`` and ``own`` (B, S, N): the point exists yet; this is its query frame."""
-        x = self.embed(self._tokens(maps, points, belief, own))
+        tokens, matches = self._tokens(maps, points, belief, own)
+        x = self.embed(tokens)
         x = x + time_code(x.shape[1], x.shape[-1], x.device)[None, :, None]
         over_time, over_points = [], []
         for block in self.blocks:
@@ -280,18 +288,20 @@ class PointTransformer(nn.Module):
             over_time.append(in_time)
             over_points.append(in_points)
         change = self.head(self.norm(x)).float()
-        xy = belief.xy + STRIDES[0] * change[..., :2]
+        xy = belief.xy + STRIDES[0] * change[..., :2] + (change[..., 4:, None] * matches).sum(-2)
         h, w = self.size
         xy = torch.minimum(xy.clamp(min=-float(max(h, w))), xy.new_tensor([2.0 * w, 2.0 * h]))
         xy = torch.where((active & ~own)[..., None], xy, points.xy[:, None])
         maps_seen = Attention(torch.stack(over_time), torch.stack(over_points)) if attention else None
         return Estimate(xy, change[..., 2], change[..., 3]), maps_seen
 
-    def _tokens(self, maps: Sequence[Tensor], points: Points, belief: Estimate, own: Tensor) -> Tensor:
-        """Return what the transformer reads about each point and frame: (B, S, N, channels)."""
+    def _tokens(self, maps: Sequence[Tensor], points: Points, belief: Estimate, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the transformer reads about each point and frame, (B, S, N, channels), and :meth:`_look`'s
+        matches (B, S, N, L, 2).
+        """
         xy = belief.xy
         B, S, N, _ = xy.shape
-        looks = self._look(maps, points.templates, xy)
+        looks, matches = self._look(maps, points.templates, xy)
         h, w = self.size
         unit = xy / xy.new_tensor([w, h])
         step = unit[:, 1:] - unit[:, :-1]
@@ -300,22 +310,23 @@ class PointTransformer(nn.Module):
         flags = torch.stack(
             [belief.visibility.sigmoid(), belief.confidence.sigmoid(), own.float(), torch.ones_like(own).float()], -1
         )
-        return torch.cat(
-            [
-                looks,
-                feature[:, None].expand(B, S, N, -1),
-                position_code(unit - 0.5),
-                position_code(torch.cat([still, step], 1)),
-                position_code(torch.cat([step, still], 1)),
-                flags,
-            ],
-            -1,
-        )
+        parts = [
+            looks,
+            feature[:, None].expand(B, S, N, -1),
+            position_code(unit - 0.5),
+            position_code(torch.cat([still, step], 1)),
+            position_code(torch.cat([step, still], 1)),
+            flags,
+        ]
+        return torch.cat(parts, -1), matches
 
-    def _look(self, maps: Sequence[Tensor], templates: Sequence[Tensor], xy: Tensor) -> Tensor:
-        """Compare templates with the surroundings of ``xy`` (B, S, N, 2) on all levels: (B, S, N, C).
+    def _look(self, maps: Sequence[Tensor], templates: Sequence[Tensor], xy: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare templates with the surroundings of ``xy`` (B, S, N, 2) on all levels.
 
         Chunks of points bound the memory to ``LOOK_BYTES`` where no gradient is kept.
+
+        Returns:
+            (B, S, N, channels) codes of the correlations, and (B, S, N, L, 2) the way in pixels to each level's match.
         """
         B, S, N, _ = xy.shape
         rows = (2 * self.config.radius + 2) ** 2 * B * S * self.config.dim * 4
@@ -323,14 +334,20 @@ class PointTransformer(nn.Module):
         parts = []
         for i in range(0, N, chunk):
             some = slice(i, i + chunk)
-            looks = [
-                self.correlation(
-                    local_correlation(level, template[:, some], xy[:, :, some] / stride - 0.5, self.config.radius)
-                )
-                for level, template, stride in zip(maps, templates, self.strides, strict=True)
-            ]
-            parts.append(torch.cat(looks, -1))
-        return torch.cat(parts, 2)
+            parts.append(self._look_at(maps, [t[:, some] for t in templates], xy[:, :, some]))
+        looks, matches = zip(*parts, strict=True)
+        return torch.cat(looks, 2), torch.cat(matches, 2)
+
+    def _look_at(self, maps: Sequence[Tensor], templates: Sequence[Tensor], xy: Tensor) -> tuple[Tensor, Tensor]:
+        """Do :meth:`_look` for points that go through at once."""
+        radius = self.config.radius
+        looks, matches = [], []
+        for level, template, stride, sharp in zip(maps, templates, self.strides, self.log_sharpness.exp(), strict=True):
+            products = local_correlation(level, template, xy / stride - 0.5, radius)
+            place, score = best_place(products, radius, sharp)
+            looks += [self.correlation(PRODUCT_GAIN * products), place / radius, score]
+            matches.append(stride * place)
+        return torch.cat(looks, -1), torch.stack(matches, -2)
 
     @staticmethod
     def _carried(belief: Estimate, out: WindowOutputs, stop: int) -> Estimate:

@@ -7,7 +7,10 @@ Letters: B clips, T frames, S frames of a window, N points, h w cells, C channel
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -67,3 +70,38 @@ def local_correlation(maps: Tensor, templates: Tensor, cells: Tensor, radius: in
     rows = product[..., :-1, :, :] * (1 - fy) + product[..., 1:, :, :] * fy
     both = rows[..., :-1, :] * (1 - fx) + rows[..., 1:, :] * fx
     return both.flatten(-3)
+
+
+def best_place(products: Tensor, radius: int, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+    """Read off local correlations where the template fits best: a soft argmax, as in TAPIR (arXiv 2306.08637).
+
+    A place's score is the mean product of the template's cells with the cells they would lie on; cells beyond the
+    window are left out.
+
+    Args:
+        products: (B, S, N, (2r+1)² * K) of :func:`local_correlation`, K = 9 or another square of an odd number.
+        radius: r, in cells.
+        sharpness: scalar above 0; scores are multiplied by it before the softmax.
+
+    Returns:
+        (B, S, N, 2) place relative to the window's centre, in cells, and (B, S, N, 1) the score there.
+    """
+    side = 2 * radius + 1
+    windows = products.unflatten(-1, (side, side, -1))
+    score = _aligned(windows) / _aligned(torch.ones_like(windows[:1, :1, :1]))  # (B, S, N, side, side)
+    share = (score * sharpness).flatten(-2).softmax(-1).view_as(score)
+    steps = torch.arange(side, device=products.device, dtype=products.dtype) - radius
+    place = torch.stack([(share.sum(-2) * steps).sum(-1), (share.sum(-1) * steps).sum(-1)], -1)
+    return place, (share * score).sum((-2, -1))[..., None]
+
+
+def _aligned(windows: Tensor) -> Tensor:
+    """Sum products (..., side, side, K) over the template's cells, each at the place where it would lie."""
+    side, cells = windows.shape[-2], math.isqrt(windows.shape[-1])
+    m = cells // 2
+    padded = F.pad(windows, (0, 0, m, m, m, m))
+    total = torch.zeros((), device=windows.device)
+    for k in range(cells**2):
+        dy, dx = divmod(k, cells)
+        total = total + padded[..., dy : dy + side, dx : dx + side, k]
+    return total
