@@ -164,9 +164,9 @@ def test_a_point_on_the_border_and_one_outside_stay_finite() -> None:
 @torch.no_grad()
 def test_chunks_of_points_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, frames = network(), clip(4)
-    whole = model(frames, QUERIES).xy
+    whole = model(frames, QUERIES, iterations=1).xy
     monkeypatch.setattr("ptrack.models.offline.model.LOOK_BYTES", 1)
-    torch.testing.assert_close(model(frames, QUERIES).xy, whole, rtol=0, atol=1e-4)
+    torch.testing.assert_close(model(frames, QUERIES, iterations=1).xy, whole, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "lite0"])
@@ -249,6 +249,21 @@ def test_unlike_places_of_a_picture_have_unlike_features(backbone: str, levels: 
     for m in maps:
         cells = m.flatten(0, 2)
         assert (cells @ cells.T).mean().abs() < 0.05  # 0.6 without centring: whatever is compared, it looks alike
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "lite0"])
+def test_a_plain_frame_has_no_features_and_harmless_gradients(backbone: str) -> None:
+    torch.manual_seed(0)
+    pyramid = build_pyramid(backbone, "group", 32, 3)
+    video = torch.full((1, 4, 64, 64, 3), 117.0)
+    model = network(replace(SMALL, backbone=backbone)).train()
+    model(video, QUERIES * 0.8).windows[0].xy.sum().backward()
+    sizes = [p.grad.norm().item() for p in model.parameters() if p.grad is not None]
+    reference = network(replace(SMALL, backbone=backbone)).train()
+    reference(clip(4), QUERIES).windows[0].xy.sum().backward()
+    usual = [p.grad.norm().item() for p in reference.parameters() if p.grad is not None]
+    assert max(sizes) < 10 * max(usual)
+    assert all(m.norm(dim=-1).max() <= 1 + 1e-5 for m in pyramid(video[0], (64, 64)))
 
 
 def test_features_are_unit_vectors_at_four_strides() -> None:

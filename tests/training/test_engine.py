@@ -162,7 +162,10 @@ from ptrack.processes import joined
 from ptrack.training.engine import RunData
 with joined("cpu") as group:
     batch = 4 // group.world
-    config = settings(Path(sys.argv[1]), batch_size=batch, arch={"dropout": 0.0}, grad_accum=int(sys.argv[2]))
+    # A small rate: at 1e-3, Adam has scaled float32's rounding up to 3e-5 of the gradient's norm by the seventh step.
+    config = settings(
+        Path(sys.argv[1]), batch_size=batch, arch={"dropout": 0.0}, grad_accum=int(sys.argv[2]), lr=1e-4
+    )
     r = Recorder()
     data = RunData(clips(length=16), clips(seed=9, length=3))
     result = trainer(config, data, group=group, listeners=[r]).run()

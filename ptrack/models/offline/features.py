@@ -43,10 +43,13 @@ _NORMS: dict[str, Callable[..., nn.Module]] = {"frozen": FrozenBatchNorm2d, "gro
 NORMS = tuple(_NORMS)
 
 
+LEAST = 1e-2  # length below which a cell is not stretched to 1: in a plain frame, rounding errors are all there is
+
+
 def _centred(maps: Tensor) -> Tensor:
-    """Take the mean over each frame off (F, C, h, w), and scale every cell to length 1."""
+    """Take the mean over each frame off (F, C, h, w), and scale every cell to length 1; plain frames become 0."""
     maps = maps.float()
-    return F.normalize(maps - maps.mean((2, 3), keepdim=True), dim=1)
+    return F.normalize(maps - maps.mean((2, 3), keepdim=True), dim=1, eps=LEAST)
 
 
 class Pyramid(nn.Module):
@@ -59,7 +62,8 @@ class Pyramid(nn.Module):
 
     def __init__(self, widths: Sequence[int], dim: int) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(width, dim, 1) for width in widths)
+        # No bias: centring takes it off again, and its gradient would be rounding errors that Adam scales up.
+        self.laterals = nn.ModuleList(nn.Conv2d(width, dim, 1, bias=False) for width in widths)
 
     def forward(self, frames: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """Return L maps (F, h, w, C) float32 for frames (F, H, W, 3) RGB in 0..255, stretched to ``size`` (H, W)."""
