@@ -2,7 +2,7 @@
 
 Three lines::
 
-    tracker = ptrack.load("matching", device="cpu")
+    tracker = ptrack.load("nano", device="cpu")
     tracks = tracker.track("video.mp4", queries=None)  # None is a uniform grid
     ptrack.save_tracks(tracks, "video.tracks.h5")
 

@@ -40,7 +40,7 @@ LEAST = 5  # frames that are timed even when the time is up
 class SpeedOptions:
     """What is measured: every combination of models, points, memories, devices, number types and sizes."""
 
-    models: tuple[str, ...] = ("matching",)
+    models: tuple[str, ...] = ("nano",)
     points: tuple[int, ...] = (256,)
     memories: tuple[int | None, ...] = (None,)  # slots per point; None: the model's own
     devices: tuple[str, ...] = ("auto",)
@@ -48,6 +48,7 @@ class SpeedOptions:
     sizes: tuple[tuple[int, int] | None, ...] = (None,)  # (H, W) frames are resized to; None: as they are
     checkpoints: tuple[Path, ...] = ()  # for the models that take one, in order
     random_weights: bool = False  # Track-On2 models without a checkpoint: their speed does not depend on the weights
+    quality: str | None = None  # fast, default or best, for the models that have it
     support_grid: int = 0  # points per side of the extra grid
     frames: int = 30  # timed
     warmup: int = 5  # frames before that
@@ -205,7 +206,8 @@ def load_model(case: SpeedCase, options: SpeedOptions) -> tuple[OnlineModel, str
     takers = [m for m in options.models if find(m).takes_checkpoint]
     place = takers.index(case.model) if case.model in takers else len(options.checkpoints)
     checkpoint = options.checkpoints[place] if place < len(options.checkpoints) else None
-    more = {"memory": case.memory} if "memory" in entry.options else {}
+    given = {"memory": case.memory, "quality": options.quality}
+    more = {k: v for k, v in given.items() if k in entry.options}
     tracker = load(case.model, checkpoint=checkpoint, device=case.device, dtype=case.dtype, **more)
     return tracker.model, "loaded"
 

@@ -68,6 +68,7 @@ def speed(
     memory: Annotated[
         list[int] | None, typer.Option("--memory", "--memory-size", help="Memory slots; may be repeated.", min=1)
     ] = None,
+    quality: Annotated[str | None, typer.Option(help="fast, default or best, for models that have it.")] = None,
     support_grid: Annotated[int, typer.Option(help="Points per side of the extra grid.", min=0)] = 0,
     device: Annotated[list[str] | None, typer.Option(help="auto, cpu, cuda, mps; may be repeated.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="auto, float32, bfloat16; may be repeated.")] = None,
@@ -88,7 +89,7 @@ def speed(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Time a tracker stage by stage: ptrack bench speed --model matching --points 256 --compare lk,static."""
+    """Time a tracker stage by stage: ptrack bench speed --model nano --points 256 --compare matching,lk."""
     _check(out, plot, overwrite=overwrite)
     import torch
 
@@ -97,7 +98,7 @@ def speed(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    names = [*(model or ["matching"]), *(n.strip() for n in compare.split(",") if n.strip())]
+    names = [*(model or ["nano"]), *(n.strip() for n in compare.split(",") if n.strip())]
     counts = [*(points or []), *(n * n for n in n_sqrt or [])] or [256]
     options = SpeedOptions(
         models=tuple(dict.fromkeys(names)),
@@ -108,6 +109,7 @@ def speed(
         sizes=tuple(_size(s) for s in size) if size else (None,),
         checkpoints=tuple(checkpoint or ()),
         random_weights=random_weights,
+        quality=quality,
         support_grid=support_grid,
         frames=frames,
         warmup=warmup,

@@ -25,6 +25,9 @@ def synthetic(
     frames: Annotated[int, typer.Option(help="Frames of each clip.")] = 24,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 256,
     points: Annotated[int, typer.Option(help="Points of each clip.")] = 256,
+    supersampling: Annotated[
+        float, typer.Option(help="Rendered pixels per pixel, along each side; 1 is fastest and jagged.")
+    ] = 1.5,
     actors: Annotated[Path | None, typer.Option(help="Folder with more actors.")] = None,
     textures: Annotated[Path | None, typer.Option(help="Folder with more photos.")] = None,
     device: Annotated[str, typer.Option(help="Where clips are rendered: cpu, cuda.")] = "cpu",
@@ -50,6 +53,7 @@ def synthetic(
         height=size,
         width=size,
         points=points,
+        supersampling=supersampling,
         split=split,
         seed=seed,
         actors_dir=str(actors) if actors else None,

@@ -42,6 +42,9 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="Folder of VIDEO.npz with tracks, ours or another tool's.", rich_help_panel="Models"),
     ] = None,
+    quality: Annotated[
+        str | None, typer.Option(help="fast, default or best, for models that have it.", rich_help_panel="Models")
+    ] = None,
     memory: Annotated[
         int | None, typer.Option(help="Memory slots per point; the protocol's by default.", rich_help_panel="Models")
     ] = None,
@@ -110,6 +113,7 @@ def evaluate(
         videos=tuple(name.strip() for name in videos.split(",") if name.strip()),
         limit=limit,
         batch=batch,
+        options={"quality": quality} if quality is not None else {},
         memory=memory,
         support_grid=support_grid,
         device=device,

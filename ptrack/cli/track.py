@@ -124,6 +124,9 @@ def track(
         Path | None,
         typer.Option(help="Weights file, for models that take one.", metavar="FILE", rich_help_panel="Model"),
     ] = None,
+    quality: Annotated[
+        str | None, typer.Option(help="fast, default or best: size of nano's input.", rich_help_panel="Model")
+    ] = None,
     memory: Annotated[
         int | None, typer.Option(help="Memory slots per point (Track-On2).", rich_help_panel="Model")
     ] = None,
@@ -187,7 +190,7 @@ def track(
         device=device,
         dtype=dtype,
         support_grid=support_grid,
-        model_options={"memory": memory} if memory is not None else {},
+        model_options={k: v for k, v in {"quality": quality, "memory": memory}.items() if v is not None},
         out=out,
         format=format,
         overlay=overlay,

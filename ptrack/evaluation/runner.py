@@ -294,7 +294,9 @@ def _load(request: EvalRequest, protocol: Protocol, group: Group, name: str, che
     from ptrack.models.zoo import find, load
 
     memory = protocol.memory if request.memory is None else request.memory
-    options = dict(request.options) | ({"memory": memory} if "memory" in find(name).options else {})
+    takes = find(name).options
+    options = {k: v for k, v in request.options.items() if k in takes or k != "quality"}
+    options |= {"memory": memory} if "memory" in takes else {}
     tracker = load(
         name, checkpoint=checkpoint, device=group.device(request.device), dtype=request.dtype,
         support_grid=request.support_grid, **options,

@@ -51,8 +51,17 @@ class LoadedModel:
 
 _ENTRIES = [
     ModelEntry(
+        name="nano",
+        summary="small online tracker trained on synthetic clips, on a laptop CPU; the default",
+        licence="MIT; EfficientNet-Lite0 weights Apache-2.0",
+        weights="packaged, or --checkpoint FILE",
+        builder="ptrack.models.nano.weights:build",
+        options=("quality",),
+        takes_checkpoint=True,
+    ),
+    ModelEntry(
         name="matching",
-        summary="training-free patch matching of ImageNet features; fast on any CPU, the baseline",
+        summary="training-free patch matching of ImageNet features; the baseline",
         licence="MIT; EfficientNet-Lite0 weights Apache-2.0",
         weights="packaged",
         builder="ptrack.models.matching:build",
@@ -114,7 +123,7 @@ _ENTRIES = [
 ]
 
 MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
-DEFAULT_MODEL = "matching"
+DEFAULT_MODEL = "nano"
 
 
 def find(name: str) -> ModelEntry:

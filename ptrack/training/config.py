@@ -10,7 +10,7 @@ from typing import Any
 from ptrack import config as configs
 from ptrack.errors import ConfigError, did_you_mean
 
-MODELS = ("online", "transformer")
+MODELS = ("online", "transformer", "nano")
 AMP = ("auto", "off", "bf16", "fp16")
 SCHEDULES = ("cosine", "constant")
 QUERIES = ("first", "any", "track-on2")
@@ -64,8 +64,8 @@ class DataConfig:
 class TrainConfig:
     """Everything that decides a run's numbers, and where it writes."""
 
-    model: str = "transformer"  # transformer or online
-    arch: dict[str, Any] = field(default_factory=dict)  # keys of TransformerConfig or OnlineConfig
+    model: str = "transformer"  # transformer, online or nano
+    arch: dict[str, Any] = field(default_factory=dict)  # keys of TransformerConfig, OnlineConfig or NanoConfig
     pretrained: bool = True  # start the backbone from published weights
     init_from: str | None = None  # weights to start from: a file, or a name of ``ptrack models``
     data: DataConfig = field(default_factory=DataConfig)
@@ -127,6 +127,23 @@ def default_values(model: str) -> dict[str, Any]:
     """Return the recipe a model is trained with when no configuration file is given, as a plain mapping."""
     if model == "transformer":
         return {"model": "transformer"}
+    if model == "nano":
+        return {
+            "model": "nano",
+            "checkpoint": False,
+            "lr": 1e-3,
+            "weight_decay": 1e-3,
+            "warmup": 0.02,
+            "ema": 0.99,
+            "batch_size": 2,
+            "data": {
+                "num_points": 96,
+                "query": "any",
+                "sequence_length": 24,
+                "augment": "light",
+                "supersampling": 1.25,
+            },
+        }
     return {
         "model": "online",
         "arch": dict(SMALL_ONLINE),
@@ -156,7 +173,7 @@ def full_arch(config: TrainConfig, where: str = "Training configuration") -> dic
 
 
 def arch_of(config: TrainConfig, where: str = "Training configuration") -> Any:
-    """Return the model's own configuration object: a TransformerConfig or an OnlineConfig."""
+    """Return the model's own configuration object: a TransformerConfig, an OnlineConfig or a NanoConfig."""
     values = dict(config.arch)
     if config.model == "transformer":
         from ptrack.models.offline.model import TransformerConfig as Arch
@@ -164,6 +181,10 @@ def arch_of(config: TrainConfig, where: str = "Training configuration") -> Any:
         values.setdefault("norm", "frozen" if config.pretrained else "group")
         values.setdefault("input_size", list(config.data.image_size))
         values.setdefault("window", max(2, min(8, config.data.sequence_length)))
+    elif config.model == "nano":
+        from ptrack.models.nano.config import NanoConfig as Arch
+
+        values.setdefault("input_size", list(config.data.image_size))
     else:
         from ptrack.models.online.config import OnlineConfig as Arch
 

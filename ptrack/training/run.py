@@ -52,7 +52,7 @@ class Request:
 def resolve(request: Request) -> Plan:
     """Put together default recipe, configuration file or resumed checkpoint, options and ``--set``, in this order.
 
-    Without a model's name, a data set means the transformer and the synthetic source the small online model;
+    Without a model's name, a data set means the transformer and the synthetic source nano;
     ``init_from`` without a recipe means the model and the architecture of those weights.
 
     Raises:
@@ -76,7 +76,7 @@ def resolve(request: Request) -> Plan:
 
 def _default_model(given: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     has_data = any(values.get("data", {}).get("root") for values in (given, base))
-    return "transformer" if has_data or "backbone" in given.get("arch", {}) or "pretrained" in given else "online"
+    return "transformer" if has_data or "backbone" in given.get("arch", {}) or "pretrained" in given else "nano"
 
 
 def _resumed(request: Request, given: dict[str, Any]) -> Plan:

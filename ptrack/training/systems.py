@@ -171,7 +171,19 @@ def build_online(config: TrainConfig) -> System:
     return OnlineSystem(model, checkpoint=config.checkpoint)
 
 
-BUILDERS: dict[str, Callable[[TrainConfig], System]] = {"transformer": build_transformer, "online": build_online}
+def build_nano(config: TrainConfig) -> System:
+    """Return nano as it is before training: the patch matcher."""
+    from ptrack.models.nano.weights import untrained
+    from ptrack.training.nano import NanoSystem
+
+    return NanoSystem(untrained(arch_of(config)))
+
+
+BUILDERS: dict[str, Callable[[TrainConfig], System]] = {
+    "transformer": build_transformer,
+    "online": build_online,
+    "nano": build_nano,
+}
 
 
 def build(config: TrainConfig) -> System:

@@ -25,12 +25,17 @@ def export(system: System, path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
+    from ptrack.models.nano import weights as nano
+    from ptrack.models.nano.model import Nano
     from ptrack.models.offline.model import PointTransformer
 
     if isinstance(system.model, PointTransformer):
         from ptrack.models.offline.weights import save_weights
 
         save_weights(path, system.model)
+        return
+    if isinstance(system.model, Nano):
+        nano.save_weights(path, system.model)
         return
     from ptrack.models.checkpoints import checkpoint_of, save_checkpoint
 
@@ -49,14 +54,18 @@ def start_from(system: System, config: TrainConfig) -> None:
     """
     if config.init_from is None:
         return
-    _load(system.model, read_source(config.init_from).state, config.init_from)
+    state = read_source(config.init_from).state
+    if config.model == "nano":  # its files leave out the frozen backbone, which is there already
+        own = system.model.state_dict()
+        state = {**{k: v for k, v in own.items() if k.startswith("backbone.")}, **state}
+    _load(system.model, state, config.init_from)
 
 
 @dataclass(frozen=True)
 class Source:
     """Weights to start from, and the network they belong to."""
 
-    model: str  # transformer or online
+    model: str  # transformer, online or nano
     arch: dict[str, Any]
     state: Mapping[str, Tensor]
 
@@ -80,6 +89,11 @@ def read_source(name: str) -> Source:
 
         config, state = read_weights(path)
         return Source("transformer", to_mapping(config), state)
+    if path.suffix == ".safetensors" and _format(path) == "ptrack-nano-1":
+        from ptrack.models.nano.weights import read_weights as read_nano
+
+        arch, state = read_nano(path)
+        return Source("nano", to_mapping(arch), state)
     from ptrack.models.checkpoints import read_checkpoint
 
     checkpoint = read_checkpoint(path)
@@ -103,6 +117,11 @@ def _of_zoo(name: str) -> Source:
 
     if name not in MODELS:
         raise CheckpointError(f"--init-from {name}: there is no such file or model.{did_you_mean(name, MODELS)}")
+    if name == "nano":
+        from ptrack.models.nano.weights import packaged
+
+        config, state = packaged()
+        return Source("nano", to_mapping(config), state)
     model: Any = load(name, device="cpu").model
     if not isinstance(model, TrackOn2):
         raise CheckpointError(f"--init-from {name}: this model has no weights that can be trained further.")

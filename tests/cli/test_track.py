@@ -37,7 +37,7 @@ def test_demo_end_to_end(tmp_path):
     done = ptrack("track", "demo", "--grid", "4", "--end", "12", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("demo: 16 points, 12 frames")
-    assert "model matching on cpu" in done.stderr
+    assert "model nano on cpu" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["demo.overlay.mp4", "demo.tracks.h5"]
     tracks = load_tracks(tmp_path / "demo.tracks.h5")
     assert np.isfinite(tracks.tracks).all()

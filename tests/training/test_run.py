@@ -125,11 +125,11 @@ def test_every_option_has_both_spellings() -> None:
     assert {"--" + o.removeprefix("--").replace("-", "_") for o in long} <= set(all_of)
 
 
-def test_train_alone_is_the_small_online_model_on_rendered_scenes() -> None:
+def test_train_alone_is_nano_on_rendered_scenes() -> None:
     plan = run.resolve(Request())
-    assert plan.config.model == "online"
+    assert plan.config.model == "nano"
     assert plan.config.data.root is None
-    assert plan.config.arch["dim"] == 64
+    assert run.resolve(Request({"model": "online"})).config.arch["dim"] == 64
     assert run.resolve(Request({"data": {"root": "x.h5"}})).config.model == "transformer"
     assert run.resolve(Request({"model": "online", "data": {"root": "x.h5"}})).config.arch["dim"] == 64
 
@@ -137,7 +137,7 @@ def test_train_alone_is_the_small_online_model_on_rendered_scenes() -> None:
 def test_published_recipes_resolve() -> None:
     for name, model in [
         ("transformer_point_odyssey", "transformer"), ("track_on2_kubric_dinov2", "online"),
-        ("track_on2_kubric_dinov3", "online"), ("nano_synthetic", "online"),
+        ("track_on2_kubric_dinov3", "online"), ("nano_synthetic", "nano"),
     ]:  # fmt: skip
         config = run.resolve(Request(recipe=name)).config
         assert config.model == model
@@ -148,7 +148,7 @@ def test_published_recipes_resolve() -> None:
         48,
     )
     assert (published.lr, published.data.num_points, published.arch["memory"]) == (1e-3, 7, 24)
-    assert run.resolve(Request(recipe="nano_synthetic")).config.arch == run.resolve(Request()).config.arch
+    assert run.resolve(Request(recipe="nano_synthetic")).config == run.resolve(Request()).config
     with pytest.raises(ConfigError, match="Did you mean 'nano_synthetic'"):
         run.resolve(Request(recipe="nano_synthetics"))
 

@@ -21,6 +21,7 @@ DEPTHS = (1, 2, 2, 3, 3)  # blocks per stage
 STRIDES = (1, 2, 2, 2, 1)  # stride of the first block of each stage
 KERNELS = (3, 3, 5, 3, 5)
 TAPS = {1: 24, 2: 40, 4: 112}  # stage -> channels, at strides 4, 8 and 16
+FINE = 16  # channels of stage 0, at stride 2
 
 
 def packaged_weights() -> dict[str, Tensor]:
@@ -71,10 +72,12 @@ class Lite0(nn.Module):
 
     Args:
         weights: tensors named as in timm's ``tf_efficientnet_lite0``, up to ``blocks.4``.
+        fine: return the map of stride 2 first, too.
     """
 
-    def __init__(self, weights: dict[str, Tensor]) -> None:
+    def __init__(self, weights: dict[str, Tensor], *, fine: bool = False) -> None:
         super().__init__()
+        self.taps = {0: FINE, **TAPS} if fine else TAPS
 
         def conv(name: str, norm: str, stride: int = 1, act: bool = True) -> Conv:
             parts = [weights[f"{norm}.{p}"] for p in ("weight", "bias", "running_mean", "running_var")]
@@ -100,6 +103,8 @@ class Lite0(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the maps at strides 4, 8 and 16: (B, 24, H/4, W/4), (B, 40, H/8, W/8), (B, 112, H/16, W/16).
 
+        With ``fine``, (B, 16, H/2, W/2) comes first.
+
         ``x`` is (B, 3, H, W) RGB, ``(value * 255 - 127) / 128`` for values in 0..1.
         """
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
@@ -108,6 +113,6 @@ class Lite0(nn.Module):
             for b, block in enumerate(blocks):  # type: ignore[arg-type]
                 y = block(x)
                 x = y.add_(x) if b > 0 else y
-            if s in TAPS:
+            if s in self.taps:
                 taps.append(x)
         return taps

@@ -1,0 +1,61 @@
+"""What a nano network is: sizes, search windows and the constants of its training-free start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ptrack.errors import ConfigError
+
+LEAST = {
+    "dim": 4, "adapt_width": 4, "radius": 2, "context_width": 1, "iterations": 0, "reach": 1, "fine_reach": 1,
+    "hidden": 8, "token": 8, "memory": 0, "back_radius": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class NanoConfig:
+    """Architecture of nano.
+
+    Raises:
+        ConfigError: a value is outside its range.
+    """
+
+    input_size: tuple[int, int] = (384, 512)  # (H, W) every frame is resized to, multiples of 16
+    dim: int = 96  # channels of the stride-4 map
+    centre: bool = True  # take the frame's mean off the map
+    tune: bool = False  # the projection of the features is trained, too
+    adapt: bool = False  # a small trained network refines the frozen features
+    adapt_width: int = 96  # its channels
+    radius: int = 8  # search window around the last position, in cells of stride 4
+    wide_radius: int = 16  # window of points that moved fast, in cells; 0: none has one
+    wide_speed: float = 3.0  # cells per frame from which a point is fast
+    temperature: float = 1 / 22  # of the soft-argmax, in units of the score
+    patch_sigma: float = 1.0  # of the Gaussian over the 3x3 patch, in cells
+    context: bool = False  # a small CNN looks at the whole score window
+    context_width: int = 16  # its channels
+    iterations: int = 2  # of the local refinement; 0: the coarse position is final
+    reach: int = 3  # half side of the local window, in cells
+    fine: bool = True  # compare stride-2 patches, too
+    fine_reach: int = 3  # half side of the stride-2 window, in its cells
+    hidden: int = 256  # width of the refinement MLP
+    token: int = 64  # channels of what is remembered per frame
+    memory: int = 12  # remembered frames per point; 0: none
+    interact: bool = False  # points attend to each other
+    back_radius: int = 4  # search window of the backward check, in cells
+    update_score: float = 0.4  # query-template score from which the last template is renewed
+    update_back: float = 2.0  # backward error below which it is renewed, in cells
+    visible_fit: tuple[float, float, float] = (0.492, 0.0265, 0.086)  # see ``ptrack.models.matching``
+    confident_fit: tuple[float, float, float] = (0.527, 0.0638, 0.0832)
+    visible_shift: float = 0.0  # log-odds added to "visible" when tracking, see docs/nano.md; training is without it
+    threshold: float = 0.5  # visibility probability from which a point counts as visible
+
+    def __post_init__(self) -> None:
+        if any(s % 16 or s < 32 for s in self.input_size):
+            raise ConfigError(f"input_size {self.input_size} must be multiples of 16, at least 32.")
+        for name, low in LEAST.items():
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name} must be at least {low}, not {getattr(self, name)}.")
+        if 0 < self.wide_radius < self.radius:
+            raise ConfigError(f"wide_radius must be 0 or at least radius ({self.radius}), not {self.wide_radius}.")
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"threshold must lie between 0 and 1, not {self.threshold}.")

@@ -1,0 +1,431 @@
+"""nano: a small online tracker that starts as a patch matcher and learns what to add.
+
+Read from the top: :meth:`Nano.encode` a frame, :meth:`Nano.add` points, then per frame :meth:`Nano.step`: search a
+window around the last position with two 3x3 templates of frozen ImageNet features (first and last confident one), let
+a CNN correct the scores, refine the best place with patches of stride 2 and 4, remember. Every learned part starts at
+zero, so that the untrained network gives the positions of ``ptrack.models.matching``.
+
+Patch-against-patch comparison follows region-to-region correlation (LocoTrack, arXiv 2407.15420; CoTracker3,
+arXiv 2410.11831), the memory of past tokens Track-On2 (arXiv 2509.19115, section 3). Streaming, whole clips and
+training run the same step.
+
+Letters: B clips, N points of all clips together, H W pixels of a frame as given, h w cells of stride 4, C channels,
+S = 9 cells of a patch, K = 2 templates, D channels of a token, M remembered frames, V side of the search window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ptrack import geometry
+from ptrack.models.backbones.lite0 import FINE, TAPS, Lite0
+from ptrack.models.base import StepOutput
+from ptrack.models.nano.config import NanoConfig
+from ptrack.models.nano.parts import Adapter, Context, Interact, Recall, Refiner
+from ptrack.models.nano.sampling import (
+    PATCH,
+    bilinear_window,
+    inside,
+    patch_ncc,
+    patch_scores,
+    patches,
+    soft_argmax,
+    window,
+)
+
+STRIDE = 4  # model pixels per cell
+LEVEL_WEIGHTS = (0.7, 1.0, 1.0)  # of the L2-normalised maps at strides 4, 8, 16
+MAX_BACK = 6.0  # larger backward errors say no more; in cells
+FINE_PATCH = 2  # half side of the stride-2 templates
+CHUNK = 128  # points searched at a time when no gradient is needed: bounds the windows to 18 MB
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """All that the tracker needs of B frames."""
+
+    map: Tensor  # (B, h, w, C) unit length per cell
+    fine: Tensor  # (B, 2h, 2w, 16)
+    size: tuple[int, int]  # (H, W) of the frame as given
+
+    def __getitem__(self, i: int) -> Features:
+        return Features(self.map[i : i + 1], self.fine[i : i + 1], self.size)
+
+
+@dataclass(frozen=True)
+class State:
+    """All that the tracker remembers."""
+
+    xy: Tensor  # (N, 2) last positions in cells, cell centres at whole numbers
+    velocity: Tensor  # (N, 2) cells per frame
+    first: Tensor  # (N, S, C) patch of the query frame
+    last: Tensor  # (N, S, C) patch of the last confident frame
+    first_fine: Tensor  # (N, P, P, 16) stride-2 patch of the query frame
+    last_fine: Tensor  # (N, P, P, 16)
+    token: Tensor  # (N, D) of the last frame, after attention
+    past: Tensor  # (N, M, D) tokens, newest first
+    known: Tensor  # (N, M) bool
+    fresh: Tensor  # (N,) bool, added on the current frame and not yet stepped
+    previous: Tensor | None = None  # (B, h, w, C) features of the previous frame
+
+
+@dataclass(frozen=True, slots=True)
+class FrameOutputs:
+    """What the model says about one frame; positions in cells of stride 4."""
+
+    logits: Tensor  # (N, V, V) of the search
+    origin: Tensor  # (N, 2) int64 upper-left cell of the window
+    xy: Tensor  # (I + 1, N, 2) coarse position and after every iteration
+    visibility_logit: Tensor  # (N,)
+    confidence_logit: Tensor  # (N,)
+
+
+class Nano(nn.Module):
+    """The tracker. Implements ``ptrack.models.base.OnlineModel``.
+
+    Args:
+        config: the architecture.
+        backbone: tensors of EfficientNet-Lite0, see ``ptrack.models.backbones.lite0``.
+        projection: (C, 176) that turns the normalised taps into the map; random if None.
+    """
+
+    name = "nano"
+    support_grid = 0
+    patch_weights: Tensor  # (S,)
+    fine_place: Tensor  # (2 fine_reach + 1,)
+
+    def __init__(self, config: NanoConfig, backbone: dict[str, Tensor], projection: Tensor | None = None) -> None:
+        super().__init__()
+        c = self.config = config
+        self.threshold = c.threshold
+        self.iterations = c.iterations
+        self.backbone = Lite0(backbone, fine=True)
+        taps = sum(TAPS.values())
+        start = torch.linalg.qr(torch.randn(taps, c.dim))[0].T if projection is None else projection
+        self.projection = nn.Parameter(start.clone(), requires_grad=c.tune)
+        offsets = torch.tensor(PATCH, dtype=torch.float32)
+        gauss = torch.exp(-offsets.square().sum(1) / (2 * c.patch_sigma**2))
+        self.register_buffer("patch_weights", gauss / gauss.sum(), persistent=False)
+        self.adapter = Adapter(taps, c.adapt_width, c.dim) if c.adapt else None
+        self.context = Context(2, c.context_width, c.token, c.radius) if c.context else None
+        side, fine = 2 * c.reach + 1, 2 * c.fine_reach + 1
+        inputs = 2 * 9 * side**2 + (2 * fine**2 + 4 if c.fine else 0) + c.token + 8
+        self.refiner = Refiner(inputs, c.hidden, c.token)
+        self.recall = Recall(c.token, c.memory) if c.memory else None
+        self.interact = Interact(c.token) if c.interact else None
+        fits = [[1 / scale, -at / scale, -slope / scale] for at, slope, scale in (c.visible_fit, c.confident_fit)]
+        self.fit = nn.Parameter(torch.tensor(fits))  # of score, 1 and backward error
+        self.heads = nn.Linear(c.token, 2)
+        nn.init.zeros_(self.heads.weight)
+        nn.init.zeros_(self.heads.bias)
+        place = torch.arange(-c.fine_reach, c.fine_reach + 1, dtype=torch.float32)
+        self.register_buffer("fine_place", place, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.projection.device
+
+    @property
+    def encode_batch(self) -> int:
+        """A batch keeps a GPU busy; on a CPU one frame already does, and bits do not depend on the batch."""
+        return 1 if self.device.type == "cpu" else 8
+
+    # ---- frame -> features ------------------------------------------------------------------------------------------
+
+    def features(self, frames: Tensor) -> Features:
+        """Encode (B, H, W, 3) RGB frames, uint8 or floating point in 0..255."""
+        size = (frames.shape[1], frames.shape[2])
+        x = frames.to(self.device).permute(0, 3, 1, 2)
+        if size != tuple(self.config.input_size):
+            x = F.interpolate(x, self.config.input_size, mode="bilinear", antialias=True)
+        with torch.no_grad():
+            fine, *taps = self.backbone((x.float() - 127) / 128)
+            levels = [F.normalize(t, dim=1) * w for t, w in zip(taps, LEVEL_WEIGHTS, strict=True)]
+            shape = (levels[0].shape[2], levels[0].shape[3])
+            up = [levels[0], *(F.interpolate(t, shape, mode="bilinear") for t in levels[1:])]
+            joined = F.normalize(torch.cat([u.permute(0, 2, 3, 1) for u in up], dim=-1), dim=-1)
+        y = F.linear(joined, self.projection)
+        if self.adapter is not None:
+            y = y + self.adapter(joined)
+        if self.config.centre:
+            y = y - y.mean((1, 2), keepdim=True)  # what all cells share says nothing about which is which
+        y = F.normalize(y, dim=-1)
+        return Features(y.contiguous(), fine.permute(0, 2, 3, 1).contiguous(), size)
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> Sequence[Features]:
+        """Turn (B, H, W, 3) uint8 RGB frames into B per-frame features."""
+        batch = self.features(frames)
+        return [batch[i] for i in range(len(frames))]
+
+    # ---- state ------------------------------------------------------------------------------------------------------
+
+    def init_state(self) -> State:
+        """Return a state without points."""
+        c = self.config
+
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(0, *shape, device=self.device, dtype=dtype)
+
+        side = 2 * FINE_PATCH + 1
+        patch, fine = (len(PATCH), c.dim), (side, side, FINE)
+        return State(
+            xy=empty(2), velocity=empty(2), first=empty(*patch), last=empty(*patch), first_fine=empty(*fine),
+            last_fine=empty(*fine), token=empty(c.token), past=empty(c.memory, c.token),
+            known=empty(c.memory, dtype=torch.bool), fresh=empty(dtype=torch.bool),
+        )  # fmt: skip
+
+    def new_points(self, frame: Features, clip: Tensor, cells: Tensor) -> State:
+        """Return the state of points at (N, 2) cells of their clip's frame."""
+        c, n = self.config, len(cells)
+        patch = patches(frame.map, clip, cells)
+        fine = bilinear_window(frame.fine, clip, 2 * cells + 0.5, FINE_PATCH)
+        zeros = patch.new_zeros
+        return State(
+            xy=cells, velocity=zeros(n, 2), first=patch, last=patch, first_fine=fine, last_fine=fine,
+            token=zeros(n, c.token), past=zeros(n, c.memory, c.token),
+            known=torch.zeros(n, c.memory, dtype=torch.bool, device=cells.device),
+            fresh=torch.ones(n, dtype=torch.bool, device=cells.device),
+        )  # fmt: skip
+
+    def add(self, state: State, features: Features, xy: Tensor) -> State:
+        """Append (N, 2) points given in pixels of this frame."""
+        cells = self._to_cells(xy.to(self.device, torch.float32), features.size)
+        clip = torch.zeros(len(cells), dtype=torch.long, device=self.device)
+        new = self.new_points(features, clip, cells)
+        return merge(state, new, lambda old, more: torch.cat([old, more]))
+
+    def keep(self, state: State, index: Tensor) -> State:
+        """Keep the points of ``index``."""
+        index = index.to(self.device)
+        return merge(state, state, lambda old, _: old[index])
+
+    # ---- one frame of tracking --------------------------------------------------------------------------------------
+
+    def step(self, state: State, features: Features) -> tuple[State, StepOutput]:
+        """Find every point in this frame."""
+        clip = torch.zeros(len(state.xy), dtype=torch.long, device=self.device)
+        state, out = self.track(state, features, clip)
+        xy = self._to_pixels(out.xy[-1], features.size)
+        visibility = (out.visibility_logit + self.config.visible_shift).sigmoid()
+        return state, StepOutput(xy, visibility, out.confidence_logit.sigmoid())
+
+    def track(
+        self, state: State, frame: Features, clip: Tensor, active: Tensor | None = None
+    ) -> tuple[State, FrameOutputs]:
+        """Find the points of B clips in their frames.
+
+        Args:
+            state: of all points.
+            frame: features of the B frames.
+            clip: (N,) int64, the clip of every point.
+            active: (N,) bool, points that exist already; the others are not seen by them. None: all.
+        """
+        logits, origin = self._search(state, frame, clip)
+        found = origin + soft_argmax(logits)
+        xy = torch.where(state.fresh[:, None], state.xy, found).detach()
+        positions, token = [torch.where(state.fresh[:, None], state.xy, found)], state.token
+        previous = frame.map if state.previous is None else state.previous
+        back = self._back(previous, patches(frame.map, clip, xy), clip, state)
+        for i in range(self.iterations):
+            seen = self._look(state, frame, clip, xy, back, i)
+            move, token = self.refiner(seen)
+            positions.append(xy + torch.where(state.fresh[:, None], 0.0, move))
+            xy = positions[-1].detach()
+        if self.interact is not None:
+            token = self._together(token, state, xy, clip, active)
+        past, known = state.past, state.known
+        if self.recall is not None:
+            kept = token
+            token = self.recall(token, past, known)
+            past = torch.cat([kept[:, None], past[:, :-1]], dim=1)
+            known = F.pad(known[:, :-1], (1, 0), value=True)
+        patch = patches(frame.map, clip, xy)
+        score = torch.einsum("nsc,nsc,s->n", patch, state.first, self.patch_weights).detach()
+        visible, confident = self._judge(score, back, token)
+        sure = (score > self.config.update_score) & (back < self.config.update_back)
+        fine = bilinear_window(frame.fine, clip, 2 * xy + 0.5, FINE_PATCH)
+        new = replace(
+            state,
+            xy=xy,
+            velocity=torch.where(state.fresh[:, None], 0.0, xy - state.xy),
+            last=torch.where(sure[:, None, None], patch.detach(), state.last),
+            last_fine=torch.where(sure[:, None, None, None], fine, state.last_fine),
+            token=token,
+            past=past,
+            known=known,
+            fresh=torch.zeros_like(state.fresh),
+            previous=frame.map.detach(),
+        )
+        return new, FrameOutputs(logits, origin, torch.stack(positions), visible, confident)
+
+    def _search(self, state: State, frame: Features, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare both templates with every cell of the window: (N, V, V) logits, (N, 2) its upper-left cell."""
+        c = self.config
+        centre = state.xy.round().long()
+        if c.wide_radius:
+            centre = self._look_around(state, frame, clip, centre)
+        origin = centre - c.radius
+
+        def some(part: slice) -> Tensor:
+            scores = self._compare(state, frame, clip, centre, c.radius, part)
+            logits = scores.mean(1) / c.temperature
+            if self.context is not None:
+                logits = logits + self.context(scores, state.token[part])
+            return logits.masked_fill(~inside(origin[part], 2 * c.radius + 1, _size(frame.map)), float("-inf"))
+
+        return self._chunked(some, len(origin)), origin
+
+    def _compare(
+        self, state: State, frame: Features, clip: Tensor, centre: Tensor, radius: int, part: slice | Tensor
+    ) -> Tensor:
+        """Return the (n, K, V, V) scores of both templates around the (N, 2) ``centre`` for some points."""
+        cells = window(frame.map, clip[part], centre[part] - radius - 1, 2 * radius + 3)
+        templates = torch.stack([state.first[part], state.last[part]], dim=1)
+        return patch_scores(cells, templates, self.patch_weights)
+
+    @torch.no_grad()
+    def _look_around(self, state: State, frame: Features, clip: Tensor, centre: Tensor) -> Tensor:
+        """Centre the window of points that moved fast on the best place of a larger one: (N, 2) int64 cells."""
+        c = self.config
+        fast = torch.nonzero(state.velocity.norm(dim=1) > c.wide_speed)[:, 0]
+        side = 2 * c.wide_radius + 1
+        moved = centre.clone()
+        for part in fast.split(CHUNK // 4):
+            score = self._compare(state, frame, clip, centre, c.wide_radius, part).mean(1)
+            origin = centre[part] - c.wide_radius
+            score = score.masked_fill(~inside(origin, side, _size(frame.map)), float("-inf"))
+            best = score.flatten(1).argmax(1)
+            moved[part] = origin + torch.stack([best % side, best // side], dim=1)
+        return moved
+
+    def _back(self, previous: Tensor, patch: Tensor, clip: Tensor, state: State) -> Tensor:
+        """Search the new patches in the previous frame: (N,) distance from the old positions, in cells."""
+        radius = self.config.back_radius
+        side = 2 * radius + 1
+        origin = state.xy.round().long() - radius
+
+        def some(part: slice) -> Tensor:
+            cells = window(previous, clip[part], origin[part] - 1, side + 2)
+            score = patch_scores(cells, patch[part, None], self.patch_weights)[:, 0] / self.config.temperature
+            score = score.masked_fill(~inside(origin[part], side, _size(previous)), float("-inf"))
+            return (origin[part] + soft_argmax(score) - state.xy[part]).norm(dim=1)
+
+        with torch.no_grad():
+            error = self._chunked(some, len(origin))
+            return torch.where(state.fresh, 0.0, error.clamp(max=MAX_BACK))
+
+    def _chunked(self, some: Callable[[slice], Tensor], n: int) -> Tensor:
+        if torch.is_grad_enabled() or n <= CHUNK:
+            return some(slice(None))
+        return torch.cat([some(slice(i, i + CHUNK)) for i in range(0, n, CHUNK)])
+
+    def _look(self, state: State, frame: Features, clip: Tensor, xy: Tensor, back: Tensor, iteration: int) -> Tensor:
+        """All that the refiner is told about a position: (N, inputs)."""
+        c = self.config
+        cells = F.normalize(bilinear_window(frame.map, clip, xy, c.reach), dim=-1).flatten(1, 2)
+        templates = torch.stack([state.first, state.last], dim=1).flatten(1, 2)
+        near = torch.bmm(cells, templates.transpose(1, 2)).flatten(1)
+        parts = [near]
+        if c.fine:
+            fine = bilinear_window(frame.fine, clip, 2 * xy + 0.5, c.fine_reach + FINE_PATCH)
+            match = patch_ncc(fine, torch.stack([state.first_fine, state.last_fine], dim=1), c.fine_reach)
+            parts += [match.flatten(1), self._peak(match)]
+        moved = (xy - state.xy) / 4
+        scalars = [
+            moved,
+            state.velocity / 4,
+            back[:, None] / 4,
+            state.fresh[:, None].float(),
+            torch.full_like(back[:, None], float(iteration)),
+            state.known.float().mean(1, keepdim=True),  # how long it has been tracked
+        ]
+        return torch.cat([*parts, state.token, *scalars], dim=1)
+
+    def _peak(self, match: Tensor) -> Tensor:
+        """(N, K, V, V) -> (N, 2 K) soft-argmax of the fine comparison, in cells of stride 4."""
+        p = (match * 20).flatten(2).softmax(-1).view_as(match)
+        x, y = (p.sum(2) * self.fine_place).sum(-1), (p.sum(3) * self.fine_place).sum(-1)
+        return torch.cat([x, y], dim=1) / 2
+
+    def _together(self, token: Tensor, state: State, xy: Tensor, clip: Tensor, active: Tensor | None) -> Tensor:
+        """Let the points of a clip look at each other. Clips of a batch have equally many points."""
+        assert self.interact is not None
+        b = 1 if len(clip) == 0 else int(clip[-1]) + 1
+        motion = torch.cat([(xy - state.xy) / 4, state.velocity / 4], dim=1)
+        seen = torch.ones_like(clip, dtype=torch.bool) if active is None else active
+        new = self.interact(
+            token.view(b, -1, token.shape[1]), xy.view(b, -1, 2), motion.view(b, -1, 4), seen.view(b, -1)
+        )
+        return new.flatten(0, 1)
+
+    def _judge(self, score: Tensor, back: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of "visible" and "position right": the matcher's fits and what was learned."""
+        seen = torch.stack([score, torch.ones_like(score), back], dim=1)
+        visible, confident = (F.linear(seen, self.fit) + self.heads(token)).unbind(1)
+        return visible, confident
+
+    # ---- whole clips ------------------------------------------------------------------------------------------------
+
+    def forward(self, video: Tensor, queries: Tensor, reduce: Callable[[int, FrameOutputs], R]) -> list[R]:
+        """Track clips from their first frame to their last; what training and its validation call.
+
+        Args:
+            video: (B, T, H, W, 3).
+            queries: (B, N, 3) rows (t, x, y), pixels of the video.
+            reduce: called with the frame's number and its outputs, all clips' points in one row.
+
+        Returns:
+            What ``reduce`` returned, one per frame.
+        """
+        b, t, n = video.shape[0], video.shape[1], queries.shape[1]
+        clip = torch.arange(b, device=queries.device).repeat_interleave(n)
+        start, cells = (
+            queries[..., 0].flatten(),
+            self._to_cells(queries[..., 1:].flatten(0, 1), (video.shape[2], video.shape[3])),
+        )
+        state: State | None = None
+        results = []
+        for i in range(t):
+            frame = self.features(video[:, i])
+            new = self.new_points(frame, clip, cells)
+            here = start == i
+            state = new if state is None else merge(state, new, lambda old, more, here=here: _choose(here, more, old))
+            state, out = self.track(state, frame, clip, start <= i)
+            results.append(reduce(i, out))
+        return results
+
+    def _to_cells(self, xy: Tensor, size: geometry.Size) -> Tensor:
+        return geometry.rescale(xy, size, self.config.input_size) / STRIDE - 0.5
+
+    def _to_pixels(self, cells: Tensor, size: geometry.Size) -> Tensor:
+        return geometry.rescale((cells + 0.5) * STRIDE, self.config.input_size, size)
+
+
+def _size(map: Tensor) -> tuple[int, int]:
+    return map.shape[1], map.shape[2]
+
+
+def merge(state: State, more: State, how: Callable[[Tensor, Tensor], Tensor]) -> State:
+    """Combine every per-point tensor of two states; the previous frame is the first one's."""
+    return State(
+        **{
+            name: how(getattr(state, name), getattr(more, name))
+            for name in State.__dataclass_fields__
+            if name != "previous"
+        },
+        previous=state.previous,
+    )
+
+
+def _choose(here: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(here.view(-1, *[1] * (new.ndim - 1)), new, old)

@@ -1,0 +1,106 @@
+"""Windows and patches of feature maps around points.
+
+Letters: B maps, N points, h w cells, C channels, K templates, S = 9 cells of a 3x3 patch, V side of a window.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PATCH = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+
+
+def window(map: Tensor, clip: Tensor, origin: Tensor, side: int) -> Tensor:
+    """Copy the (N, side, side, C) cells whose upper-left one is ``origin`` (N, 2) int64; border cells repeat.
+
+    Args:
+        map: (B, h, w, C).
+        clip: (N,) int64, which of the B maps.
+        origin: (x, y), may lie outside.
+        side: cells.
+    """
+    B, h, w, C = map.shape
+    step = torch.arange(side, device=map.device)
+    xs = (origin[:, :1] + step).clamp(0, w - 1)
+    ys = (origin[:, 1:] + step).clamp(0, h - 1)
+    rows = (clip[:, None, None] * h + ys[:, :, None]) * w + xs[:, None, :]
+    return map.reshape(B * h * w, C).index_select(0, rows.reshape(-1)).view(len(origin), side, side, C)
+
+
+def bilinear_window(map: Tensor, clip: Tensor, centre: Tensor, reach: int) -> Tensor:
+    """Sample (N, V, V, C) with V = 2 ``reach`` + 1, spaced one cell, around ``centre`` (N, 2) in cells."""
+    h, w = map.shape[1:3]
+    limit = centre.new_tensor([w - 1, h - 1])
+    centre = torch.minimum(centre.clamp(min=0), limit)
+    low = centre.floor()
+    part = (centre - low)[:, :, None, None, None]
+    cells = window(map, clip, low.long() - reach, 2 * reach + 2)
+    rows = torch.lerp(cells[:, :-1], cells[:, 1:], part[:, 1])
+    return torch.lerp(rows[:, :, :-1], rows[:, :, 1:], part[:, 0])
+
+
+def patches(map: Tensor, clip: Tensor, centre: Tensor) -> Tensor:
+    """Sample 3x3 patches (N, S, C), each cell of unit length."""
+    return F.normalize(bilinear_window(map, clip, centre, 1).flatten(1, 2), dim=-1)
+
+
+def patch_scores(cells: Tensor, templates: Tensor, weights: Tensor) -> Tensor:
+    """Lay 3x3 templates over every place of a window; the weighted sum of the nine cosines.
+
+    Args:
+        cells: (N, V + 2, V + 2, C) unit vectors.
+        templates: (N, K, S, C) unit vectors.
+        weights: (S,) sum 1.
+
+    Returns:
+        (N, K, V, V).
+    """
+    n, outer = cells.shape[:2]
+    k, side = templates.shape[1], outer - 2
+    cosines = torch.bmm(templates.flatten(1, 2), cells.flatten(1, 2).transpose(1, 2)).view(n, k, 9, outer, outer)
+    parts = [
+        weights[s] * cosines[:, :, s, 1 + dy : 1 + dy + side, 1 + dx : 1 + dx + side]
+        for s, (dy, dx) in enumerate(PATCH)
+    ]
+    return torch.stack(parts).sum(0)
+
+
+def inside(origin: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """Return which (N, side, side) cells of a window lie on a map of ``size`` (h, w)."""
+    step = torch.arange(side, device=origin.device)
+    x, y = origin[:, :1] + step, origin[:, 1:] + step
+    return ((y >= 0) & (y < size[0]))[:, :, None] & ((x >= 0) & (x < size[1]))[:, None, :]
+
+
+def soft_argmax(logits: Tensor) -> Tensor:
+    """(N, V, V) -> (N, 2) expected (x, y) over the 5x5 cells around the best one."""
+    side = logits.shape[-1]
+    best = logits.flatten(1).argmax(1)
+    by, bx = best // side, best % side
+    axis = torch.arange(side, device=logits.device)
+    near = ((axis - by[:, None]).abs() <= 2)[:, :, None] & ((axis - bx[:, None]).abs() <= 2)[:, None, :]
+    p = logits.masked_fill(~near, float("-inf")).flatten(1).softmax(1).view(-1, side, side)
+    return torch.stack([(p.sum(1) * axis).sum(1), (p.sum(2) * axis).sum(1)], dim=1)
+
+
+def patch_ncc(cells: Tensor, template: Tensor, reach: int) -> Tensor:
+    """Cosine of a patch with the patches of a window, each patch one long vector.
+
+    Args:
+        cells: (N, V, V, C).
+        template: (N, K, P, P, C).
+        reach: half side of the displacements.
+
+    Returns:
+        (N, K, 2 reach + 1, 2 reach + 1).
+    """
+    n, k, p = template.shape[:3]
+    side = 2 * reach + 1
+    views = cells.unfold(1, p, 1).unfold(2, p, 1)  # (N, side, side, C, P, P)
+    flat = views.permute(0, 1, 2, 4, 5, 3).reshape(n, side * side, p * p * cells.shape[-1])
+    wanted = template.flatten(2)
+    dots = torch.bmm(wanted, flat.transpose(1, 2))
+    energy = flat.square().sum(-1)[:, None] * wanted.square().sum(-1)[..., None]
+    return (dots * energy.clamp(min=1e-12).rsqrt()).view(n, k, side, side)

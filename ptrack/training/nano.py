@@ -1,0 +1,112 @@
+"""nano and its losses.
+
+Position: cross-entropy over the cells of the search window, and a Huber loss of the position after the search and
+after every refinement, later ones weighted more (RAFT, arXiv 2003.12039). Visibility and confidence: binary
+cross-entropy. Frames before and of a point's query play no part.
+
+Letters: B clips, T frames, N points of all clips together, V side of the search window, I refinement iterations.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ptrack import geometry
+from ptrack.data.samples import TrainingBatch
+from ptrack.models.nano.model import STRIDE, FrameOutputs, Nano
+from ptrack.training import losses
+from ptrack.training.losses import Counts, Targets, Terms, masked_sum
+from ptrack.training.systems import Prediction, System
+
+SEARCH_WEIGHT = 0.5
+DECAY = 0.8  # weight of a position relative to the next one
+HUBER = 0.5  # model pixels, where the position loss turns from quadratic to linear
+HIDDEN_WEIGHT = 0.2  # of positions of hidden points near the frame
+FAR_WEIGHT, FAR = 0.05, 24.0  # of positions farther off than this many model pixels: lost, refinement cannot mend it
+MARGIN = 16.0  # model pixels around the frame in which hidden points are still asked for
+CONFIDENCE_WEIGHT = 0.5
+RIGHT = 6.0  # model pixels: a position nearer than this is right
+
+
+class NanoSystem(System):
+    """nano behind the face that the loop knows."""
+
+    model: Nano
+
+    def __init__(self, model: Nano) -> None:
+        super().__init__()
+        self.model = model
+        self.size = model.config.input_size
+        model.backbone.requires_grad_(False)
+
+    def forward(self, batch: TrainingBatch, targets: Targets, counts: Counts, seed: int) -> Terms:
+        """All terms, frame by frame."""
+        total: Terms = {}
+
+        def reduce(t: int, out: FrameOutputs) -> Terms:
+            return frame_losses(out, targets, t, counts, self.size)
+
+        for terms in self.model(batch.frames.permute(0, 1, 3, 4, 2), batch.queries, reduce):
+            total = losses.add_terms(total, terms)
+        return total
+
+    @torch.no_grad()
+    def predict(self, batch: TrainingBatch) -> Prediction:
+        """Track frame by frame, as in a stream."""
+
+        def reduce(_: int, out: FrameOutputs) -> tuple[Tensor, Tensor]:
+            return out.xy[-1], out.visibility_logit.sigmoid()
+
+        frames = self.model(batch.frames.permute(0, 1, 3, 4, 2), batch.queries, reduce)
+        b, given = len(batch.frames), (batch.frames.shape[-2], batch.frames.shape[-1])
+        xy = torch.stack([f[0].view(b, -1, 2) for f in frames], dim=1)
+        xy = geometry.rescale((xy + 0.5) * STRIDE, self.size, given)
+        return Prediction(xy, torch.stack([f[1].view(b, -1) for f in frames], dim=1))
+
+
+def frame_losses(out: FrameOutputs, targets: Targets, t: int, counts: Counts, size: tuple[int, int]) -> Terms:
+    """Return the four terms of frame ``t``; summed over the frames they are the terms of the clips.
+
+    Args:
+        out: the model's outputs for this frame.
+        targets: of the whole clips.
+        t: frame number.
+        counts: of everything the terms are averaged over.
+        size: (H, W) of the model's input.
+    """
+    time, _ = targets.masks()
+    on, xy, visible = time[:, t].flatten(), targets.xy[:, t].flatten(0, 1), targets.visible[:, t].flatten()
+    xy = torch.where(on[:, None], xy, torch.zeros((), device=xy.device))
+    cell = xy / STRIDE - 0.5
+    error = (out.xy - cell) * STRIDE  # (I + 1, N, 2)
+    off = error.detach().norm(dim=-1)
+    near = ((xy > -MARGIN) & (xy < xy.new_tensor([size[1], size[0]]) + MARGIN)).all(-1)
+    weight = torch.where(visible, 1.0, HIDDEN_WEIGHT * near.float())
+    huber = 2 * F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=HUBER).sum(-1)
+    later = DECAY ** torch.arange(len(error) - 1, -1, -1, device=xy.device, dtype=torch.float32)
+    position = torch.where(off > FAR, FAR_WEIGHT, 1.0) * weight * huber * later[:, None]
+    visibility = F.binary_cross_entropy_with_logits(out.visibility_logit.float(), visible.float(), reduction="none")
+    right = (off[-1] < RIGHT).float()
+    confidence = F.binary_cross_entropy_with_logits(out.confidence_logit.float(), right, reduction="none")
+    everything = counts.time.clamp(min=1)
+    return {
+        "search": SEARCH_WEIGHT * search_loss(out, cell, on & visible) / everything,
+        "position": masked_sum(position, on.expand_as(position)) / everything,
+        "visibility": masked_sum(visibility, on) / everything,
+        "confidence": CONFIDENCE_WEIGHT * masked_sum(confidence, on) / everything,
+    }
+
+
+def search_loss(out: FrameOutputs, cell: Tensor, mask: Tensor) -> Tensor:
+    """Summed cross-entropy over the window's cells of points whose true (N, 2) ``cell`` lies in it and on the map."""
+    side = out.logits.shape[-1]
+    place = (cell - out.origin).round().long()
+    within = ((place >= 0) & (place < side)).all(-1)
+    place = place.clamp(0, side - 1)
+    index = place[:, 1] * side + place[:, 0]
+    logits = out.logits.flatten(1)
+    on_map = torch.isfinite(logits.gather(1, index[:, None])[:, 0])
+    entropy = F.cross_entropy(logits.clamp(min=-1e4), index, reduction="none")
+    return masked_sum(entropy, mask & within & on_map)

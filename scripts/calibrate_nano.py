@@ -1,0 +1,78 @@
+"""How honest nano's probabilities are, and which visibility threshold scores best: one table from held-out clips.
+
+ptrack convert synthetic val96.h5 --clips 12 --split val --frames 96 --seed 1
+python scripts/calibrate_nano.py val96.h5
+
+Points are those visible in the first frame. ECE: expected calibration error over 15 equally wide bins (Guo et al.,
+arXiv 1706.04599); for confidence, "right" is within 6 px of a 256x256 picture, as in training.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import ptrack
+from ptrack.data.hdf5 import ClipStore
+
+THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
+DISTANCES = (1, 2, 4, 8, 16)
+
+
+def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
+    """Return the mean gap between what was promised and what came true."""
+    place = np.minimum((probability * bins).astype(int), bins - 1)
+    gaps = [
+        abs(probability[place == b].mean() - truth[place == b].mean()) * (place == b).mean()
+        for b in range(bins)
+        if (place == b).any()
+    ]
+    return float(sum(gaps))
+
+
+def jaccard(error: np.ndarray, seen: np.ndarray, called: np.ndarray) -> float:
+    """Return TAP-Vid's average Jaccard of one clip."""
+    values = []
+    for distance in DISTANCES:
+        near = error < distance
+        false = (called & ~(near & seen)).sum()
+        values.append((near & seen & called).sum() / max(1, seen.sum() + false))
+    return float(np.mean(values))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--quality", default="default")
+    parser.add_argument("--points", type=int, default=64, help="per clip")
+    arguments = parser.parse_args()
+    tracker = ptrack.load("nano", checkpoint=arguments.checkpoint, quality=arguments.quality)
+    clips = []
+    store = ClipStore(arguments.store)
+    for i in range(len(store)):
+        clip = store[i]
+        at = np.flatnonzero(clip.visibility[0])[: arguments.points]
+        if len(at) == 0:
+            continue
+        frames = np.stack([clip.frames.rgb(t) for t in range(len(clip.frames))])
+        found = tracker.track(frames, np.c_[np.zeros(len(at)), clip.tracks[0, at]])
+        scale = 256 / np.array(frames.shape[2:0:-1])
+        error = np.linalg.norm((found.tracks - clip.tracks[:, at]) * scale, axis=-1)[1:]
+        seen = clip.visibility[1:, at]
+        clips.append((np.nan_to_num(error, nan=1e9), seen, found.visibility[1:], found.confidence[1:]))
+    error, seen, visible, confident = (np.concatenate([c[k].ravel() for c in clips]) for k in range(4))
+    known = error < 1e9
+    print(f"{len(clips)} clips, {len(error)} point-frames")
+    print(f"ECE of visibility {100 * calibration_error(visible, seen):.1f} %")
+    print(f"ECE of confidence {100 * calibration_error(confident[known], error[known] < 6):.1f} %")
+    print("threshold      AJ      OA")
+    for threshold in THRESHOLDS:
+        score = np.mean([jaccard(e, s, v > threshold) for e, s, v, _ in clips])
+        print(f"{threshold:9.2f} {100 * score:7.2f} {100 * ((visible > threshold) == seen).mean():7.2f}")
+
+
+if __name__ == "__main__":
+    main()

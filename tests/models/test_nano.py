@@ -1,0 +1,241 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import ptrack
+from ptrack.errors import CheckpointError, ConfigError, ModelError
+from ptrack.models.backbones.lite0 import TAPS, packaged_weights
+from ptrack.models.base import OnlineModel
+from ptrack.models.matching import MatchingConfig, MatchingModel
+from ptrack.models.nano import weights
+from ptrack.models.nano.config import NanoConfig
+from ptrack.models.nano.model import Nano
+from ptrack.models.nano.sampling import bilinear_window, patch_ncc, patch_scores, soft_argmax, window
+from tests.fakes import moving_frames
+
+SIZE = (96, 128)
+SMALL = NanoConfig(
+    input_size=SIZE, dim=32, hidden=32, token=16, memory=4, adapt=True, adapt_width=16, context=True, tune=True
+)
+
+
+def scrambled(config: NanoConfig = SMALL) -> Nano:
+    """A network whose learned parts say something, as after training."""
+    torch.manual_seed(0)
+    model = weights.untrained(config)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if not name.startswith(("backbone", "projection")):
+                value.add_(0.05 * torch.randn_like(value))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return moving_frames(10, SIZE)
+
+
+@pytest.fixture(scope="module")
+def queries():
+    rng = np.random.default_rng(0)
+    xy = rng.uniform([20, 20], [100, 80], (12, 2)).round(2)
+    return np.concatenate([np.r_[[0] * 8, [2] * 4][:, None], xy], axis=1)
+
+
+def test_it_is_an_online_model():
+    model = scrambled()
+    assert isinstance(model, OnlineModel)
+    feature = model.encode(torch.zeros(1, 48, 64, 3, dtype=torch.uint8))[0]
+    assert feature.map.shape == (1, 24, 32, 32)
+    assert feature.fine.shape == (1, 48, 64, 16)
+
+
+def test_untrained_it_is_the_patch_matcher(frames, queries):
+    taps = sum(TAPS.values())
+    config = NanoConfig(
+        input_size=SIZE, dim=taps, centre=False, temperature=1 / 30, wide_radius=0, adapt=True, context=True,
+        interact=True,
+    )  # fmt: skip
+    nano = Nano(config, packaged_weights(), torch.eye(taps)).eval()
+    matcher = MatchingModel(MatchingConfig(input_size=SIZE), packaged_weights()).eval()
+    ours, theirs = (ptrack.Tracker(m).track(frames, queries) for m in (nano, matcher))
+    np.testing.assert_allclose(ours.tracks, theirs.tracks, atol=1e-3)
+    np.testing.assert_allclose(ours.visibility, theirs.visibility, atol=1e-3)
+    np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-3)
+
+
+def test_the_learned_parts_matter(frames, queries):
+    plain, moved = (ptrack.Tracker(m).track(frames, queries) for m in (weights.untrained(SMALL).eval(), scrambled()))
+    assert np.nanmax(np.abs(plain.tracks - moved.tracks)) > 0.1
+    assert np.nanmax(np.abs(plain.visibility - moved.visibility)) > 0.01
+
+
+def test_streaming_equals_whole_clips(frames, queries):
+    model = scrambled()
+    streamed = ptrack.Tracker(model).track(frames, queries)
+    video = torch.stack([torch.from_numpy(np.asarray(f)) for f in frames])
+    pair = torch.stack([video, video.flip(2)])  # another clip beside it changes nothing
+    rows = torch.from_numpy(queries).float()
+    mirrored = torch.stack([rows[:, 0], SIZE[1] - rows[:, 1], rows[:, 2]], dim=1)
+    with torch.inference_mode():
+        out = model(pair, torch.stack([rows, mirrored]), lambda t, o: (o.xy[-1], o.visibility_logit.sigmoid()))
+    n = len(queries)
+    xy = torch.stack([model._to_pixels(o[0][:n], SIZE) for o in out]).numpy()
+    visibility = torch.stack([o[1][:n] for o in out]).numpy()
+    after = np.arange(len(frames))[:, None] > queries[:, 0]
+    np.testing.assert_allclose(xy[after], streamed.tracks[after], atol=1e-3)
+    np.testing.assert_allclose(visibility[after], streamed.visibility[after], atol=1e-4)
+
+
+def test_order_company_and_threads_do_not_matter(frames, queries):
+    tracker = ptrack.Tracker(scrambled())
+    whole = tracker.track(frames, queries)
+    order = np.random.default_rng(1).permutation(len(queries))
+    mixed = tracker.track(frames, queries[order])
+    np.testing.assert_allclose(mixed.tracks, whole.tracks[:, order], atol=1e-3)
+    alone = tracker.track(frames, queries[3:4])
+    np.testing.assert_allclose(alone.tracks[:, 0], whole.tracks[:, 3], atol=1e-3)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if before > 1 else 2)
+        other = tracker.track(frames, queries)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(other.tracks, whole.tracks, atol=1e-3)
+
+
+def test_points_come_and_go(frames, queries):
+    model = scrambled()
+    whole = ptrack.Tracker(model).track(frames, queries[:4])
+    state = model.init_state()
+    features = [model.encode(torch.from_numpy(np.asarray(f))[None])[0] for f in frames]
+    with torch.inference_mode():
+        state = model.add(state, features[0], torch.tensor([[5.0, 5.0], *queries[:2, 1:].tolist()]))
+        state, _ = model.step(state, features[0])
+        state, _ = model.step(state, features[1])
+        state = model.keep(state, torch.tensor([2, 1]))
+        for t in range(2, 6):
+            state, out = model.step(state, features[t])
+    np.testing.assert_allclose(out.xy.numpy(), whole.tracks[5, [1, 0]], atol=1e-3)
+
+
+def test_no_points_is_fine(frames):
+    model = scrambled()
+    state = model.init_state()
+    with torch.inference_mode():
+        state, out = model.step(state, model.encode(torch.from_numpy(np.asarray(frames[0]))[None])[0])
+    assert out.xy.shape == (0, 2)
+    assert out.visibility.shape == (0,)
+
+
+# ---- windows -----------------------------------------------------------------------------------------------------
+
+
+def test_window_repeats_the_border():
+    map = torch.arange(2 * 3 * 4, dtype=torch.float32).view(2, 3, 4, 1)
+    cut = window(map, torch.tensor([1]), torch.tensor([[-1, 1]]), 3)[0, ..., 0]
+    assert cut.tolist() == [[16, 16, 17], [20, 20, 21], [20, 20, 21]]
+
+
+def test_bilinear_window_is_linear_and_stays_on_the_map():
+    y, x = torch.meshgrid(torch.arange(6.0), torch.arange(8.0), indexing="ij")
+    map = torch.stack([x, y], dim=-1)[None]
+    centre = torch.tensor([[3.25, 2.5], [100.0, -5.0]])
+    cut = bilinear_window(map, torch.zeros(2, dtype=torch.long), centre, 1)
+    torch.testing.assert_close(cut[0, :, 1, 1], torch.tensor([1.5, 2.5, 3.5]))
+    torch.testing.assert_close(cut[0, 1, :, 0], torch.tensor([2.25, 3.25, 4.25]))
+    assert cut[1, 1, 1].tolist() == [7.0, 0.0]
+
+
+def test_patch_scores_peak_where_the_patch_lies():
+    torch.manual_seed(0)
+    cells = torch.nn.functional.normalize(torch.randn(1, 9, 9, 16), dim=-1)
+    template = cells[:, 3:6, 4:7].reshape(1, 1, 9, 16)
+    score = patch_scores(cells, template, torch.full((9,), 1 / 9))[0, 0]
+    assert score.shape == (7, 7)
+    assert divmod(int(score.argmax()), 7) == (3, 4)
+    assert float(score.max()) == pytest.approx(1, abs=1e-5)
+
+
+def test_patch_ncc_ignores_gain():
+    torch.manual_seed(0)
+    cells = torch.randn(1, 9, 9, 3)
+    match = patch_ncc(3 * cells, cells[:, None, 2:7, 3:8], 2)[0, 0]
+    assert match.shape == (5, 5)
+    assert divmod(int(match.argmax()), 5) == (2, 3)
+    assert float(match.max()) == pytest.approx(1, abs=1e-5)
+
+
+def test_soft_argmax_between_two_cells():
+    logits = torch.full((1, 7, 7), -50.0)
+    logits[0, 3, 2] = logits[0, 3, 3] = 5.0
+    torch.testing.assert_close(soft_argmax(logits), torch.tensor([[2.5, 3.0]]))
+
+
+# ---- weights and the zoo -----------------------------------------------------------------------------------------
+
+
+def test_weights_come_back(tmp_path, frames, queries):
+    model = scrambled()
+    path = tmp_path / "a.safetensors"
+    weights.save_weights(path, model)
+    assert not any(k.startswith("backbone") for k in load_file(path))
+    config, state = weights.read_weights(path)
+    assert config == SMALL
+    again = weights.untrained(config).eval()
+    weights.fill(again, state, "a")
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_checkpoint_is_loaded_by_name(tmp_path, frames, queries):
+    weights.save_weights(tmp_path / "a.safetensors", scrambled())
+    tracker = ptrack.load("nano", checkpoint=tmp_path / "a.safetensors", device="cpu", quality="fast")
+    assert tracker.model.config.input_size == weights.QUALITIES["fast"][0]
+    assert tracker.track(frames, queries).tracks.shape == (10, 12, 2)
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="damaged"):
+        weights.read_weights(broken)
+    save_file({"a": torch.zeros(1)}, broken, metadata={"format": "else"})
+    with pytest.raises(CheckpointError, match="another model"):
+        weights.read_weights(broken)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        weights.read_weights(tmp_path / "none.safetensors")
+    config = json.dumps({"dim": "many"})
+    save_file({"a": torch.zeros(1)}, broken, metadata={"format": weights.FORMAT, "config": config})
+    with pytest.raises(CheckpointError, match="configuration"):
+        weights.read_weights(broken)
+    torch.save({"config": {"model": "online"}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="no training checkpoint of nano"):
+        weights.read_weights(tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="damaged"):
+        weights.read_weights(tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match="do not fit"):
+        weights.fill(weights.untrained(SMALL), {"heads.weight": torch.zeros(1)}, "x")
+
+
+def test_bad_settings():
+    with pytest.raises(ModelError, match="fast, default, best"):
+        ptrack.load("nano", quality="fastest", device="cpu")
+    with pytest.raises(ModelError, match="no option 'quality'"):
+        ptrack.load("matching", quality="fast")
+    for wrong in ({"input_size": (100, 128)}, {"radius": 0}, {"threshold": 1.0}, {"memory": -1}):
+        with pytest.raises(ConfigError):
+            NanoConfig(**wrong)
+
+
+@pytest.mark.parametrize("quality", list(weights.QUALITIES))
+def test_qualities_change_size_and_nothing_learned(quality):
+    config, _ = weights.packaged()
+    changed = weights.at_quality(config, quality)
+    size, iterations = weights.QUALITIES[quality]
+    assert changed == dataclasses.replace(config, input_size=size, iterations=iterations)
