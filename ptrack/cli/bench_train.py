@@ -18,7 +18,7 @@ def register(group: typer.Typer) -> None:
 
 def train(
     config: Annotated[
-        str | None, typer.Option(help="YAML file, or the name of one in configs/train. Default: small online model.")
+        str | None, typer.Option(help="YAML file, or the name of one in configs/train. Default: small Track-On2.")
     ] = None,
     set_values: Annotated[list[str] | None, typer.Option("--set", help="Any key: --set batch_size=8.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -41,7 +41,8 @@ def train(
     from ptrack.training.run import Request, resolve
 
     output = Output(quiet=quiet)
-    plan = resolve(Request({"device": device, "amp": amp}, config, tuple(set_values or ())))
+    model = {} if config else {"model": "online"}
+    plan = resolve(Request({"device": device, "amp": amp, **model}, config, tuple(set_values or ())))
     result = bench_train(plan.config, steps=steps, warmup=warmup, plain=plain, note=output.note)
     output.result(
         f"{result.clips_per_second:.2f} clips/s of {result.frames} frames, {result.points} points, "

@@ -43,7 +43,7 @@ def train(
         str | None, _option("eval-data", "Scored after each epoch: davis:FILE.pkl or a converted .h5.", DATA)
     ] = None,
     model: Annotated[
-        str | None, _option("model", "transformer or online [transformer if there is a data set].", MODEL)
+        str | None, _option("model", "nano, transformer or online [nano; transformer if there is a data set].", MODEL)
     ] = None,
     backbone: Annotated[
         str | None, _option("backbone", "resnet18, resnet34, resnet50, lite0 [resnet18]; online: others too.", MODEL)
@@ -88,7 +88,7 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RUN)] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=RUN)] = False,
 ) -> None:
-    """Train a tracker: ptrack train alone trains the small online model on rendered scenes.
+    """Train a tracker: ptrack train alone trains nano, the packaged model, on rendered scenes.
 
     ptrack train --data-root pointodyssey/train --batch-size 8 --epochs 100
 

@@ -277,21 +277,32 @@ class Nano(nn.Module):
         origin = centre - c.radius
 
         def some(part: slice) -> Tensor:
-            scores = self._compare(state, frame, clip, centre, c.radius, part)
-            logits = scores.mean(1) / c.temperature
-            if self.context is not None:
-                logits = logits + self.context(scores, state.token[part])
+            if self.context is None:
+                logits = self._compare(state, frame, clip, centre, c.radius, part)[:, 0] / c.temperature
+            else:
+                scores = self._compare(state, frame, clip, centre, c.radius, part, mean=False)
+                logits = scores.mean(1) / c.temperature + self.context(scores, state.token[part])
             return logits.masked_fill(~inside(origin[part], 2 * c.radius + 1, _size(frame.map)), float("-inf"))
 
         return self._chunked(some, len(origin)), origin
 
     def _compare(
-        self, state: State, frame: Features, clip: Tensor, centre: Tensor, radius: int, part: slice | Tensor
+        self,
+        state: State,
+        frame: Features,
+        clip: Tensor,
+        centre: Tensor,
+        radius: int,
+        part: slice | Tensor,
+        mean: bool = True,
     ) -> Tensor:
-        """Return the (n, K, V, V) scores of both templates around the (N, 2) ``centre`` for some points."""
+        """Return the (n, K, V, V) scores of the templates around the (N, 2) ``centre`` for some points.
+
+        ``mean``: K is 1, the mean of both; scores are linear in the template, so that half of the work is enough.
+        """
         cells = window(frame.map, clip[part], centre[part] - radius - 1, 2 * radius + 3)
         templates = torch.stack([state.first[part], state.last[part]], dim=1)
-        return patch_scores(cells, templates, self.patch_weights)
+        return patch_scores(cells, templates.mean(1, keepdim=True) if mean else templates, self.patch_weights)
 
     @torch.no_grad()
     def _look_around(self, state: State, frame: Features, clip: Tensor, centre: Tensor) -> Tensor:
@@ -301,7 +312,7 @@ class Nano(nn.Module):
         side = 2 * c.wide_radius + 1
         moved = centre.clone()
         for part in fast.split(CHUNK // 4):
-            score = self._compare(state, frame, clip, centre, c.wide_radius, part).mean(1)
+            score = self._compare(state, frame, clip, centre, c.wide_radius, part)[:, 0]
             origin = centre[part] - c.wide_radius
             score = score.masked_fill(~inside(origin, side, _size(frame.map)), float("-inf"))
             best = score.flatten(1).argmax(1)

@@ -60,11 +60,10 @@ def patch_scores(cells: Tensor, templates: Tensor, weights: Tensor) -> Tensor:
     n, outer = cells.shape[:2]
     k, side = templates.shape[1], outer - 2
     cosines = torch.bmm(templates.flatten(1, 2), cells.flatten(1, 2).transpose(1, 2)).view(n, k, 9, outer, outer)
-    parts = [
-        weights[s] * cosines[:, :, s, 1 + dy : 1 + dy + side, 1 + dx : 1 + dx + side]
-        for s, (dy, dx) in enumerate(PATCH)
-    ]
-    return torch.stack(parts).sum(0)
+    total = torch.zeros((), device=cells.device)
+    for s, (dy, dx) in enumerate(PATCH):
+        total = total + weights[s] * cosines[:, :, s, 1 + dy : 1 + dy + side, 1 + dx : 1 + dx + side]
+    return total
 
 
 def inside(origin: Tensor, side: int, size: tuple[int, int]) -> Tensor:
@@ -96,11 +95,14 @@ def patch_ncc(cells: Tensor, template: Tensor, reach: int) -> Tensor:
     Returns:
         (N, K, 2 reach + 1, 2 reach + 1).
     """
-    n, k, p = template.shape[:3]
-    side = 2 * reach + 1
-    views = cells.unfold(1, p, 1).unfold(2, p, 1)  # (N, side, side, C, P, P)
-    flat = views.permute(0, 1, 2, 4, 5, 3).reshape(n, side * side, p * p * cells.shape[-1])
-    wanted = template.flatten(2)
-    dots = torch.bmm(wanted, flat.transpose(1, 2))
-    energy = flat.square().sum(-1)[:, None] * wanted.square().sum(-1)[..., None]
-    return (dots * energy.clamp(min=1e-12).rsqrt()).view(n, k, side, side)
+    n, k, p, _, channels = template.shape
+    outer, side = cells.shape[1], 2 * reach + 1
+    # Every cell of the patch with every cell of the window, then shifted and added: a window of patches is never made.
+    single = torch.bmm(
+        template.reshape(n, k * p * p, channels), cells.reshape(n, outer * outer, channels).transpose(1, 2)
+    )
+    single = single.view(n, k, p * p, outer, outer)
+    dots = torch.stack([single[:, :, s, s // p : s // p + side, s % p : s % p + side] for s in range(p * p)]).sum(0)
+    energy = F.avg_pool2d(cells.square().sum(-1)[:, None], p, 1) * p * p
+    wanted = template.flatten(2).square().sum(-1)[..., None, None]
+    return dots * (energy * wanted).clamp(min=1e-12).rsqrt()
