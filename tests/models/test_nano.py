@@ -1,5 +1,7 @@
 import dataclasses
 import json
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,3 +241,16 @@ def test_qualities_change_size_and_nothing_learned(quality):
     changed = weights.at_quality(config, quality)
     size, iterations = weights.QUALITIES[quality]
     assert changed == dataclasses.replace(config, input_size=size, iterations=iterations)
+
+
+def test_the_shipped_weights_track_the_packaged_clip_as_recorded():
+    recorded = np.load(Path(__file__).parent / "data" / "nano_demo.npz")
+    tracker = ptrack.load("nano", device="cpu")
+    assert len(tracker.weights_sha256) == 64
+    clip = resources.files("ptrack") / "assets" / "demo.mp4"
+    with ptrack.open_source(str(clip)) as source:
+        frames = [frame.rgb for _, frame in zip(range(24), source, strict=False)]
+    found = tracker.track(np.stack(frames), recorded["queries"])
+    np.testing.assert_allclose(found.tracks[::4], recorded["tracks"], atol=0.05)
+    np.testing.assert_allclose(found.visibility[::4], recorded["visibility"], atol=0.01)
+    assert found.visible.mean() > 0.8
