@@ -96,6 +96,8 @@ BAD = {
     "missing": (["none.mp4"], "none.mp4"),
     "nothing named": ([], "Name at least one"),
     "model": (["ok.mp4", "--model", "matchin"], "Did you mean 'matching'"),
+    "quality": (["ok.mp4", "--quality", "fastest"], "fast, default, best"),
+    "quality of matching": (["ok.mp4", "--model", "matching", "--quality", "fast"], "no option 'quality'"),
     "point": (["ok.mp4", "--point", "500,3"], "outside the 128x96 frame"),
     "grid": (["ok.mp4", "--grid", "0"], "--grid 0"),
     "queries": (["ok.mp4", "--queries", "none.csv"], "no query file none.csv"),
