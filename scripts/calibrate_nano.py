@@ -16,9 +16,10 @@ import numpy as np
 
 import ptrack
 from ptrack.data.hdf5 import ClipStore
+from ptrack.evaluation import metrics
 
 THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
-DISTANCES = (1, 2, 4, 8, 16)
+RIGHT = 6  # pixels of 256
 
 
 def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
@@ -30,16 +31,6 @@ def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 15
         if (place == b).any()
     ]
     return float(sum(gaps))
-
-
-def jaccard(error: np.ndarray, seen: np.ndarray, called: np.ndarray) -> float:
-    """Return TAP-Vid's average Jaccard of one clip."""
-    values = []
-    for distance in DISTANCES:
-        near = error < distance
-        false = (called & ~(near & seen)).sum()
-        values.append((near & seen & called).sum() / max(1, seen.sum() + false))
-    return float(np.mean(values))
 
 
 def main() -> None:
@@ -60,18 +51,23 @@ def main() -> None:
         frames = np.stack([clip.frames.rgb(t) for t in range(len(clip.frames))])
         found = tracker.track(frames, np.c_[np.zeros(len(at)), clip.tracks[0, at]])
         scale = 256 / np.array(frames.shape[2:0:-1])
-        error = np.linalg.norm((found.tracks - clip.tracks[:, at]) * scale, axis=-1)[1:]
-        seen = clip.visibility[1:, at]
-        clips.append((np.nan_to_num(error, nan=1e9), seen, found.visibility[1:], found.confidence[1:]))
-    error, seen, visible, confident = (np.concatenate([c[k].ravel() for c in clips]) for k in range(4))
-    known = error < 1e9
-    print(f"{len(clips)} clips, {len(error)} point-frames")
+        clips.append((clip.tracks[:, at] * scale, clip.visibility[:, at], found.tracks * scale, found))
+    right = np.concatenate([(metrics.errors(xy, truth)[1:] < RIGHT).ravel() for truth, _, xy, _ in clips])
+    seen = np.concatenate([v[1:].ravel() for _, v, _, _ in clips])
+    visible, confident = (
+        np.concatenate([getattr(found, name)[1:].ravel() for *_, found in clips])
+        for name in ("visibility", "confidence")
+    )
+    print(f"{len(clips)} clips, {len(seen)} point-frames")
     print(f"ECE of visibility {100 * calibration_error(visible, seen):.1f} %")
-    print(f"ECE of confidence {100 * calibration_error(confident[known], error[known] < 6):.1f} %")
+    print(f"ECE of confidence {100 * calibration_error(confident, right):.1f} %")
     print("threshold      AJ      OA")
     for threshold in THRESHOLDS:
-        score = np.mean([jaccard(e, s, v > threshold) for e, s, v, _ in clips])
-        print(f"{threshold:9.2f} {100 * score:7.2f} {100 * ((visible > threshold) == seen).mean():7.2f}")
+        scores = [
+            metrics.tapvid(np.zeros(v.shape[1]), truth, v, xy, found.visibility > threshold)["average_jaccard"]
+            for truth, v, xy, found in clips
+        ]
+        print(f"{threshold:9.2f} {100 * np.mean(scores):7.2f} {100 * ((visible > threshold) == seen).mean():7.2f}")
 
 
 if __name__ == "__main__":

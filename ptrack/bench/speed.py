@@ -27,6 +27,7 @@ from ptrack._version import __version__
 from ptrack.bench.memory import MemoryMeter
 from ptrack.errors import ConfigError, ModelError
 from ptrack.models.base import OnlineModel
+from ptrack.models.zoo import DEFAULT_MODEL
 from ptrack.tracks import TracksInfo
 
 STAGES = ("decode", "transfer", "encode", "step", "write")
@@ -40,7 +41,7 @@ LEAST = 5  # frames that are timed even when the time is up
 class SpeedOptions:
     """What is measured: every combination of models, points, memories, devices, number types and sizes."""
 
-    models: tuple[str, ...] = ("nano",)
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
     points: tuple[int, ...] = (256,)
     memories: tuple[int | None, ...] = (None,)  # slots per point; None: the model's own
     devices: tuple[str, ...] = ("auto",)

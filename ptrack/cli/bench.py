@@ -95,10 +95,11 @@ def speed(
 
     from ptrack.bench.speed import SpeedOptions, bench_speed
     from ptrack.bench.speed import plot as draw
+    from ptrack.models.zoo import DEFAULT_MODEL
 
     if threads is not None:
         torch.set_num_threads(threads)
-    names = [*(model or ["nano"]), *(n.strip() for n in compare.split(",") if n.strip())]
+    names = [*(model or [DEFAULT_MODEL]), *(n.strip() for n in compare.split(",") if n.strip())]
     counts = [*(points or []), *(n * n for n in n_sqrt or [])] or [256]
     options = SpeedOptions(
         models=tuple(dict.fromkeys(names)),

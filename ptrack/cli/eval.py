@@ -113,7 +113,7 @@ def evaluate(
         videos=tuple(name.strip() for name in videos.split(",") if name.strip()),
         limit=limit,
         batch=batch,
-        options={"quality": quality} if quality is not None else {},
+        quality=quality,
         memory=memory,
         support_grid=support_grid,
         device=device,

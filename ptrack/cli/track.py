@@ -190,7 +190,7 @@ def track(
         device=device,
         dtype=dtype,
         support_grid=support_grid,
-        model_options={k: v for k, v in {"quality": quality, "memory": memory}.items() if v is not None},
+        model_options={"quality": quality, "memory": memory},
         out=out,
         format=format,
         overlay=overlay,

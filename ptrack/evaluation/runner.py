@@ -52,6 +52,7 @@ class EvalRequest:
     videos: tuple[str, ...] = ()  # names or patterns; all by default
     limit: int | None = None  # only the first so many videos
     batch: int | None = None  # frames per encoder call; the model's choice by default, results do not depend on it
+    quality: str | None = None  # fast, default or best, for the models that have it
     memory: int | None = None  # memory slots; the protocol's by default
     support_grid: int | None = None  # the model's by default
     options: dict[str, Any] = field(default_factory=dict)  # further options of the models
@@ -294,9 +295,8 @@ def _load(request: EvalRequest, protocol: Protocol, group: Group, name: str, che
     from ptrack.models.zoo import find, load
 
     memory = protocol.memory if request.memory is None else request.memory
-    takes = find(name).options
-    options = {k: v for k, v in request.options.items() if k in takes or k != "quality"}
-    options |= {"memory": memory} if "memory" in takes else {}
+    asked = {"memory": memory, "quality": request.quality}
+    options = dict(request.options) | {k: v for k, v in asked.items() if k in find(name).options and v is not None}
     tracker = load(
         name, checkpoint=checkpoint, device=group.device(request.device), dtype=request.dtype,
         support_grid=request.support_grid, **options,

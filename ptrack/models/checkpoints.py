@@ -9,7 +9,6 @@ Letters: C channels of the transformer.
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Iterable, Mapping
@@ -21,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptrack.config import from_mapping, to_mapping
 from ptrack.errors import CheckpointError, ConfigError, OutputError
-from ptrack.fileio import atomic_path, check_writable, sha256_of
+from ptrack.fileio import check_writable, sha256_of
+from ptrack.models import saved
 from ptrack.models.backbones.vit import VITS, VitSpec
 from ptrack.models.online.config import OnlineConfig
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from ptrack.models.online.model import TrackOn2
 
 FORMAT = "ptrack-online-1"  # in the metadata of our safetensors files
+ADVICE = "; download it again"
 WRAPPERS = ("state_dict", "model", "model_state", "ema_state_dict")
 VIT = "backbone.encoder.vit."
 OFFICIAL_ENCODER = "backbone.vit_encoder."
@@ -81,7 +81,7 @@ def read_pt(path: Path | str) -> State:
         ) from error
     except Exception as error:  # the zip and pickle readers raise a dozen kinds for damaged files
         raise CheckpointError(
-            f"{path} is damaged or not a PyTorch checkpoint ({_first_line(error)}); download it again."
+            f"{path} is damaged or not a PyTorch checkpoint ({saved.first_line(error)}); download it again."
         ) from error
     return _unwrap(content, str(path))
 
@@ -95,7 +95,7 @@ def read_tensors(path: Path | str) -> State:
     path = Path(path)
     if _is_pickle(path):
         return read_pt(path)
-    return _unwrap(_open_safetensors(path)[0], str(path))
+    return _unwrap(saved.read(path, ADVICE)[1], str(path))
 
 
 def _is_pickle(path: Path) -> bool:
@@ -118,10 +118,6 @@ def _numpy_scalars() -> list[Any]:
     return [np.dtype, *dtypes, *((scalar, name) for name in names)]
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:160]
-
-
 def _unwrap(content: Any, where: str) -> State:
     if isinstance(content, Mapping):
         for key in WRAPPERS:
@@ -133,30 +129,11 @@ def _unwrap(content: Any, where: str) -> State:
     return {str(k).removeprefix("module."): v for k, v in content.items()}
 
 
-def _open_safetensors(path: Path) -> tuple[State, dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            return state, dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or not a checkpoint ({_first_line(error)}); download it again."
-        ) from error
-
-
 def _read_safetensors(path: Path, backbone: str | None) -> Checkpoint:
-    state, metadata = _open_safetensors(path)
+    metadata, state = saved.read(path, ADVICE)
     if "config" not in metadata:
         return from_official(_unwrap(state, str(path)), backbone=backbone, where=str(path))
-    if metadata.get("format") != FORMAT:
-        found = metadata.get("format", "unknown")
-        raise CheckpointError(f"{path} has the format '{found}', not '{FORMAT}'; it belongs to another model.")
-    try:
-        config = from_mapping(OnlineConfig, json.loads(metadata["config"]), f"{path}: configuration")
-    except (ConfigError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: its configuration cannot be used ({_first_line(error)}).") from error
+    config = saved.configuration(metadata, FORMAT, OnlineConfig, str(path))
     return _checked(config, state, str(path))
 
 
@@ -166,12 +143,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, **notes: str) -> N
     Raises:
         OutputError: the file cannot be written.
     """
-    from safetensors.torch import save_file
-
-    metadata = {"format": FORMAT, "config": json.dumps(to_mapping(checkpoint.config)), **notes}
-    state = {key: value.contiguous().clone() for key, value in checkpoint.state.items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata=metadata)
+    saved.write(path, FORMAT, checkpoint.config, checkpoint.state, **notes)
 
 
 def convert(source: Path | str, target: Path | str, *, backbone: str | None = None, overwrite: bool = False) -> dict:
@@ -328,7 +300,7 @@ def _official_config(state: Mapping[str, Tensor], backbone: str | None, where: s
             head_layers=_count(state, r"prediction_head\.offset_transformer\.(\d+)\."),
         )
     except (KeyError, ValueError, IndexError, ConfigError) as error:
-        raise CheckpointError(f"{where} is not a Track-On2 checkpoint ({_first_line(error)}).") from error
+        raise CheckpointError(f"{where} is not a Track-On2 checkpoint ({saved.first_line(error)}).") from error
 
 
 def _official_backbone(state: Mapping[str, Tensor], width: int) -> str | None:

@@ -22,12 +22,12 @@ from torch.nn import functional as F
 
 from ptrack import geometry
 from ptrack.errors import ConfigError
-from ptrack.models.backbones.lite0 import TAPS, Lite0, packaged_sha256, packaged_weights
+from ptrack.models.backbones.lite0 import TAPS, Lite0, joined, packaged_sha256, packaged_weights, stretched
 from ptrack.models.base import StepOutput
+from ptrack.models.layers.windows import PATCH, inside, patch_scores, soft_argmax, window
 from ptrack.models.zoo import LoadedModel, LoadRequest
 
 STRIDE = 4  # model pixels per cell
-PATCH = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,17 +109,8 @@ class MatchingModel(nn.Module):
     def encode(self, frames: Tensor) -> list[MatchingFeatures]:
         """(B, H, W, 3) uint8 -> B feature maps."""
         size = (frames.shape[1], frames.shape[2])
-        x = frames.to(self.device).permute(0, 3, 1, 2)
-        x = (
-            F.interpolate(x, self.config.input_size, mode="bilinear", antialias=True)
-            if size != self.config.input_size
-            else x
-        )
-        taps = self.backbone((x.float() - 127) / 128)
-        levels = [F.normalize(t, dim=1) * w for t, w in zip(taps, self.config.level_weights, strict=True)]
-        h, w = levels[0].shape[-2:]
-        up = [levels[0], *(F.interpolate(t, (h, w), mode="bilinear") for t in levels[1:])]
-        maps = F.normalize(torch.cat([u.permute(0, 2, 3, 1) for u in up], dim=-1), dim=-1)
+        taps = self.backbone(stretched(frames.to(self.device), self.config.input_size))
+        maps = joined(taps, self.config.level_weights)
         return [MatchingFeatures(m, size) for m in maps.unbind()]
 
     # -- state ----------------------------------------------------------------------------------------------------
@@ -185,35 +176,13 @@ class MatchingModel(nn.Module):
         return torch.cat(parts) if parts else centre
 
     def _search_chunk(self, map: Tensor, template: Tensor, centre: Tensor, radius: int) -> Tensor:
-        h, w, channels = map.shape
-        n, side, outer = len(centre), 2 * radius + 1, 2 * radius + 3
+        side = 2 * radius + 1
         origin = centre.round().long() - radius  # (N, 2) upper-left cell of the window
-        step = torch.arange(outer, device=map.device) - 1
-        xs = (origin[:, :1] + step).clamp(0, w - 1)  # border cells repeat
-        ys = (origin[:, 1:] + step).clamp(0, h - 1)
-        rows = (ys[:, :, None] * w + xs[:, None, :]).reshape(-1)
-        window = map.reshape(-1, channels).index_select(0, rows).view(n, outer * outer, channels)
-        cosines = torch.bmm(window, template.transpose(1, 2)).view(n, outer, outer, len(PATCH))
-        score = map.new_zeros(n, side, side)
-        for s, (dy, dx) in enumerate(PATCH):
-            score += self.patch_weights[s] * cosines[:, 1 + dy : 1 + dy + side, 1 + dx : 1 + dx + side, s]
-        inside = (
-            ((origin[:, :1] + step[1:-1] == xs[:, 1:-1])[:, None, :])
-            & ((origin[:, 1:] + step[1:-1] == ys[:, 1:-1])[:, :, None])
-        )
-        score = score.masked_fill(~inside, float("-inf"))
-        return origin + self._soft_argmax(score)
-
-    def _soft_argmax(self, score: Tensor) -> Tensor:
-        """(N, side, side) -> (N, 2) expected (x, y) over the 5x5 cells around the best one."""
-        side = score.shape[-1]
-        best = score.flatten(1).argmax(1)
-        by, bx = best // side, best % side
-        axis = torch.arange(side, device=score.device)
-        near = ((axis - by[:, None]).abs() <= 2)[:, :, None] & ((axis - bx[:, None]).abs() <= 2)[:, None, :]
-        p = (score / self.config.temperature).masked_fill(~near, float("-inf")).flatten(1).softmax(1)
-        p = p.view(-1, side, side)
-        return torch.stack([(p.sum(1) * axis).sum(1), (p.sum(2) * axis).sum(1)], dim=1)
+        clip = torch.zeros(len(centre), dtype=torch.long, device=map.device)
+        cells = window(map[None], clip, origin - 1, side + 2)
+        score = patch_scores(cells, template[:, None], self.patch_weights)[:, 0] / self.config.temperature
+        h, w, _ = map.shape
+        return origin + soft_argmax(score.masked_fill(~inside(origin, side, (h, w)), float("-inf")))
 
     def _patches(self, map: Tensor, cells: Tensor) -> Tensor:
         """Sample the 3x3 patches around (N, 2) positions in cells: (N, S, C), unit length, border repeated."""

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from ptrack.config import to_mapping
 from ptrack.errors import CheckpointError, did_you_mean
+from ptrack.models import saved
+from ptrack.models.nano import weights as nano
+from ptrack.models.nano.model import Nano
 from ptrack.training.config import TrainConfig
 from ptrack.training.systems import System
 
@@ -25,8 +28,6 @@ def export(system: System, path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    from ptrack.models.nano import weights as nano
-    from ptrack.models.nano.model import Nano
     from ptrack.models.offline.model import PointTransformer
 
     if isinstance(system.model, PointTransformer):
@@ -55,9 +56,8 @@ def start_from(system: System, config: TrainConfig) -> None:
     if config.init_from is None:
         return
     state = read_source(config.init_from).state
-    if config.model == "nano":  # its files leave out the frozen backbone, which is there already
-        own = system.model.state_dict()
-        state = {**{k: v for k, v in own.items() if k.startswith("backbone.")}, **state}
+    if isinstance(system.model, Nano):
+        state = nano.whole(system.model, state)
     _load(system.model, state, config.init_from)
 
 
@@ -76,38 +76,27 @@ def read_source(name: str) -> Source:
     Raises:
         CheckpointError: missing, damaged, or of a model that cannot be trained further.
     """
+    from ptrack.models.offline import weights as transformer
+
     path = Path(name)
     if not path.is_file():
         return _of_zoo(name)
     if path.suffix == ".pth":
         from ptrack.training.state import read
 
-        saved = read(path)
-        return Source(saved.config["model"], dict(saved.config["arch"]), saved.ema or saved.model)
-    if path.suffix == ".safetensors" and _format(path) == "ptrack-transformer-1":
-        from ptrack.models.offline.weights import read_weights
-
-        config, state = read_weights(path)
+        run = read(path)
+        return Source(run.config["model"], dict(run.config["arch"]), run.ema or run.model)
+    format = saved.read_format(path) if path.suffix == ".safetensors" else ""
+    if format == transformer.FORMAT:
+        config, state = transformer.read_weights(path)
         return Source("transformer", to_mapping(config), state)
-    if path.suffix == ".safetensors" and _format(path) == "ptrack-nano-1":
-        from ptrack.models.nano.weights import read_weights as read_nano
-
-        arch, state = read_nano(path)
-        return Source("nano", to_mapping(arch), state)
+    if format == nano.FORMAT:
+        config, state = nano.read_weights(path)
+        return Source("nano", to_mapping(config), state)
     from ptrack.models.checkpoints import read_checkpoint
 
     checkpoint = read_checkpoint(path)
     return Source("online", to_mapping(checkpoint.config), checkpoint.state)
-
-
-def _format(path: Path) -> str:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {}).get("format", "")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint ({error}).") from error
 
 
 def _of_zoo(name: str) -> Source:
@@ -118,9 +107,7 @@ def _of_zoo(name: str) -> Source:
     if name not in MODELS:
         raise CheckpointError(f"--init-from {name}: there is no such file or model.{did_you_mean(name, MODELS)}")
     if name == "nano":
-        from ptrack.models.nano.weights import packaged
-
-        config, state = packaged()
+        config, state = nano.packaged()
         return Source("nano", to_mapping(config), state)
     model: Any = load(name, device="cpu").model
     if not isinstance(model, TrackOn2):

@@ -12,11 +12,11 @@ import ptrack
 from ptrack.errors import CheckpointError, ConfigError, ModelError
 from ptrack.models.backbones.lite0 import TAPS, packaged_weights
 from ptrack.models.base import OnlineModel
+from ptrack.models.layers.windows import bilinear_window, patch_ncc, patch_scores, soft_argmax, window
 from ptrack.models.matching import MatchingConfig, MatchingModel
 from ptrack.models.nano import weights
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.model import Nano
-from ptrack.models.nano.sampling import bilinear_window, patch_ncc, patch_scores, soft_argmax, window
 from tests.fakes import moving_frames
 
 SIZE = (96, 128)

@@ -9,6 +9,7 @@ Letters: B batch, H W input pixels, multiples of 16.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 
 import torch
@@ -116,3 +117,19 @@ class Lite0(nn.Module):
             if s in self.taps:
                 taps.append(x)
         return taps
+
+
+def stretched(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, H, W, 3) RGB in 0..255 -> (B, 3, h, w) as the network takes it, resized to ``size`` (h, w) if it differs."""
+    x = frames.permute(0, 3, 1, 2)
+    if tuple(x.shape[2:]) != tuple(size):
+        x = F.interpolate(x, size, mode="bilinear", antialias=True)
+    return (x.float() - 127) / 128
+
+
+def joined(taps: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Put maps side by side at the size of the first, each normalised and weighted: (B, h, w, C), unit length."""
+    levels = [F.normalize(t, dim=1) * w for t, w in zip(taps, weights, strict=True)]
+    h, w = levels[0].shape[-2:]
+    up = [levels[0], *(F.interpolate(t, (h, w), mode="bilinear") for t in levels[1:])]
+    return F.normalize(torch.cat([u.permute(0, 2, 3, 1) for u in up], dim=-1), dim=-1)

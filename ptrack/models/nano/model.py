@@ -24,11 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptrack import geometry
-from ptrack.models.backbones.lite0 import FINE, TAPS, Lite0
+from ptrack.models.backbones.lite0 import FINE, TAPS, Lite0, joined, stretched
 from ptrack.models.base import StepOutput
-from ptrack.models.nano.config import NanoConfig
-from ptrack.models.nano.parts import Adapter, Context, Interact, Recall, Refiner
-from ptrack.models.nano.sampling import (
+from ptrack.models.layers.windows import (
     PATCH,
     bilinear_window,
     inside,
@@ -38,6 +36,8 @@ from ptrack.models.nano.sampling import (
     soft_argmax,
     window,
 )
+from ptrack.models.nano.config import NanoConfig
+from ptrack.models.nano.parts import Adapter, Context, Interact, Recall, Refiner
 
 STRIDE = 4  # model pixels per cell
 LEVEL_WEIGHTS = (0.7, 1.0, 1.0)  # of the L2-normalised maps at strides 4, 8, 16
@@ -144,18 +144,12 @@ class Nano(nn.Module):
     def features(self, frames: Tensor) -> Features:
         """Encode (B, H, W, 3) RGB frames, uint8 or floating point in 0..255."""
         size = (frames.shape[1], frames.shape[2])
-        x = frames.to(self.device).permute(0, 3, 1, 2)
-        if size != tuple(self.config.input_size):
-            x = F.interpolate(x, self.config.input_size, mode="bilinear", antialias=True)
         with torch.no_grad():
-            fine, *taps = self.backbone((x.float() - 127) / 128)
-            levels = [F.normalize(t, dim=1) * w for t, w in zip(taps, LEVEL_WEIGHTS, strict=True)]
-            shape = (levels[0].shape[2], levels[0].shape[3])
-            up = [levels[0], *(F.interpolate(t, shape, mode="bilinear") for t in levels[1:])]
-            joined = F.normalize(torch.cat([u.permute(0, 2, 3, 1) for u in up], dim=-1), dim=-1)
-        y = F.linear(joined, self.projection)
+            fine, *taps = self.backbone(stretched(frames.to(self.device), self.config.input_size))
+            levels = joined(taps, LEVEL_WEIGHTS)
+        y = F.linear(levels, self.projection)
         if self.adapter is not None:
-            y = y + self.adapter(joined)
+            y = y + self.adapter(levels)
         if self.config.centre:
             y = y - y.mean((1, 2), keepdim=True)  # what all cells share says nothing about which is which
         y = F.normalize(y, dim=-1)
@@ -232,8 +226,8 @@ class Nano(nn.Module):
         """
         logits, origin = self._search(state, frame, clip)
         found = origin + soft_argmax(logits)
-        xy = torch.where(state.fresh[:, None], state.xy, found).detach()
         positions, token = [torch.where(state.fresh[:, None], state.xy, found)], state.token
+        xy = positions[0].detach()
         previous = frame.map if state.previous is None else state.previous
         back = self._back(previous, patches(frame.map, clip, xy), clip, state)
         for i in range(self.iterations):

@@ -5,9 +5,8 @@ A file holds what training changes; the frozen EfficientNet-Lite0 lies in the pa
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ptrack.config import from_mapping, to_mapping
-from ptrack.errors import CheckpointError, ConfigError, ModelError, did_you_mean
-from ptrack.fileio import atomic_path, sha256_of
+from ptrack.errors import CheckpointError, ModelError, did_you_mean
+from ptrack.fileio import sha256_of
+from ptrack.models import saved
 from ptrack.models.backbones.lite0 import packaged_weights as packaged_backbone
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.model import Nano
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from ptrack.models.zoo import LoadedModel, LoadRequest
 
 FORMAT = "ptrack-nano-1"  # in the metadata of the safetensors files
+SHIPPED = "nano.safetensors"
 FROZEN = "backbone."  # key prefix of what is not stored
 
 # Input size (H, W) and refinement iterations of --quality; measured in docs/nano.md.
@@ -41,15 +41,14 @@ def untrained(config: NanoConfig) -> Nano:
 
     The projection is that of the packaged principal components of the taps, if the sizes agree, else random.
     """
-    from safetensors.torch import load
-
-    components = load(_packaged("nano_init.safetensors"))["components"].float()
+    with _packaged("nano_init.safetensors") as path:
+        components = saved.read(path)[1]["components"].float()
     fits = config.dim <= len(components)
     return Nano(config, packaged_backbone(), components[: config.dim] if fits else None)
 
 
-def _packaged(name: str) -> bytes:
-    return (resources.files("ptrack.models") / "weights" / name).read_bytes()
+def _packaged(name: str) -> AbstractContextManager[Path]:
+    return resources.as_file(resources.files("ptrack.models") / "weights" / name)
 
 
 def save_weights(path: Path | str, model: Nano) -> None:
@@ -58,15 +57,8 @@ def save_weights(path: Path | str, model: Nano) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    from safetensors.torch import save_file
-
-    state = {
-        k: v.detach().cpu().half().contiguous().clone()
-        for k, v in model.state_dict().items()
-        if not k.startswith(FROZEN)
-    }
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"format": FORMAT, "config": json.dumps(to_mapping(model.config))})
+    state = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(FROZEN)}
+    saved.write(path, FORMAT, model.config, state)
 
 
 def read_weights(path: Path | str) -> tuple[NanoConfig, dict[str, Tensor]]:
@@ -77,43 +69,17 @@ def read_weights(path: Path | str) -> tuple[NanoConfig, dict[str, Tensor]]:
     """
     path = Path(path)
     if path.suffix == ".pth":
-        return _from_training(path)
-    try:
-        return _parse(path.read_bytes(), str(path))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error}).") from error
+        return saved.read_training(path, "nano", NanoConfig, "nano")
+    if not path.is_file():
+        raise CheckpointError(f"{path} cannot be read: there is no such file.")
+    metadata, state = saved.read(path)
+    config = saved.configuration(metadata, FORMAT, NanoConfig, str(path))
+    return config, {key: value.float() for key, value in state.items()}
 
 
-def _parse(data: bytes, where: str) -> tuple[NanoConfig, dict[str, Tensor]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-        state = {key: value.float() for key, value in load(data).items()}
-    except (SafetensorError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{where} is damaged or not a checkpoint ({error}).") from error
-    if metadata.get("format") != FORMAT:
-        found = metadata.get("format", "unknown")
-        raise CheckpointError(f"{where} has the format '{found}', not '{FORMAT}'; it belongs to another model.")
-    try:
-        return from_mapping(NanoConfig, json.loads(metadata["config"]), where), state
-    except (ConfigError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{where}: its configuration cannot be used ({error}).") from error
-
-
-def _from_training(path: Path) -> tuple[NanoConfig, dict[str, Tensor]]:
-    import torch
-
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{path} is missing, damaged or not a checkpoint ({type(error).__name__}).") from error
-    config = saved.get("config") if isinstance(saved, dict) else None
-    if not isinstance(config, dict) or config.get("model") != "nano":
-        raise CheckpointError(f"{path} is no training checkpoint of nano.")
-    return from_mapping(NanoConfig, config["arch"], str(path)), dict(saved.get("ema") or saved["model"])
+def whole(model: Nano, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``state`` with the frozen part, which files leave out, as the model has it."""
+    return {k: v for k, v in model.state_dict().items() if k.startswith(FROZEN)} | dict(state)
 
 
 def fill(model: Nano, state: Mapping[str, Tensor], where: str) -> None:
@@ -122,16 +88,13 @@ def fill(model: Nano, state: Mapping[str, Tensor], where: str) -> None:
     Raises:
         CheckpointError: keys or shapes do not fit.
     """
-    own = {k: v for k, v in model.state_dict().items() if k.startswith(FROZEN)}
-    try:
-        model.load_state_dict({**own, **state})
-    except RuntimeError as error:
-        raise CheckpointError(f"{where}: the weights do not fit ({str(error).splitlines()[-1].strip()}).") from error
+    saved.fill(model, whole(model, state), where)
 
 
 def packaged() -> tuple[NanoConfig, dict[str, Tensor]]:
     """Return the shipped weights."""
-    return _parse(_packaged("nano.safetensors"), "the packaged nano.safetensors")
+    with _packaged(SHIPPED) as path:
+        return read_weights(path)
 
 
 def at_quality(config: NanoConfig, quality: str) -> NanoConfig:
@@ -153,8 +116,9 @@ def build(request: LoadRequest) -> LoadedModel:
     from ptrack.models.zoo import LoadedModel
 
     path = request.checkpoint
-    config, state = packaged() if path is None else read_weights(path)
+    with nullcontext(path) if path is not None else _packaged(SHIPPED) as file:
+        config, state = read_weights(file)
+        digest = sha256_of(file)
     model = untrained(at_quality(config, request.options.get("quality", "default")))
-    fill(model, state, "nano" if path is None else str(path))
-    digest = hashlib.sha256(_packaged("nano.safetensors")).hexdigest() if path is None else sha256_of(path)
+    fill(model, state, str(path or "nano"))
     return LoadedModel(model=model.eval().to(request.device), weights_sha256=digest)

@@ -1,4 +1,4 @@
-"""Windows and patches of feature maps around points.
+"""Windows and patches of feature maps around points: what the patch matchers are built from.
 
 Letters: B maps, N points, h w cells, C channels, K templates, S = 9 cells of a 3x3 patch, V side of a window.
 """
