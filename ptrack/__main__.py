@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ptrack.cli.app import main
+from ptrack.cli.app import command
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import os
 import sys
 from typing import Annotated
@@ -10,6 +12,8 @@ import typer
 
 from ptrack._version import __version__
 from ptrack.errors import PTrackError
+
+_M_ARENA_MAX = -8  # mallopt(3)
 
 app = typer.Typer(
     name="ptrack",
@@ -55,8 +59,50 @@ def _register() -> None:
 _register()
 
 
+def command() -> None:
+    """Be the ``ptrack`` process: run the command line and end without the teardown.
+
+    Unloading PyTorch's CUDA libraries touches 126 MiB that were never used and takes 0.9 s (``python -c "import
+    torch"``: 633 MiB, 3.0 s; left as here: 507 MiB, 1.7 s). Everything that Python promises at exit still happens
+    before: threads are waited for, and this handler, registered first, runs after all others.
+    """
+    _share_one_heap()
+    status = [1]  # of an uncaught error, whose traceback the interpreter prints before the handlers run
+    atexit.register(_leave, status)
+    try:
+        main()
+        status[0] = 0
+    except SystemExit as end:
+        status[0] = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+    except KeyboardInterrupt:
+        status[0] = 130
+        raise
+
+
+def _share_one_heap() -> None:
+    """Let all threads allocate from one heap, where the C library is glibc.
+
+    It gives every thread a heap of its own, and frames are made in one thread and freed in another: tracking 82 frames
+    of 854x480 with ``static`` takes 677 MiB so, and 582 MiB with one heap.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    except (AttributeError, OSError, TypeError):  # another C library; Windows has no CDLL(None)
+        return
+
+
+def _leave(status: list[int]) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # there is none, the reader has gone, or it is closed
+            status[0] = status[0] or 1
+    os._exit(status[0])
+
+
 def main() -> None:
-    """Run the command line; the console script's entry point."""
+    """Run the command line in this process; errors become one line and ``SystemExit``."""
     try:
         app()
     except PTrackError as error:

@@ -22,7 +22,7 @@ class PrefetchedFrames:
         max_bytes: and how many bytes of pixels; one frame is always allowed.
     """
 
-    def __init__(self, frames: Iterable[Frame], depth: int = 8, max_bytes: int = 128 << 20) -> None:
+    def __init__(self, frames: Iterable[Frame], depth: int = 4, max_bytes: int = 128 << 20) -> None:
         self._frames, self._depth, self._max_bytes = frames, max(1, depth), max_bytes
         self._ready: deque[Frame] = deque()
         self._bytes = 0

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PTRACK = [sys.executable, "-c", "import sys; sys.argv[0] = 'ptrack'; from ptrack.cli.app import main; main()"]
+PTRACK = [sys.executable, "-c", "import sys; sys.argv[0] = 'ptrack'; from ptrack.cli.app import command; command()"]
 
 
 def environment() -> dict[str, str]:

@@ -62,6 +62,36 @@ def test_errors_are_one_line_and_debug_shows_more(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        ("print('done')", 0, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit('words')", 1, "words"),
+        ("raise KeyError('bug')", 1, "KeyError: 'bug'"),
+    ],
+)
+def test_the_process_ends_as_python_would(body, code, words, tmp_path):
+    """Threads are waited for, other exit handlers run, output arrives, and the exit status is the usual one."""
+    program = (
+        "import atexit, sys, threading, time\n"
+        "from pathlib import Path\n"
+        "from ptrack.cli import app\n"
+        "def late(): time.sleep(0.2); Path('thread').touch()\n"
+        f"def main():\n    atexit.register(Path('handler').touch)\n    threading.Thread(target=late).start()\n"
+        f"    print('x' * 100_000, end='')\n    {body}\n"
+        "app.main = main\n"
+        "app.command()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == code
+    assert done.stdout.count("x") == 100_000
+    assert words in done.stderr
+    assert (tmp_path / "thread").exists()
+    assert (tmp_path / "handler").exists()
+
+
+@pytest.mark.parametrize(
     ("text", "value"), [(None, None), ("100", 100), ("2.5", 2.5), ("2s", 2.0), ("1:30", 90.0), ("1:02.5", 62.5)]
 )
 def test_moments(text, value):

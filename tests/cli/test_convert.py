@@ -100,7 +100,7 @@ def test_synthetic(tmp_path):
 
 @pytest.mark.parametrize("words", [["tapvid-davis", "absent.pkl"], ["folder", "absent"]])
 def test_errors_are_one_line(tmp_path, words):
-    start = "from ptrack.cli.app import main; main()"
+    start = "from ptrack.cli.app import command; command()"
     command = [sys.executable, "-c", start, "convert", *words, str(tmp_path / "o.h5")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1

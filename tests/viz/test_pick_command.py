@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-COMMAND = [sys.executable, "-c", "from ptrack.cli.app import main; main()", "pick"]
+COMMAND = [sys.executable, "-c", "from ptrack.cli.app import command; command()", "pick"]
 
 
 def _start(*words, cwd):
