@@ -14,7 +14,7 @@ MODELS = ("online", "transformer", "nano")
 AMP = ("auto", "off", "bf16", "fp16")
 SCHEDULES = ("cosine", "constant")
 QUERIES = ("first", "any", "track-on2")
-AUGMENTATIONS = ("none", "light", "track-on2")
+AUGMENTATIONS = ("none", "light", "strong", "track-on2")
 
 
 def _require(good: bool, sentence: str) -> None:
@@ -33,7 +33,7 @@ class DataConfig:
     image_size: tuple[int, int] = (256, 256)  # (H, W) pixels of a training clip
     query: str = "first"  # first: points seen in frame 0; any: each starts where it is seen; track-on2: as published
     stride: int = 1  # frames of the video per frame of the clip
-    augment: str = "none"  # none, light (flip, reversal, colour) or track-on2 (the published list)
+    augment: str = "none"  # none, light (flip, reversal, colour), strong (more; crops, erasing), track-on2
     validation_share: float = 0.2  # of the videos, if the source has no validation split of its own
     synthetic_clips: int = 1000  # rendered clips per epoch of the synthetic source
     supersampling: float = 1.5  # rendered pixels per pixel of the synthetic source, along each side

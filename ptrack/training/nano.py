@@ -26,7 +26,8 @@ HUBER = 0.5  # model pixels, where the position loss turns from quadratic to lin
 HIDDEN_WEIGHT = 0.2  # of positions of hidden points near the frame
 FAR_WEIGHT, FAR = 0.05, 24.0  # of positions farther off than this many model pixels: lost, refinement cannot mend it
 MARGIN = 16.0  # model pixels around the frame in which hidden points are still asked for
-CONFIDENCE_WEIGHT = 0.5
+VISIBILITY_WEIGHT = 8.0  # position's gradients are some 20 times larger: at 1, visibility hardly learns
+CONFIDENCE_WEIGHT = 4.0
 RIGHT = 6.0  # model pixels: a position nearer than this is right
 
 
@@ -94,7 +95,7 @@ def frame_losses(out: FrameOutputs, targets: Targets, t: int, counts: Counts, si
     return {
         "search": SEARCH_WEIGHT * search_loss(out, cell, on & visible) / everything,
         "position": masked_sum(position, on.expand_as(position)) / everything,
-        "visibility": masked_sum(visibility, on) / everything,
+        "visibility": VISIBILITY_WEIGHT * masked_sum(visibility, on) / everything,
         "confidence": CONFIDENCE_WEIGHT * masked_sum(confidence, on) / everything,
     }
 

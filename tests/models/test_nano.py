@@ -17,12 +17,11 @@ from ptrack.models.matching import MatchingConfig, MatchingModel
 from ptrack.models.nano import weights
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.model import Nano
+from ptrack.models.nano.parts import Steer
 from tests.fakes import moving_frames
 
 SIZE = (96, 128)
-SMALL = NanoConfig(
-    input_size=SIZE, dim=32, hidden=32, token=16, memory=4, adapt=True, adapt_width=16, context=True, tune=True
-)
+SMALL = NanoConfig(input_size=SIZE, dim=32, hidden=32, token=16, memory=4, adapt=True, adapt_width=16, tune=True)
 
 
 def scrambled(config: NanoConfig = SMALL) -> Nano:
@@ -59,7 +58,7 @@ def test_it_is_an_online_model():
 def test_untrained_it_is_the_patch_matcher(frames, queries):
     taps = sum(TAPS.values())
     config = NanoConfig(
-        input_size=SIZE, dim=taps, centre=False, temperature=1 / 30, wide_radius=0, adapt=True, context=True,
+        input_size=SIZE, dim=taps, centre=False, temperature=1 / 30, wide_radius=0, judged=False, adapt=True,
         interact=True,
     )  # fmt: skip
     nano = Nano(config, packaged_weights(), torch.eye(taps)).eval()
@@ -132,6 +131,69 @@ def test_no_points_is_fine(frames):
         state, out = model.step(state, model.encode(torch.from_numpy(np.asarray(frames[0]))[None])[0])
     assert out.xy.shape == (0, 2)
     assert out.visibility.shape == (0,)
+
+
+# ---- search and renewal ------------------------------------------------------------------------------------------
+
+
+def test_steering_begins_neutral_and_its_prior_levels_off():
+    steer = Steer(16, 9)
+    share, gain, sharpness, strength, lead = steer(torch.randn(3, 16 + 9 + 2))
+    assert share.tolist() == [[0.5]] * 3
+    assert gain.tolist() == [[1.0] * 9] * 3
+    assert (sharpness.tolist(), strength.tolist(), lead.tolist()) == ([1.0] * 3, [0.0] * 3, [[0.5]] * 3)
+    costs = steer.prior(torch.tensor([0.0, Steer.REACH**2, 1e6]))
+    torch.testing.assert_close(costs, torch.tensor([0.0, -Steer.PRIOR / 2, -Steer.PRIOR]), rtol=1e-4, atol=1e-4)
+
+
+def test_the_steered_search_is_the_prior_added_to_the_scores_of_the_mixed_template(frames):
+    model = scrambled(dataclasses.replace(SMALL, adapt=False, tune=False))
+    with torch.no_grad():
+        model.steer.out.weight.normal_(0, 0.3)
+        model.steer.out.bias.normal_(0, 0.3)
+        state, now = model.init_state(), model.encode(torch.from_numpy(np.asarray(frames[0]))[None])[0]
+        state = model.add(state, now, torch.tensor([[50.0, 40.0], [90.0, 60.0]]))
+        other = torch.nn.functional.normalize(torch.randn_like(state.last), dim=-1)
+        state = dataclasses.replace(state, last=other, velocity=torch.tensor([[1.0, -2.0], [0.5, 0.0]]))
+        logits, origin = model._search(state, now, torch.zeros(2, dtype=torch.long))
+        agreement = (state.first * state.last).sum(-1)
+        seen = [state.token, agreement, state.velocity.norm(dim=1)[:, None] / 4, torch.zeros(2, 1)]
+        share, gain, sharpness, strength, lead = model.steer(torch.cat(seen, dim=1))
+    n, dy, dx = 1, 3, 6  # one cell of one point's window, by hand
+    x, y = int(origin[n, 0]) + dx, int(origin[n, 1]) + dy
+    weights_ = model.patch_weights * gain[n] / (model.patch_weights * gain[n]).sum()
+    mixed = share[n] * state.first[n] + (1 - share[n]) * state.last[n]
+    patch = now.map[0, y - 1 : y + 2, x - 1 : x + 2].reshape(9, -1)
+    score = (weights_ * (mixed * patch).sum(-1)).sum() * sharpness[n] / SMALL.temperature
+    away = torch.tensor([x, y]) - state.xy[n] - lead[n] * state.velocity[n]
+    expected = score + strength[n] * model.steer.prior(away.square().sum())
+    torch.testing.assert_close(logits[n, dy, dx], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("visible", "confident", "renewed"), [(3.0, 3.0, True), (3.0, 0.5, False), (-0.1, 3.0, False)])
+def test_the_last_template_is_renewed_where_the_network_is_sure(frames, visible, confident, renewed):
+    model = scrambled()
+    with torch.no_grad():
+        for part in (model.fit, model.heads.weight):
+            part.zero_()
+        model.heads.bias.copy_(torch.tensor([visible, confident]))
+        one, two = model.encode(torch.from_numpy(np.stack([np.asarray(frames[i]) for i in (0, 5)])))
+        state, _ = model.step(model.add(model.init_state(), one, torch.tensor([[50.0, 40.0]])), one)
+        after, _ = model.step(state, two)
+    assert torch.equal(after.last, state.last) is not renewed
+    assert torch.equal(after.last_fine, state.last_fine) is not renewed
+    assert torch.equal(after.first, state.first)
+
+
+def test_a_point_far_outside_is_searched_for_at_the_border(frames):
+    model = scrambled()
+    with torch.no_grad():
+        one = model.encode(torch.from_numpy(np.asarray(frames[0]))[None])[0]
+        state = model.add(model.init_state(), one, torch.tensor([[-400.0, 40.0], [9000.0, 9000.0]]))
+        for _ in range(2):
+            state, out = model.step(state, one)
+    for value in (out.xy, out.visibility, out.confidence):
+        assert torch.isfinite(value).all()
 
 
 # ---- windows -----------------------------------------------------------------------------------------------------

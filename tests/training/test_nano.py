@@ -17,7 +17,7 @@ from ptrack.training.run import Request, resolve
 from tests.training.scenes import PanningClips
 
 SMALL = NanoConfig(
-    input_size=(64, 64), dim=32, hidden=32, token=16, memory=4, radius=4, adapt=True, adapt_width=16, context=True,
+    input_size=(64, 64), dim=32, hidden=32, token=16, memory=4, radius=4, adapt=True, adapt_width=16,
     tune=True,
 )  # fmt: skip
 
@@ -49,8 +49,8 @@ def test_losses_by_hand():
     terms = frame_losses(out, truth, 1, losses.count(truth), (64, 64))
     assert float(terms["search"]) == pytest.approx(0.5 * math.log(9) / 2, rel=1e-5)
     assert float(terms["position"]) == pytest.approx(0.8 * 2 * 0.5 * (4 - 0.25) / 2, rel=1e-5)
-    assert float(terms["visibility"]) == pytest.approx(math.log(2), rel=1e-5)
-    assert float(terms["confidence"]) == pytest.approx(0.5 * math.log(2), rel=1e-5)
+    assert float(terms["visibility"]) == pytest.approx(8 * math.log(2), rel=1e-5)
+    assert float(terms["confidence"]) == pytest.approx(4 * math.log(2), rel=1e-5)
     at_query = frame_losses(out, truth, 0, losses.count(truth), (64, 64))
     assert all(float(v) == 0 for v in at_query.values())
 
@@ -93,8 +93,9 @@ def test_the_batch_is_the_sum_of_its_clips():
         torch.testing.assert_close(value, parts[0][name] + parts[1][name], rtol=1e-4, atol=1e-6)
 
 
-def test_the_shipped_weights_are_of_the_published_recipe():
-    recipe = resolve(Request(recipe="nano_synthetic")).config.arch
+@pytest.mark.parametrize("name", ["nano_synthetic", "nano_synthetic_long"])
+def test_the_shipped_weights_are_of_the_published_recipes(name):
+    recipe = resolve(Request(recipe=name)).config.arch
     shipped, _ = packaged()
     changed = {"input_size", "visible_shift"}  # set by --quality and by scripts/pack_nano.py
     assert {k: v for k, v in to_mapping(shipped).items() if k not in changed} == {
@@ -103,7 +104,7 @@ def test_the_shipped_weights_are_of_the_published_recipe():
 
 
 def test_frozen_features_get_no_gradient():
-    system = NanoSystem(untrained(NanoConfig(**{**SMALL.__dict__, "adapt": False, "context": False, "tune": False})))
+    system = NanoSystem(untrained(NanoConfig(**{**SMALL.__dict__, "adapt": False, "tune": False})))
     assert not system.model.projection.requires_grad
     batch = moving_batch(1, 3)
     aims = system.targets(batch)

@@ -137,7 +137,7 @@ def test_train_alone_is_nano_on_rendered_scenes() -> None:
 def test_published_recipes_resolve() -> None:
     for name, model in [
         ("transformer_point_odyssey", "transformer"), ("track_on2_kubric_dinov2", "online"),
-        ("track_on2_kubric_dinov3", "online"), ("nano_synthetic", "nano"),
+        ("track_on2_kubric_dinov3", "online"), ("nano_synthetic", "nano"), ("nano_synthetic_long", "nano"),
     ]:  # fmt: skip
         config = run.resolve(Request(recipe=name)).config
         assert config.model == model

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ptrack.errors import ConfigError
 
 LEAST = {
-    "dim": 4, "adapt_width": 4, "radius": 2, "context_width": 1, "iterations": 0, "reach": 1, "fine_reach": 1,
+    "dim": 4, "adapt_width": 4, "radius": 2, "iterations": 0, "reach": 1, "fine_reach": 1,
     "hidden": 8, "token": 8, "memory": 0, "back_radius": 2,
 }  # fmt: skip
 
@@ -31,8 +31,7 @@ class NanoConfig:
     wide_speed: float = 3.0  # cells per frame from which a point is fast
     temperature: float = 1 / 22  # of the soft-argmax, in units of the score
     patch_sigma: float = 1.0  # of the Gaussian over the 3x3 patch, in cells
-    context: bool = False  # a small CNN looks at the whole score window
-    context_width: int = 16  # its channels
+    steer: bool = True  # the search is told how to mix the templates and where to expect the point
     iterations: int = 2  # of the local refinement; 0: the coarse position is final
     reach: int = 3  # half side of the local window, in cells
     fine: bool = True  # compare stride-2 patches, too
@@ -42,8 +41,11 @@ class NanoConfig:
     memory: int = 12  # remembered frames per point; 0: none
     interact: bool = False  # points attend to each other
     back_radius: int = 4  # search window of the backward check, in cells
-    update_score: float = 0.4  # query-template score from which the last template is renewed
-    update_back: float = 2.0  # backward error below which it is renewed, in cells
+    judged: bool = True  # the last template is renewed where the network is sure; False: by the two rules below
+    renew_visible: float = 0.5  # probability of "visible" from which it is renewed
+    renew_confident: float = 0.7  # and of "position right"
+    update_score: float = 0.4  # query-template score from which it is renewed
+    update_back: float = 2.0  # and backward error below which, in cells
     visible_fit: tuple[float, float, float] = (0.492, 0.0265, 0.086)  # see ``ptrack.models.matching``
     confident_fit: tuple[float, float, float] = (0.527, 0.0638, 0.0832)
     visible_shift: float = 0.0  # log-odds added to "visible" when tracking, see docs/nano.md; training is without it

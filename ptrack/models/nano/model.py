@@ -1,9 +1,9 @@
 """nano: a small online tracker that starts as a patch matcher and learns what to add.
 
 Read from the top: :meth:`Nano.encode` a frame, :meth:`Nano.add` points, then per frame :meth:`Nano.step`: search a
-window around the last position with two 3x3 templates of frozen ImageNet features (first and last confident one), let
-a CNN correct the scores, refine the best place with patches of stride 2 and 4, remember. Every learned part starts at
-zero, so that the untrained network gives the positions of ``ptrack.models.matching``.
+window around the last position with two 3x3 templates of frozen ImageNet features (first and last confident one),
+mixed as the point's past suggests, refine the best place with patches of stride 2 and 4, remember. Every learned part
+starts at zero, so that the untrained network gives the positions of ``ptrack.models.matching``.
 
 Patch-against-patch comparison follows region-to-region correlation (LocoTrack, arXiv 2407.15420; CoTracker3,
 arXiv 2410.11831), the memory of past tokens Track-On2 (arXiv 2509.19115, section 3). Streaming, whole clips and
@@ -15,6 +15,7 @@ S = 9 cells of a patch, K = 2 templates, D channels of a token, M remembered fra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -37,13 +38,14 @@ from ptrack.models.layers.windows import (
     window,
 )
 from ptrack.models.nano.config import NanoConfig
-from ptrack.models.nano.parts import Adapter, Context, Interact, Recall, Refiner
+from ptrack.models.nano.parts import Adapter, Interact, Recall, Refiner, Steer
 
 STRIDE = 4  # model pixels per cell
 LEVEL_WEIGHTS = (0.7, 1.0, 1.0)  # of the L2-normalised maps at strides 4, 8, 16
 MAX_BACK = 6.0  # larger backward errors say no more; in cells
+NEAR_BORDER = 8.0  # cells; farther from the border of the picture, its distance says no more
 FINE_PATCH = 2  # half side of the stride-2 templates
-CHUNK = 128  # points searched at a time when no gradient is needed: bounds the windows to 18 MB
+CHUNK = 64  # points worked on at a time when no gradient is needed: bounds the windows to 9 MB
 
 R = TypeVar("R")
 
@@ -75,6 +77,16 @@ class State:
     known: Tensor  # (N, M) bool
     fresh: Tensor  # (N,) bool, added on the current frame and not yet stepped
     previous: Tensor | None = None  # (B, h, w, C) features of the previous frame
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """How the points are searched for in one frame."""
+
+    template: Tensor  # (N, S, C)
+    sharpness: Tensor  # (N,)
+    strength: Tensor  # (N,) of the prior
+    expected: Tensor  # (N, 2) its centre, in cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +127,9 @@ class Nano(nn.Module):
         gauss = torch.exp(-offsets.square().sum(1) / (2 * c.patch_sigma**2))
         self.register_buffer("patch_weights", gauss / gauss.sum(), persistent=False)
         self.adapter = Adapter(taps, c.adapt_width, c.dim) if c.adapt else None
-        self.context = Context(2, c.context_width, c.token, c.radius) if c.context else None
+        self.steer = Steer(c.token, len(PATCH)) if c.steer else None
         side, fine = 2 * c.reach + 1, 2 * c.fine_reach + 1
-        inputs = 2 * 9 * side**2 + (2 * fine**2 + 4 if c.fine else 0) + c.token + 8
+        inputs = 2 * 9 * side**2 + (2 * fine**2 + 4 if c.fine else 0) + c.token + 14
         self.refiner = Refiner(inputs, c.hidden, c.token)
         self.recall = Recall(c.token, c.memory) if c.memory else None
         self.interact = Interact(c.token) if c.interact else None
@@ -225,14 +237,14 @@ class Nano(nn.Module):
             active: (N,) bool, points that exist already; the others are not seen by them. None: all.
         """
         logits, origin = self._search(state, frame, clip)
-        found = origin + soft_argmax(logits)
-        positions, token = [torch.where(state.fresh[:, None], state.xy, found)], state.token
+        coarse = origin + soft_argmax(logits)
+        positions, token = [torch.where(state.fresh[:, None], state.xy, coarse)], state.token
         xy = positions[0].detach()
         previous = frame.map if state.previous is None else state.previous
         back = self._back(previous, patches(frame.map, clip, xy), clip, state)
+        found = _certainty(logits.detach(), self.config.temperature)
         for i in range(self.iterations):
-            seen = self._look(state, frame, clip, xy, back, i)
-            move, token = self.refiner(seen)
+            move, token = self._refine(state, frame, clip, xy, back, found, i).split([2, token.shape[1]], dim=1)
             positions.append(xy + torch.where(state.fresh[:, None], 0.0, move))
             xy = positions[-1].detach()
         if self.interact is not None:
@@ -246,7 +258,7 @@ class Nano(nn.Module):
         patch = patches(frame.map, clip, xy)
         score = torch.einsum("nsc,nsc,s->n", patch, state.first, self.patch_weights).detach()
         visible, confident = self._judge(score, back, token)
-        sure = (score > self.config.update_score) & (back < self.config.update_back)
+        sure = self._sure(score, back, visible, confident)
         fine = bilinear_window(frame.fine, clip, 2 * xy + 0.5, FINE_PATCH)
         new = replace(
             state,
@@ -263,50 +275,54 @@ class Nano(nn.Module):
         return new, FrameOutputs(logits, origin, torch.stack(positions), visible, confident)
 
     def _search(self, state: State, frame: Features, clip: Tensor) -> tuple[Tensor, Tensor]:
-        """Compare both templates with every cell of the window: (N, V, V) logits, (N, 2) its upper-left cell."""
+        """Compare the template with every cell of the window: (N, V, V) logits, (N, 2) its upper-left cell."""
         c = self.config
-        centre = state.xy.round().long()
+        how = self._steered(state)
+        centre = _nearest_cell(state.xy, frame.map)
         if c.wide_radius:
-            centre = self._look_around(state, frame, clip, centre)
+            centre = self._look_around(how.template, state, frame, clip, centre)
         origin = centre - c.radius
+        side = 2 * c.radius + 1
+        place = torch.arange(side, device=origin.device)
 
         def some(part: slice) -> Tensor:
-            if self.context is None:
-                logits = self._compare(state, frame, clip, centre, c.radius, part)[:, 0] / c.temperature
-            else:
-                scores = self._compare(state, frame, clip, centre, c.radius, part, mean=False)
-                logits = scores.mean(1) / c.temperature + self.context(scores, state.token[part])
-            return logits.masked_fill(~inside(origin[part], 2 * c.radius + 1, _size(frame.map)), float("-inf"))
+            scores = self._compare(how.template[part], frame, clip[part], centre[part], c.radius)
+            logits = scores * (how.sharpness[part] / c.temperature)[:, None, None]
+            if self.steer is not None:
+                x, y = (origin[part, :, None] + place - how.expected[part, :, None]).square().unbind(1)
+                prior = self.steer.prior(y[:, :, None] + x[:, None, :])
+                logits = logits + how.strength[part, None, None] * prior
+            return logits.masked_fill(~inside(origin[part], side, _size(frame.map)), float("-inf"))
 
         return self._chunked(some, len(origin)), origin
 
-    def _compare(
-        self,
-        state: State,
-        frame: Features,
-        clip: Tensor,
-        centre: Tensor,
-        radius: int,
-        part: slice | Tensor,
-        mean: bool = True,
-    ) -> Tensor:
-        """Return the (n, K, V, V) scores of the templates around the (N, 2) ``centre`` for some points.
+    def _steered(self, state: State) -> Steering:
+        """Mix the templates. Scores are linear in them: one mixed template costs half of what two do."""
+        if self.steer is None:
+            one = torch.ones_like(state.xy[:, 0])
+            return Steering((state.first + state.last) / 2, one, 0 * one, state.xy)
+        agreement = (state.first * state.last).sum(-1)
+        speed = state.velocity.norm(dim=1, keepdim=True) / 4
+        age = state.known.float().mean(1, keepdim=True)
+        share, gain, sharpness, strength, lead = self.steer(torch.cat([state.token, agreement, speed, age], dim=1))
+        template = torch.lerp(state.last, state.first, share[..., None])
+        gain = gain / (gain * self.patch_weights).sum(1, keepdim=True)
+        return Steering(template * gain[..., None], sharpness, strength, state.xy + lead * state.velocity)
 
-        ``mean``: K is 1, the mean of both; scores are linear in the template, so that half of the work is enough.
-        """
-        cells = window(frame.map, clip[part], centre[part] - radius - 1, 2 * radius + 3)
-        templates = torch.stack([state.first[part], state.last[part]], dim=1)
-        return patch_scores(cells, templates.mean(1, keepdim=True) if mean else templates, self.patch_weights)
+    def _compare(self, template: Tensor, frame: Features, clip: Tensor, centre: Tensor, radius: int) -> Tensor:
+        """Return the (n, V, V) scores of (n, S, C) templates around the (n, 2) ``centre``."""
+        cells = window(frame.map, clip, centre - radius - 1, 2 * radius + 3)
+        return patch_scores(cells, template[:, None], self.patch_weights)[:, 0]
 
     @torch.no_grad()
-    def _look_around(self, state: State, frame: Features, clip: Tensor, centre: Tensor) -> Tensor:
+    def _look_around(self, template: Tensor, state: State, frame: Features, clip: Tensor, centre: Tensor) -> Tensor:
         """Centre the window of points that moved fast on the best place of a larger one: (N, 2) int64 cells."""
         c = self.config
         fast = torch.nonzero(state.velocity.norm(dim=1) > c.wide_speed)[:, 0]
         side = 2 * c.wide_radius + 1
         moved = centre.clone()
-        for part in fast.split(CHUNK // 4):
-            score = self._compare(state, frame, clip, centre, c.wide_radius, part)[:, 0]
+        for part in fast.split(CHUNK // 2):
+            score = self._compare(template[part], frame, clip[part], centre[part], c.wide_radius)
             origin = centre[part] - c.wide_radius
             score = score.masked_fill(~inside(origin, side, _size(frame.map)), float("-inf"))
             best = score.flatten(1).argmax(1)
@@ -317,7 +333,7 @@ class Nano(nn.Module):
         """Search the new patches in the previous frame: (N,) distance from the old positions, in cells."""
         radius = self.config.back_radius
         side = 2 * radius + 1
-        origin = state.xy.round().long() - radius
+        origin = _nearest_cell(state.xy, previous) - radius
 
         def some(part: slice) -> Tensor:
             cells = window(previous, clip[part], origin[part] - 1, side + 2)
@@ -334,8 +350,20 @@ class Nano(nn.Module):
             return some(slice(None))
         return torch.cat([some(slice(i, i + CHUNK)) for i in range(0, n, CHUNK)])
 
+    def _refine(
+        self, state: State, frame: Features, clip: Tensor, xy: Tensor, back: Tensor, found: Tensor, iteration: int
+    ) -> Tensor:
+        """Look at a position and move it: (N, 2 + D) the move in cells and the token."""
+
+        def some(part: slice) -> Tensor:
+            these = merge(state, state, lambda old, _: old[part])
+            seen = self._look(these, frame, clip[part], xy[part], back[part], iteration)
+            return torch.cat(self.refiner(torch.cat([seen, found[part]], dim=1)), dim=1)
+
+        return self._chunked(some, len(xy))
+
     def _look(self, state: State, frame: Features, clip: Tensor, xy: Tensor, back: Tensor, iteration: int) -> Tensor:
-        """All that the refiner is told about a position: (N, inputs)."""
+        """What the refiner is told about a position: (N, inputs - 2)."""
         c = self.config
         cells = F.normalize(bilinear_window(frame.map, clip, xy, c.reach), dim=-1).flatten(1, 2)
         templates = torch.stack([state.first, state.last], dim=1).flatten(1, 2)
@@ -346,7 +374,10 @@ class Nano(nn.Module):
             match = patch_ncc(fine, torch.stack([state.first_fine, state.last_fine], dim=1), c.fine_reach)
             parts += [match.flatten(1), self._peak(match)]
         moved = (xy - state.xy) / 4
+        h, w = _size(frame.map)
+        border = torch.cat([xy + 0.5, xy.new_tensor([w, h]) - (xy + 0.5)], dim=1).clamp(-NEAR_BORDER, NEAR_BORDER)
         scalars = [
+            border / NEAR_BORDER,
             moved,
             state.velocity / 4,
             back[:, None] / 4,
@@ -378,6 +409,13 @@ class Nano(nn.Module):
         seen = torch.stack([score, torch.ones_like(score), back], dim=1)
         visible, confident = (F.linear(seen, self.fit) + self.heads(token)).unbind(1)
         return visible, confident
+
+    def _sure(self, score: Tensor, back: Tensor, visible: Tensor, confident: Tensor) -> Tensor:
+        """Return where the last template may be renewed: (N,) bool."""
+        c = self.config
+        if not c.judged:
+            return (score > c.update_score) & (back < c.update_back)
+        return (visible.sigmoid() > c.renew_visible) & (confident.sigmoid() > c.renew_confident)
 
     # ---- whole clips ------------------------------------------------------------------------------------------------
 
@@ -418,6 +456,19 @@ class Nano(nn.Module):
 
 def _size(map: Tensor) -> tuple[int, int]:
     return map.shape[1], map.shape[2]
+
+
+def _nearest_cell(xy: Tensor, map: Tensor) -> Tensor:
+    """Return (N, 2) int64, the cells of the map nearest to ``xy``: a window around one never misses the map."""
+    h, w = _size(map)
+    return torch.minimum(xy.round().long().clamp(min=0), torch.tensor([w - 1, h - 1], device=xy.device))
+
+
+def _certainty(logits: Tensor, temperature: float) -> Tensor:
+    """Return how good and how clear the best place of (N, V, V) logits is: (N, 2) its score, the entropy in 0..1."""
+    flat = logits.flatten(1)
+    entropy = torch.special.entr(flat.softmax(1)).sum(1) / math.log(flat.shape[1])
+    return torch.stack([flat.amax(1) * temperature, entropy], dim=1)
 
 
 def merge(state: State, more: State, how: Callable[[Tensor, Tensor], Tensor]) -> State:

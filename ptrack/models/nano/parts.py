@@ -1,6 +1,6 @@
 """The learned parts of nano. Each begins by adding nothing: the untrained network is the patch matcher.
 
-Letters: B maps, N points, C channels, D channels of a token, K templates, V side of the search window, M memory.
+Letters: B maps, N points, C channels, D channels of a token, M memory.
 """
 
 from __future__ import annotations
@@ -35,29 +35,40 @@ class Adapter(nn.Module):
         return self.out(x + F.relu(self.mix(y)))
 
 
-class Context(nn.Module):
-    """Looks at the whole score window: (N, K, V, V) scores and (N, D) tokens -> (N, V, V) logits to be added."""
+class Steer(nn.Module):
+    """Says how a point is searched for: few numbers, so that it cannot learn what rendered pictures look like.
 
-    def __init__(self, templates: int, width: int, token: int, radius: int) -> None:
+    Args:
+        token: D.
+        cells: of a patch.
+    """
+
+    HIDDEN = 32
+    PRIOR = 8.0  # logits at strength 1
+    REACH = 4.0  # cells from the expected place at which the prior costs half
+
+    def __init__(self, token: int, cells: int) -> None:
         super().__init__()
-        axis = torch.arange(-radius, radius + 1) / 8.0  # cells; the same scale whatever the radius
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        self.register_buffer("place", torch.stack([x, y, (x * x + y * y).sqrt()]), persistent=False)
-        self.first = nn.Conv2d(templates + 3, width, 3, padding=1)
-        self.steer = _quiet(nn.Linear(token, 2 * width))
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.third = nn.Conv2d(width, width, 3, padding=2, dilation=2)
-        self.out = _quiet(nn.Conv2d(width, 1, 3, padding=1))
+        self.cells = cells
+        self.enter = nn.Linear(token + cells + 2, self.HIDDEN)
+        self.out = _quiet(nn.Linear(self.HIDDEN, cells + 4))
 
-    def forward(self, scores: Tensor, token: Tensor) -> Tensor:
-        """Return the residual logits."""
-        place: Tensor = self.place  # type: ignore[assignment]
-        x = torch.cat([4 * scores, place.expand(len(scores), -1, -1, -1)], dim=1)
-        gain, shift = self.steer(token)[..., None, None].chunk(2, dim=1)
-        x = F.relu(self.first(x) * (1 + gain) + shift)
-        x = x + F.relu(self.second(x))
-        x = x + F.relu(self.third(x))
-        return self.out(x)[:, 0]
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """(N, D + cells + 2) of the last frame -> what the search is done with.
+
+        Returns:
+            share (N, 1) of the first template, 0.5 untrained; gain (N, cells) of the patch's cells, 1 untrained;
+            sharpness (N,) of the scores, 1 untrained; strength (N,) of the prior, 0 untrained; and lead (N, 1), how
+            many frames of motion ahead it expects the point, 0.5 untrained.
+        """
+        x = self.out(F.gelu(self.enter(seen)))
+        share, gain = x[:, :1].sigmoid(), 2 * x[:, 1 : 1 + self.cells].sigmoid()
+        sharpness, strength, lead = x[:, 1 + self.cells :].unbind(1)
+        return share, gain, sharpness.exp(), strength, 0.5 + lead[:, None]
+
+    def prior(self, squared: Tensor) -> Tensor:
+        """Logits at strength 1 for squared distances, in cells, from the expected place; they level off."""
+        return -self.PRIOR * squared / (squared + self.REACH**2)
 
 
 class Refiner(nn.Module):
