@@ -25,29 +25,17 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 
 _STORE_SUFFIXES = (".h5", ".hdf5")
+_LIGHT = AugmentConfig(erase=0.0, pad=0, zoom=False, flip_y=0.0, reverse=0.5)
 _AUGMENT = {
     "none": AugmentConfig.none(),
-    "light": AugmentConfig(erase=0.0, pad=0, zoom=False, flip_y=0.0, reverse=0.5),
-    "strong": AugmentConfig(
-        erase=0.1,
-        erase_count=(1, 6),
-        erase_size=(4, 64),
-        colour=0.8,
-        brightness=0.35,
-        contrast=0.35,
-        saturation=0.35,
-        blur=0.4,
-        pad=0,
-        zoom_relative=True,
-        zoom_range=(1.0, 1.6),
-        zoom_limits=(1.0, 2.0),
-        zoom_step=0.03,
-        crop_step=8,
-        flip_y=0.0,
-        reverse=0.5,
+    "light": _LIGHT,
+    "strong": replace(
+        _LIGHT, erase=0.1, erase_count=(1, 6), erase_size=(4, 64),
+        colour=0.8, brightness=0.35, contrast=0.35, saturation=0.35, blur=0.4,
+        zoom=True, zoom_relative=True, zoom_range=(1.0, 1.6), zoom_limits=(1.0, 2.0), zoom_step=0.03, crop_step=8,
     ),
     "track-on2": AugmentConfig(),
-}
+}  # fmt: skip
 SYNTHETIC_ATTEMPTS = 10  # clips that are rendered until one has a point to track
 
 

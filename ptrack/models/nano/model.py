@@ -212,8 +212,7 @@ class Nano(nn.Module):
 
     def keep(self, state: State, index: Tensor) -> State:
         """Keep the points of ``index``."""
-        index = index.to(self.device)
-        return merge(state, state, lambda old, _: old[index])
+        return points(state, index.to(self.device))
 
     # ---- one frame of tracking --------------------------------------------------------------------------------------
 
@@ -286,7 +285,7 @@ class Nano(nn.Module):
         place = torch.arange(side, device=origin.device)
 
         def some(part: slice) -> Tensor:
-            scores = self._compare(how.template[part], frame, clip[part], centre[part], c.radius)
+            scores = self._compare(how.template[part], frame.map, clip[part], centre[part], c.radius)
             logits = scores * (how.sharpness[part] / c.temperature)[:, None, None]
             if self.steer is not None:
                 x, y = (origin[part, :, None] + place - how.expected[part, :, None]).square().unbind(1)
@@ -309,9 +308,9 @@ class Nano(nn.Module):
         gain = gain / (gain * self.patch_weights).sum(1, keepdim=True)
         return Steering(template * gain[..., None], sharpness, strength, state.xy + lead * state.velocity)
 
-    def _compare(self, template: Tensor, frame: Features, clip: Tensor, centre: Tensor, radius: int) -> Tensor:
-        """Return the (n, V, V) scores of (n, S, C) templates around the (n, 2) ``centre``."""
-        cells = window(frame.map, clip, centre - radius - 1, 2 * radius + 3)
+    def _compare(self, template: Tensor, map: Tensor, clip: Tensor, centre: Tensor, radius: int) -> Tensor:
+        """Return the (n, V, V) scores of (n, S, C) templates around the (n, 2) ``centre`` of their clip's map."""
+        cells = window(map, clip, centre - radius - 1, 2 * radius + 3)
         return patch_scores(cells, template[:, None], self.patch_weights)[:, 0]
 
     @torch.no_grad()
@@ -322,7 +321,7 @@ class Nano(nn.Module):
         side = 2 * c.wide_radius + 1
         moved = centre.clone()
         for part in fast.split(CHUNK // 2):
-            score = self._compare(template[part], frame, clip[part], centre[part], c.wide_radius)
+            score = self._compare(template[part], frame.map, clip[part], centre[part], c.wide_radius)
             origin = centre[part] - c.wide_radius
             score = score.masked_fill(~inside(origin, side, _size(frame.map)), float("-inf"))
             best = score.flatten(1).argmax(1)
@@ -333,11 +332,11 @@ class Nano(nn.Module):
         """Search the new patches in the previous frame: (N,) distance from the old positions, in cells."""
         radius = self.config.back_radius
         side = 2 * radius + 1
-        origin = _nearest_cell(state.xy, previous) - radius
+        centre = _nearest_cell(state.xy, previous)
+        origin = centre - radius
 
         def some(part: slice) -> Tensor:
-            cells = window(previous, clip[part], origin[part] - 1, side + 2)
-            score = patch_scores(cells, patch[part, None], self.patch_weights)[:, 0] / self.config.temperature
+            score = self._compare(patch[part], previous, clip[part], centre[part], radius) / self.config.temperature
             score = score.masked_fill(~inside(origin[part], side, _size(previous)), float("-inf"))
             return (origin[part] + soft_argmax(score) - state.xy[part]).norm(dim=1)
 
@@ -356,7 +355,7 @@ class Nano(nn.Module):
         """Look at a position and move it: (N, 2 + D) the move in cells and the token."""
 
         def some(part: slice) -> Tensor:
-            these = merge(state, state, lambda old, _: old[part])
+            these = points(state, part)
             seen = self._look(these, frame, clip[part], xy[part], back[part], iteration)
             return torch.cat(self.refiner(torch.cat([seen, found[part]], dim=1)), dim=1)
 
@@ -481,6 +480,11 @@ def merge(state: State, more: State, how: Callable[[Tensor, Tensor], Tensor]) ->
         },
         previous=state.previous,
     )
+
+
+def points(state: State, index: Tensor | slice) -> State:
+    """Return the state of some points, in that order."""
+    return merge(state, state, lambda old, _: old[index])
 
 
 def _choose(here: Tensor, new: Tensor, old: Tensor) -> Tensor:
