@@ -1,12 +1,11 @@
-"""Turn a training checkpoint into the packaged weights: averaged weights, float16, with the operating point.
+"""Turn a training checkpoint into the packaged weights: averaged weights, float16.
 
-python scripts/pack_nano.py checkpoints/latest.pth --visible-shift 0.85
+python scripts/pack_nano.py checkpoints/latest.pth
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from ptrack.models.nano import weights
@@ -17,11 +16,10 @@ PACKAGED = Path(__file__).parents[1] / "ptrack" / "models" / "weights" / "nano.s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--visible-shift", type=float, default=0.0, help="log-odds, see docs/nano.md")
     parser.add_argument("--out", type=Path, default=PACKAGED)
     arguments = parser.parse_args()
     config, state = weights.read_weights(arguments.checkpoint)
-    model = weights.untrained(replace(config, visible_shift=arguments.visible_shift))
+    model = weights.untrained(config)
     weights.fill(model, state, str(arguments.checkpoint))
     weights.save_weights(arguments.out, model)
     arguments.out.chmod(0o644)

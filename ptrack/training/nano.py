@@ -58,7 +58,7 @@ class NanoSystem(System):
         """Track frame by frame, as in a stream."""
 
         def reduce(_: int, out: FrameOutputs) -> tuple[Tensor, Tensor]:
-            return out.xy[-1], out.visibility_logit.sigmoid()
+            return out.kept, out.visibility_logit.sigmoid()
 
         frames = self.model(batch.frames.permute(0, 1, 3, 4, 2), batch.queries, reduce)
         b, given = len(batch.frames), (batch.frames.shape[-2], batch.frames.shape[-1])

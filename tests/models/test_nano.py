@@ -12,16 +12,17 @@ import ptrack
 from ptrack.errors import CheckpointError, ConfigError, ModelError
 from ptrack.models.backbones.lite0 import TAPS, packaged_weights
 from ptrack.models.base import OnlineModel
-from ptrack.models.layers.windows import bilinear_window, patch_ncc, patch_scores, soft_argmax, window
+from ptrack.models.layers.windows import bilinear_window, patch_ncc, patch_scores, peak, soft_argmax, window
 from ptrack.models.matching import MatchingConfig, MatchingModel
-from ptrack.models.nano import weights
+from ptrack.models.nano import drift, weights
 from ptrack.models.nano.config import NanoConfig
+from ptrack.models.nano.drift import Drift
 from ptrack.models.nano.model import Nano
 from ptrack.models.nano.parts import Steer
 from tests.fakes import moving_frames
 
 SIZE = (96, 128)
-SMALL = NanoConfig(input_size=SIZE, dim=32, hidden=32, token=16, memory=4, adapt=True, adapt_width=16, tune=True)
+SMALL = NanoConfig(input_size=SIZE, dim=32, hidden=32, token=16, memory=4, tune=True)
 
 
 def scrambled(config: NanoConfig = SMALL) -> Nano:
@@ -58,8 +59,7 @@ def test_it_is_an_online_model():
 def test_untrained_it_is_the_patch_matcher(frames, queries):
     taps = sum(TAPS.values())
     config = NanoConfig(
-        input_size=SIZE, dim=taps, centre=False, temperature=1 / 30, wide_radius=0, judged=False, adapt=True,
-        interact=True,
+        input_size=SIZE, dim=taps, centre=False, temperature=1 / 30, wide_radius=0, judged=False, carry=0,
     )  # fmt: skip
     nano = Nano(config, packaged_weights(), torch.eye(taps)).eval()
     matcher = MatchingModel(MatchingConfig(input_size=SIZE), packaged_weights()).eval()
@@ -83,7 +83,7 @@ def test_streaming_equals_whole_clips(frames, queries):
     rows = torch.from_numpy(queries).float()
     mirrored = torch.stack([rows[:, 0], SIZE[1] - rows[:, 1], rows[:, 2]], dim=1)
     with torch.inference_mode():
-        out = model(pair, torch.stack([rows, mirrored]), lambda t, o: (o.xy[-1], o.visibility_logit.sigmoid()))
+        out = model(pair, torch.stack([rows, mirrored]), lambda t, o: (o.kept, o.visibility_logit.sigmoid()))
     n = len(queries)
     xy = torch.stack([model._to_pixels(o[0][:n], SIZE) for o in out]).numpy()
     visibility = torch.stack([o[1][:n] for o in out]).numpy()
@@ -124,6 +124,12 @@ def test_points_come_and_go(frames, queries):
     np.testing.assert_allclose(out.xy.numpy(), whole.tracks[5, [1, 0]], atol=1e-3)
 
 
+def test_it_tracks_without_a_memory(frames, queries):
+    found = ptrack.Tracker(scrambled(dataclasses.replace(SMALL, memory=0))).track(frames, queries[:4])
+    assert np.isfinite(found.tracks).all()
+    assert np.isfinite(found.visibility).all()
+
+
 def test_no_points_is_fine(frames):
     model = scrambled()
     state = model.init_state()
@@ -147,7 +153,7 @@ def test_steering_begins_neutral_and_its_prior_levels_off():
 
 
 def test_the_steered_search_is_the_prior_added_to_the_scores_of_the_mixed_template(frames):
-    model = scrambled(dataclasses.replace(SMALL, adapt=False, tune=False))
+    model = scrambled(dataclasses.replace(SMALL, tune=False))
     with torch.no_grad():
         model.steer.out.weight.normal_(0, 0.3)
         model.steer.out.bias.normal_(0, 0.3)
@@ -155,7 +161,7 @@ def test_the_steered_search_is_the_prior_added_to_the_scores_of_the_mixed_templa
         state = model.add(state, now, torch.tensor([[50.0, 40.0], [90.0, 60.0]]))
         other = torch.nn.functional.normalize(torch.randn_like(state.last), dim=-1)
         state = dataclasses.replace(state, last=other, velocity=torch.tensor([[1.0, -2.0], [0.5, 0.0]]))
-        logits, origin = model._search(state, now, torch.zeros(2, dtype=torch.long))
+        logits, origin = model._search(state, now, torch.zeros(2, dtype=torch.long), state.xy)
         agreement = (state.first * state.last).sum(-1)
         seen = [state.token, agreement, state.velocity.norm(dim=1)[:, None] / 4, torch.zeros(2, 1)]
         share, gain, sharpness, strength, lead = model.steer(torch.cat(seen, dim=1))
@@ -196,6 +202,93 @@ def test_a_point_far_outside_is_searched_for_at_the_border(frames):
         assert torch.isfinite(value).all()
 
 
+# ---- points that are not seen --------------------------------------------------------------------------------------
+
+
+def unseeing(config: NanoConfig = SMALL) -> Nano:
+    """A network that calls every point hidden."""
+    model = weights.untrained(dataclasses.replace(config, tune=False)).eval()
+    with torch.no_grad():
+        model.fit.zero_()
+        model.heads.bias.copy_(torch.tensor([-3.0, -3.0]))
+    return model
+
+
+def panned(step: tuple[int, int], count: int = 6) -> list[np.ndarray]:
+    """Pictures of smooth noise that moves by ``step`` pixels per frame."""
+    noise = torch.rand(1, 3, 40, 60, generator=torch.Generator().manual_seed(0))
+    world = torch.nn.functional.interpolate(noise, scale_factor=6, mode="bicubic").clamp(0, 1)[0].permute(1, 2, 0)
+    world = (255 * world).to(torch.uint8).numpy()
+    dx, dy = step
+    return [world[70 - dy * t :, 110 - dx * t :][: SIZE[0], : SIZE[1]] for t in range(count)]
+
+
+def follow(model: Nano, pictures: list[np.ndarray], xy: list[list[float]]) -> list[torch.Tensor]:
+    with torch.inference_mode():
+        seen = [model.encode(torch.from_numpy(p.copy())[None])[0] for p in pictures]
+        state = model.add(model.init_state(), seen[0], torch.tensor(xy))
+        found = []
+        for features in seen:
+            state, out = model.step(state, features)
+            found.append(out.xy)
+    return found
+
+
+def test_the_picture_carries_points_that_are_not_seen_even_out_of_it():
+    step, start = (8, -4), [[40.0, 60.0], [100.0, 40.0]]
+    found = follow(unseeing(), panned(step), start)
+    torch.testing.assert_close(found[0], torch.tensor(start), atol=1e-3, rtol=0)  # seen: it was pointed at
+    for t in range(1, 6):
+        torch.testing.assert_close(found[t], torch.tensor(start) + t * torch.tensor(step), atol=0.4 * t, rtol=0)
+    assert found[5][1, 0] > SIZE[1]
+    still = follow(unseeing(), [panned(step)[0]] * 3, start)
+    torch.testing.assert_close(still[2], torch.tensor(start), atol=0.05, rtol=0)
+
+
+def test_without_carrying_points_stay_where_they_are_found():
+    model = unseeing(dataclasses.replace(SMALL, carry=0))
+    pictures = panned((6, -3))
+    found = follow(model, pictures, [[110.0, 30.0]])
+    assert found[5][0, 0] <= SIZE[1]
+
+
+def test_a_point_that_is_not_seen_is_searched_for_where_it_was_carried():
+    model = unseeing(dataclasses.replace(SMALL, wide_radius=0))
+    one, two = (model.encode(torch.from_numpy(p.copy())[None])[0] for p in (panned((12, 0))[i] for i in (0, 1)))
+    with torch.inference_mode():
+        state = model.add(model.init_state(), one, torch.tensor([[42.0, 42.0]] * 2))
+        state, _ = model.track(state, one, torch.zeros(2, dtype=torch.long))
+        state = dataclasses.replace(state, unseen=torch.tensor([0.0, 1.0]))
+        after, out = model.track(state, two, torch.zeros(2, dtype=torch.long))
+    assert (out.origin[1] - out.origin[0]).tolist() == [3, 0]  # 12 px are three cells
+    assert after.unseen.tolist() == [1.0, 2.0]
+
+
+def test_drift_is_that_of_the_nearest_places_that_can_be_believed():
+    place = drift.grid((24, 32), torch.device("cpu"))
+    assert place.shape == (drift.SIDE**2, 2)
+    assert (place.min(0).values.tolist(), place.max(0).values.tolist()) == ([2.0, 2.0], [29.0, 22.0])
+    left = place[:, 0] < 16
+    move = torch.where(left[:, None], torch.tensor([1.0, 0.0]), torch.tensor([0.0, -2.0]))[None]
+    say = torch.ones(1, len(place))
+    found = Drift(place, move, say, (24, 32))
+    clip = torch.zeros(3, dtype=torch.long)
+    at, believed = found.at(clip, torch.tensor([[1.0, 12.0], [31.0, 12.0], [500.0, 12.0]]))
+    torch.testing.assert_close(at[:2], torch.tensor([[1.0, 0.0], [0.0, -2.0]]), atol=0.05, rtol=0)
+    torch.testing.assert_close(at[2], torch.tensor([0.0, -2.0]), atol=0.2, rtol=0)  # far outside: the near side most
+    torch.testing.assert_close(believed[:2], torch.ones(2))
+    nobody = Drift(place, move, torch.where(left, 1.0, 0.0)[None], (24, 32))
+    at, believed = nobody.at(clip, torch.tensor([[1.0, 12.0], [31.0, 12.0], [500.0, 12.0]]))
+    torch.testing.assert_close(at[1], torch.tensor([1.0, 0.0]), atol=0.05, rtol=0)
+    assert float(believed[1]) < 0.2 < float(believed[0])
+    assert torch.isfinite(at).all()
+
+
+def test_what_returns_to_where_it_started_is_believed():
+    said = drift.say(torch.tensor([1.0, 1.0, 0.5, -0.2]), torch.tensor([0.0, 3.0, 0.0, 0.0]))
+    torch.testing.assert_close(said, torch.tensor([1.0, 0.0, 0.0625, 0.0]), atol=1e-4, rtol=0)
+
+
 # ---- windows -----------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +325,14 @@ def test_patch_ncc_ignores_gain():
     assert match.shape == (5, 5)
     assert divmod(int(match.argmax()), 5) == (2, 3)
     assert float(match.max()) == pytest.approx(1, abs=1e-5)
+
+
+def test_peak_of_a_parabola_between_cells():
+    y, x = torch.meshgrid(torch.arange(7.0), torch.arange(7.0), indexing="ij")
+    scores = torch.stack([1 - (x - 2.3) ** 2 - 2 * (y - 4.4) ** 2, -(x + y)])
+    scores[1, :, 1] = float("-inf")
+    torch.testing.assert_close(peak(scores), torch.tensor([[2.3, 4.4], [0.0, 0.0]]))
+    torch.testing.assert_close(peak(torch.zeros(1, 3, 3)), torch.zeros(1, 2))
 
 
 def test_soft_argmax_between_two_cells():
@@ -292,7 +393,14 @@ def test_bad_settings():
         ptrack.load("nano", quality="fastest", device="cpu")
     with pytest.raises(ModelError, match="no option 'quality'"):
         ptrack.load("matching", quality="fast")
-    for wrong in ({"input_size": (100, 128)}, {"radius": 0}, {"threshold": 1.0}, {"memory": -1}):
+    for wrong in (
+        {"input_size": (100, 128)},
+        {"radius": 0},
+        {"threshold": 1.0},
+        {"memory": -1},
+        {"carry": 1.0},
+        {"carry_apart": 0.0},
+    ):
         with pytest.raises(ConfigError):
             NanoConfig(**wrong)
 

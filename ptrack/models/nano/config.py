@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ptrack.errors import ConfigError
 
 LEAST = {
-    "dim": 4, "adapt_width": 4, "radius": 2, "iterations": 0, "reach": 1, "fine_reach": 1,
+    "dim": 4, "radius": 2, "iterations": 0, "reach": 1, "fine_reach": 1,
     "hidden": 8, "token": 8, "memory": 0, "back_radius": 2,
 }  # fmt: skip
 
@@ -24,31 +24,27 @@ class NanoConfig:
     dim: int = 96  # channels of the stride-4 map
     centre: bool = True  # take the frame's mean off the map
     tune: bool = False  # the projection of the features is trained, too
-    adapt: bool = False  # a small trained network refines the frozen features
-    adapt_width: int = 96  # its channels
     radius: int = 8  # search window around the last position, in cells of stride 4
     wide_radius: int = 16  # window of points that moved fast, in cells; 0: none has one
     wide_speed: float = 3.0  # cells per frame from which a point is fast
     temperature: float = 1 / 22  # of the soft-argmax, in units of the score
     patch_sigma: float = 1.0  # of the Gaussian over the 3x3 patch, in cells
-    steer: bool = True  # the search is told how to mix the templates and where to expect the point
     iterations: int = 2  # of the local refinement; 0: the coarse position is final
     reach: int = 3  # half side of the local window, in cells
-    fine: bool = True  # compare stride-2 patches, too
     fine_reach: int = 3  # half side of the stride-2 window, in its cells
     hidden: int = 256  # width of the refinement MLP
     token: int = 64  # channels of what is remembered per frame
     memory: int = 12  # remembered frames per point; 0: none
-    interact: bool = False  # points attend to each other
     back_radius: int = 4  # search window of the backward check, in cells
     judged: bool = True  # the last template is renewed where the network is sure; False: by the two rules below
     renew_visible: float = 0.5  # probability of "visible" from which it is renewed
     renew_confident: float = 0.7  # and of "position right"
     update_score: float = 0.4  # query-template score from which it is renewed
     update_back: float = 2.0  # and backward error below which, in cells
+    carry: float = 0.5  # probability of "visible" below which the picture's motion carries a point; 0: none is carried
+    carry_apart: float = 1.0  # cells per frame: for a point that went its own way by so much, half that probability
     visible_fit: tuple[float, float, float] = (0.492, 0.0265, 0.086)  # see ``ptrack.models.matching``
     confident_fit: tuple[float, float, float] = (0.527, 0.0638, 0.0832)
-    visible_shift: float = 0.0  # log-odds added to "visible" when tracking, see docs/nano.md; training is without it
     threshold: float = 0.5  # visibility probability from which a point counts as visible
 
     def __post_init__(self) -> None:
@@ -59,5 +55,9 @@ class NanoConfig:
                 raise ConfigError(f"{name} must be at least {low}, not {getattr(self, name)}.")
         if 0 < self.wide_radius < self.radius:
             raise ConfigError(f"wide_radius must be 0 or at least radius ({self.radius}), not {self.wide_radius}.")
+        if not 0 <= self.carry < 1:
+            raise ConfigError(f"carry must be at least 0 and less than 1, not {self.carry}.")
+        if not self.carry_apart > 0:
+            raise ConfigError(f"carry_apart must be more than 0, not {self.carry_apart}.")
         if not 0 < self.threshold < 1:
             raise ConfigError(f"threshold must lie between 0 and 1, not {self.threshold}.")

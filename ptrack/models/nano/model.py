@@ -34,15 +34,20 @@ from ptrack.models.layers.windows import (
     patch_ncc,
     patch_scores,
     patches,
+    peak,
     soft_argmax,
     window,
 )
+from ptrack.models.nano import drift
 from ptrack.models.nano.config import NanoConfig
-from ptrack.models.nano.parts import Adapter, Interact, Recall, Refiner, Steer
+from ptrack.models.nano.drift import Drift
+from ptrack.models.nano.parts import Recall, Refiner, Steer
 
 STRIDE = 4  # model pixels per cell
 LEVEL_WEIGHTS = (0.7, 1.0, 1.0)  # of the L2-normalised maps at strides 4, 8, 16
 MAX_BACK = 6.0  # larger backward errors say no more; in cells
+RECENT = 0.9  # share of what was, in running means
+LONG = 12.0  # frames: not seen for longer says no more
 NEAR_BORDER = 8.0  # cells; farther from the border of the picture, its distance says no more
 FINE_PATCH = 2  # half side of the stride-2 templates
 CHUNK = 64  # points worked on at a time when no gradient is needed: bounds the windows to 9 MB
@@ -75,6 +80,8 @@ class State:
     token: Tensor  # (N, D) of the last frame, after attention
     past: Tensor  # (N, M, D) tokens, newest first
     known: Tensor  # (N, M) bool
+    unseen: Tensor  # (N,) frames since it was last called visible
+    apart: Tensor  # (N,) cells per frame by which its motion differed from that around it while it was seen
     fresh: Tensor  # (N,) bool, added on the current frame and not yet stepped
     previous: Tensor | None = None  # (B, h, w, C) features of the previous frame
 
@@ -98,6 +105,7 @@ class FrameOutputs:
     xy: Tensor  # (I + 1, N, 2) coarse position and after every iteration
     visibility_logit: Tensor  # (N,)
     confidence_logit: Tensor  # (N,)
+    kept: Tensor  # (N, 2) the last of ``xy``, or where the picture carried a point that is not seen
 
 
 class Nano(nn.Module):
@@ -126,13 +134,11 @@ class Nano(nn.Module):
         offsets = torch.tensor(PATCH, dtype=torch.float32)
         gauss = torch.exp(-offsets.square().sum(1) / (2 * c.patch_sigma**2))
         self.register_buffer("patch_weights", gauss / gauss.sum(), persistent=False)
-        self.adapter = Adapter(taps, c.adapt_width, c.dim) if c.adapt else None
-        self.steer = Steer(c.token, len(PATCH)) if c.steer else None
+        self.steer = Steer(c.token, len(PATCH))
         side, fine = 2 * c.reach + 1, 2 * c.fine_reach + 1
-        inputs = 2 * 9 * side**2 + (2 * fine**2 + 4 if c.fine else 0) + c.token + 14
+        inputs = 2 * 9 * side**2 + 2 * fine**2 + 4 + c.token + 14 + (5 if c.carry else 0)
         self.refiner = Refiner(inputs, c.hidden, c.token)
         self.recall = Recall(c.token, c.memory) if c.memory else None
-        self.interact = Interact(c.token) if c.interact else None
         fits = [[1 / scale, -at / scale, -slope / scale] for at, slope, scale in (c.visible_fit, c.confident_fit)]
         self.fit = nn.Parameter(torch.tensor(fits))  # of score, 1 and backward error
         self.heads = nn.Linear(c.token, 2)
@@ -160,8 +166,6 @@ class Nano(nn.Module):
             fine, *taps = self.backbone(stretched(frames.to(self.device), self.config.input_size))
             levels = joined(taps, LEVEL_WEIGHTS)
         y = F.linear(levels, self.projection)
-        if self.adapter is not None:
-            y = y + self.adapter(levels)
         if self.config.centre:
             y = y - y.mean((1, 2), keepdim=True)  # what all cells share says nothing about which is which
         y = F.normalize(y, dim=-1)
@@ -187,7 +191,8 @@ class Nano(nn.Module):
         return State(
             xy=empty(2), velocity=empty(2), first=empty(*patch), last=empty(*patch), first_fine=empty(*fine),
             last_fine=empty(*fine), token=empty(c.token), past=empty(c.memory, c.token),
-            known=empty(c.memory, dtype=torch.bool), fresh=empty(dtype=torch.bool),
+            known=empty(c.memory, dtype=torch.bool), unseen=empty(), apart=empty(),
+            fresh=empty(dtype=torch.bool),
         )  # fmt: skip
 
     def new_points(self, frame: Features, clip: Tensor, cells: Tensor) -> State:
@@ -199,7 +204,8 @@ class Nano(nn.Module):
         return State(
             xy=cells, velocity=zeros(n, 2), first=patch, last=patch, first_fine=fine, last_fine=fine,
             token=zeros(n, c.token), past=zeros(n, c.memory, c.token),
-            known=torch.zeros(n, c.memory, dtype=torch.bool, device=cells.device),
+            known=torch.zeros(n, c.memory, dtype=torch.bool, device=cells.device), unseen=zeros(n),
+            apart=zeros(n),
             fresh=torch.ones(n, dtype=torch.bool, device=cells.device),
         )  # fmt: skip
 
@@ -220,39 +226,40 @@ class Nano(nn.Module):
         """Find every point in this frame."""
         clip = torch.zeros(len(state.xy), dtype=torch.long, device=self.device)
         state, out = self.track(state, features, clip)
-        xy = self._to_pixels(out.xy[-1], features.size)
-        visibility = (out.visibility_logit + self.config.visible_shift).sigmoid()
-        return state, StepOutput(xy, visibility, out.confidence_logit.sigmoid())
+        xy = self._to_pixels(out.kept, features.size)
+        return state, StepOutput(xy, out.visibility_logit.sigmoid(), out.confidence_logit.sigmoid())
 
-    def track(
-        self, state: State, frame: Features, clip: Tensor, active: Tensor | None = None
-    ) -> tuple[State, FrameOutputs]:
+    def track(self, state: State, frame: Features, clip: Tensor) -> tuple[State, FrameOutputs]:
         """Find the points of B clips in their frames.
 
         Args:
             state: of all points.
             frame: features of the B frames.
             clip: (N,) int64, the clip of every point.
-            active: (N,) bool, points that exist already; the others are not seen by them. None: all.
         """
-        logits, origin = self._search(state, frame, clip)
+        previous = frame.map if state.previous is None else state.previous
+        drifted, believed = torch.zeros_like(state.xy), torch.zeros_like(state.unseen)
+        if self.config.carry and len(clip):
+            drifted, believed = self._drift(previous, frame.map).at(clip, state.xy)
+        ahead = torch.where(state.unseen[:, None] > 0, state.xy + drifted, state.xy)
+        logits, origin = self._search(state, frame, clip, ahead)
         coarse = origin + soft_argmax(logits)
         positions, token = [torch.where(state.fresh[:, None], state.xy, coarse)], state.token
         xy = positions[0].detach()
-        previous = frame.map if state.previous is None else state.previous
         back = self._back(previous, patches(frame.map, clip, xy), clip, state)
-        found = _certainty(logits.detach(), self.config.temperature)
+        told = _certainty(logits.detach(), self.config.temperature)
+        if self.config.carry:
+            scalars = [believed, state.unseen / LONG, state.apart.clamp(max=MAX_BACK) / 4]
+            told = torch.cat([told, drifted / 4, torch.stack(scalars, dim=1)], dim=1)
         for i in range(self.iterations):
-            move, token = self._refine(state, frame, clip, xy, back, found, i).split([2, token.shape[1]], dim=1)
+            move, token = self._refine(state, frame, clip, xy, back, told, i).split([2, token.shape[1]], dim=1)
             positions.append(xy + torch.where(state.fresh[:, None], 0.0, move))
             xy = positions[-1].detach()
-        if self.interact is not None:
-            token = self._together(token, state, xy, clip, active)
         past, known = state.past, state.known
         if self.recall is not None:
-            kept = token
+            now = token
             token = self.recall(token, past, known)
-            past = torch.cat([kept[:, None], past[:, :-1]], dim=1)
+            past = torch.cat([now[:, None], past[:, :-1]], dim=1)
             known = F.pad(known[:, :-1], (1, 0), value=True)
         patch = patches(frame.map, clip, xy)
         score = torch.einsum("nsc,nsc,s->n", patch, state.first, self.patch_weights).detach()
@@ -260,9 +267,7 @@ class Nano(nn.Module):
         sure = self._sure(score, back, visible, confident)
         fine = bilinear_window(frame.fine, clip, 2 * xy + 0.5, FINE_PATCH)
         new = replace(
-            state,
-            xy=xy,
-            velocity=torch.where(state.fresh[:, None], 0.0, xy - state.xy),
+            self._carried(state, xy, drifted, visible),
             last=torch.where(sure[:, None, None], patch.detach(), state.last),
             last_fine=torch.where(sure[:, None, None, None], fine, state.last_fine),
             token=token,
@@ -271,13 +276,27 @@ class Nano(nn.Module):
             fresh=torch.zeros_like(state.fresh),
             previous=frame.map.detach(),
         )
-        return new, FrameOutputs(logits, origin, torch.stack(positions), visible, confident)
+        return new, FrameOutputs(logits, origin, torch.stack(positions), visible, confident, new.xy)
 
-    def _search(self, state: State, frame: Features, clip: Tensor) -> tuple[Tensor, Tensor]:
+    def _carried(self, state: State, found: Tensor, drifted: Tensor, visible: Tensor) -> State:
+        """Move points to where they were found, or, where they are not seen, with the picture."""
+        c = self.config
+        seen = state.fresh | (visible.detach().sigmoid() * (1 + state.apart / c.carry_apart) >= c.carry)
+        xy = torch.where(seen[:, None], found, state.xy + drifted)
+        apart = torch.lerp((found - state.xy - drifted).norm(dim=1), state.apart, RECENT)
+        return replace(
+            state,
+            xy=xy,
+            velocity=torch.where(state.fresh[:, None], 0.0, xy - state.xy),
+            unseen=torch.where(seen, 0.0, (state.unseen + 1).clamp(max=LONG)),
+            apart=torch.where(seen & ~state.fresh, apart, state.apart),
+        )
+
+    def _search(self, state: State, frame: Features, clip: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
         """Compare the template with every cell of the window: (N, V, V) logits, (N, 2) its upper-left cell."""
         c = self.config
-        how = self._steered(state)
-        centre = _nearest_cell(state.xy, frame.map)
+        how = self._steered(state, ahead)
+        centre = _nearest_cell(ahead, frame.map)
         if c.wide_radius:
             centre = self._look_around(how.template, state, frame, clip, centre)
         origin = centre - c.radius
@@ -287,26 +306,22 @@ class Nano(nn.Module):
         def some(part: slice) -> Tensor:
             scores = self._compare(how.template[part], frame.map, clip[part], centre[part], c.radius)
             logits = scores * (how.sharpness[part] / c.temperature)[:, None, None]
-            if self.steer is not None:
-                x, y = (origin[part, :, None] + place - how.expected[part, :, None]).square().unbind(1)
-                prior = self.steer.prior(y[:, :, None] + x[:, None, :])
-                logits = logits + how.strength[part, None, None] * prior
+            x, y = (origin[part, :, None] + place - how.expected[part, :, None]).square().unbind(1)
+            logits = logits + how.strength[part, None, None] * self.steer.prior(y[:, :, None] + x[:, None, :])
             return logits.masked_fill(~inside(origin[part], side, _size(frame.map)), float("-inf"))
 
         return self._chunked(some, len(origin)), origin
 
-    def _steered(self, state: State) -> Steering:
+    def _steered(self, state: State, ahead: Tensor) -> Steering:
         """Mix the templates. Scores are linear in them: one mixed template costs half of what two do."""
-        if self.steer is None:
-            one = torch.ones_like(state.xy[:, 0])
-            return Steering((state.first + state.last) / 2, one, 0 * one, state.xy)
         agreement = (state.first * state.last).sum(-1)
         speed = state.velocity.norm(dim=1, keepdim=True) / 4
-        age = state.known.float().mean(1, keepdim=True)
-        share, gain, sharpness, strength, lead = self.steer(torch.cat([state.token, agreement, speed, age], dim=1))
+        seen = torch.cat([state.token, agreement, speed, _age(state)], dim=1)
+        share, gain, sharpness, strength, lead = self.steer(seen)
         template = torch.lerp(state.last, state.first, share[..., None])
         gain = gain / (gain * self.patch_weights).sum(1, keepdim=True)
-        return Steering(template * gain[..., None], sharpness, strength, state.xy + lead * state.velocity)
+        expected = torch.where(state.unseen[:, None] > 0, ahead, ahead + lead * state.velocity)
+        return Steering(template * gain[..., None], sharpness, strength, expected)
 
     def _compare(self, template: Tensor, map: Tensor, clip: Tensor, centre: Tensor, radius: int) -> Tensor:
         """Return the (n, V, V) scores of (n, S, C) templates around the (n, 2) ``centre`` of their clip's map."""
@@ -328,21 +343,38 @@ class Nano(nn.Module):
             moved[part] = origin + torch.stack([best % side, best // side], dim=1)
         return moved
 
+    @torch.no_grad()
     def _back(self, previous: Tensor, patch: Tensor, clip: Tensor, state: State) -> Tensor:
         """Search the new patches in the previous frame: (N,) distance from the old positions, in cells."""
-        radius = self.config.back_radius
-        side = 2 * radius + 1
-        centre = _nearest_cell(state.xy, previous)
-        origin = centre - radius
+        scores, origin = self._around(patch, previous, clip, state.xy, self.config.back_radius)
+        error = (origin + soft_argmax(scores / self.config.temperature) - state.xy).norm(dim=1)
+        return torch.where(state.fresh, 0.0, error.clamp(max=MAX_BACK))
+
+    @torch.no_grad()
+    def _drift(self, previous: Tensor, map: Tensor) -> Drift:
+        """Follow a grid of places from the previous frames (B, h, w, C) to these, and back."""
+        b, size = len(map), _size(map)
+        place = drift.grid(size, map.device)
+        clip = torch.arange(b, device=map.device).repeat_interleave(len(place))
+        start = place.repeat(b, 1)
+        scores, origin = self._around(patches(previous, clip, start), map, clip, start, self.config.radius)
+        there = origin + peak(scores)
+        back_scores, origin = self._around(patches(map, clip, there), previous, clip, start, self.config.back_radius)
+        back = origin + peak(back_scores)
+        say = drift.say(scores.flatten(1).amax(1), (back - start).norm(dim=1))
+        move = ((there - start) + (there - back)) / 2  # both ways: what still pictures seem to move cancels out
+        return Drift(place, move.view(b, -1, 2), say.view(b, -1), size)
+
+    def _around(self, patch: Tensor, map: Tensor, clip: Tensor, xy: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+        """Compare (N, S, C) patches with the cells around (N, 2): (N, V, V) scores, (N, 2) their upper-left cell."""
+        centre = _nearest_cell(xy, map)
+        origin, side = centre - radius, 2 * radius + 1
 
         def some(part: slice) -> Tensor:
-            score = self._compare(patch[part], previous, clip[part], centre[part], radius) / self.config.temperature
-            score = score.masked_fill(~inside(origin[part], side, _size(previous)), float("-inf"))
-            return (origin[part] + soft_argmax(score) - state.xy[part]).norm(dim=1)
+            score = self._compare(patch[part], map, clip[part], centre[part], radius)
+            return score.masked_fill(~inside(origin[part], side, _size(map)), float("-inf"))
 
-        with torch.no_grad():
-            error = self._chunked(some, len(origin))
-            return torch.where(state.fresh, 0.0, error.clamp(max=MAX_BACK))
+        return self._chunked(some, len(origin)), origin
 
     def _chunked(self, some: Callable[[slice], Tensor], n: int) -> Tensor:
         if torch.is_grad_enabled() or n <= CHUNK:
@@ -350,14 +382,14 @@ class Nano(nn.Module):
         return torch.cat([some(slice(i, i + CHUNK)) for i in range(0, n, CHUNK)])
 
     def _refine(
-        self, state: State, frame: Features, clip: Tensor, xy: Tensor, back: Tensor, found: Tensor, iteration: int
+        self, state: State, frame: Features, clip: Tensor, xy: Tensor, back: Tensor, told: Tensor, iteration: int
     ) -> Tensor:
         """Look at a position and move it: (N, 2 + D) the move in cells and the token."""
 
         def some(part: slice) -> Tensor:
             these = points(state, part)
             seen = self._look(these, frame, clip[part], xy[part], back[part], iteration)
-            return torch.cat(self.refiner(torch.cat([seen, found[part]], dim=1)), dim=1)
+            return torch.cat(self.refiner(torch.cat([seen, told[part]], dim=1)), dim=1)
 
         return self._chunked(some, len(xy))
 
@@ -367,11 +399,8 @@ class Nano(nn.Module):
         cells = F.normalize(bilinear_window(frame.map, clip, xy, c.reach), dim=-1).flatten(1, 2)
         templates = torch.stack([state.first, state.last], dim=1).flatten(1, 2)
         near = torch.bmm(cells, templates.transpose(1, 2)).flatten(1)
-        parts = [near]
-        if c.fine:
-            fine = bilinear_window(frame.fine, clip, 2 * xy + 0.5, c.fine_reach + FINE_PATCH)
-            match = patch_ncc(fine, torch.stack([state.first_fine, state.last_fine], dim=1), c.fine_reach)
-            parts += [match.flatten(1), self._peak(match)]
+        fine = bilinear_window(frame.fine, clip, 2 * xy + 0.5, c.fine_reach + FINE_PATCH)
+        match = patch_ncc(fine, torch.stack([state.first_fine, state.last_fine], dim=1), c.fine_reach)
         moved = (xy - state.xy) / 4
         h, w = _size(frame.map)
         border = torch.cat([xy + 0.5, xy.new_tensor([w, h]) - (xy + 0.5)], dim=1).clamp(-NEAR_BORDER, NEAR_BORDER)
@@ -382,26 +411,15 @@ class Nano(nn.Module):
             back[:, None] / 4,
             state.fresh[:, None].float(),
             torch.full_like(back[:, None], float(iteration)),
-            state.known.float().mean(1, keepdim=True),  # how long it has been tracked
+            _age(state),
         ]
-        return torch.cat([*parts, state.token, *scalars], dim=1)
+        return torch.cat([near, match.flatten(1), self._peak(match), state.token, *scalars], dim=1)
 
     def _peak(self, match: Tensor) -> Tensor:
         """(N, K, V, V) -> (N, 2 K) soft-argmax of the fine comparison, in cells of stride 4."""
         p = (match * 20).flatten(2).softmax(-1).view_as(match)
         x, y = (p.sum(2) * self.fine_place).sum(-1), (p.sum(3) * self.fine_place).sum(-1)
         return torch.cat([x, y], dim=1) / 2
-
-    def _together(self, token: Tensor, state: State, xy: Tensor, clip: Tensor, active: Tensor | None) -> Tensor:
-        """Let the points of a clip look at each other. Clips of a batch have equally many points."""
-        assert self.interact is not None
-        b = 1 if len(clip) == 0 else int(clip[-1]) + 1
-        motion = torch.cat([(xy - state.xy) / 4, state.velocity / 4], dim=1)
-        seen = torch.ones_like(clip, dtype=torch.bool) if active is None else active
-        new = self.interact(
-            token.view(b, -1, token.shape[1]), xy.view(b, -1, 2), motion.view(b, -1, 4), seen.view(b, -1)
-        )
-        return new.flatten(0, 1)
 
     def _judge(self, score: Tensor, back: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of "visible" and "position right": the matcher's fits and what was learned."""
@@ -442,7 +460,7 @@ class Nano(nn.Module):
             new = self.new_points(frame, clip, cells)
             here = start == i
             state = new if state is None else merge(state, new, lambda old, more, here=here: _choose(here, more, old))
-            state, out = self.track(state, frame, clip, start <= i)
+            state, out = self.track(state, frame, clip)
             results.append(reduce(i, out))
         return results
 
@@ -451,6 +469,11 @@ class Nano(nn.Module):
 
     def _to_pixels(self, cells: Tensor, size: geometry.Size) -> Tensor:
         return geometry.rescale((cells + 0.5) * STRIDE, self.config.input_size, size)
+
+
+def _age(state: State) -> Tensor:
+    """Return how much of its memory is full (N, 1), 0..1: how long a point has been tracked. 0 without a memory."""
+    return state.known.float().sum(1, keepdim=True) / max(1, state.known.shape[1])
 
 
 def _size(map: Tensor) -> tuple[int, int]:

@@ -10,29 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def _quiet(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+def _quiet(layer: nn.Linear) -> nn.Linear:
     """Make a layer answer zero until it is trained."""
     nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    nn.init.zeros_(layer.bias)
     return layer
-
-
-class Adapter(nn.Module):
-    """Refines the frozen features: (B, h, w, C) taps -> (B, h, w, D) to be added to their projection."""
-
-    def __init__(self, channels: int, width: int, dim: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Linear(channels, width)
-        self.spread = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.mix = nn.Linear(width, width)
-        self.out = _quiet(nn.Linear(width, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the residual."""
-        x = F.relu(self.squeeze(x))
-        y = F.relu(self.spread(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
-        return self.out(x + F.relu(self.mix(y)))
 
 
 class Steer(nn.Module):
@@ -115,29 +97,3 @@ class Recall(nn.Module):
         p = score.masked_fill(~seen, float("-inf")).softmax(-1)
         y = (p @ torch.cat([v, nothing], 2)).transpose(1, 2).reshape(n, d)
         return self.norm(token + self.out(y))
-
-
-class Interact(nn.Module):
-    """Points of one clip look at each other; near ones more easily. (B, N, D), (B, N, 2) cells -> (B, N, D)."""
-
-    def __init__(self, token: int) -> None:
-        super().__init__()
-        self.query = nn.Linear(token, token)
-        self.key = nn.Linear(token, token)
-        self.value = nn.Linear(token + 4, token)
-        self.out = _quiet(nn.Linear(token, token))
-        self.slope = nn.Parameter(torch.tensor([0.5, 1.0, 2.0, 4.0]).log())
-
-    def forward(self, token: Tensor, xy: Tensor, motion: Tensor, active: Tensor) -> Tensor:
-        """``motion`` (B, N, 4), ``active`` (B, N) bool."""
-        b, n, d = token.shape
-
-        def split(x: Tensor) -> Tensor:
-            return x.view(b, n, 4, d // 4).transpose(1, 2)
-
-        apart = torch.cdist(xy, xy)[:, None] / 16
-        score = split(self.query(token)) @ split(self.key(token)).transpose(2, 3) * (d // 4) ** -0.5
-        score = score - self.slope.exp()[None, :, None, None] * apart
-        score = score.masked_fill(~active[:, None, None, :], -1e4)
-        y = score.softmax(-1) @ split(self.value(torch.cat([token, motion], -1)))
-        return token + self.out(y.transpose(1, 2).reshape(b, n, d))
