@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ptrack.geometry import grid_points
+
 SIDE = 6  # places along each side of the picture
 WIDTH = 1.25  # standard deviation of a place's say, in spacings of the grid
 RETURNED = 0.5  # cells: a place that is found back with this error has 0.6 of its say
@@ -21,9 +23,7 @@ FAR_SAY = 1e-6  # of the nearest places where none has a say: far outside, or no
 
 def grid(size: tuple[int, int], device: torch.device) -> Tensor:
     """Return (G, 2) whole cells spread over a map of ``size`` (h, w), row by row."""
-    step = (torch.arange(SIDE, device=device) + 0.5) / SIDE
-    y, x = torch.meshgrid(step * size[0] - 0.5, step * size[1] - 0.5, indexing="ij")
-    return torch.stack([x.flatten(), y.flatten()], dim=1).round()
+    return (torch.from_numpy(grid_points(SIDE, size)) - 0.5).round().to(device)
 
 
 @dataclass(frozen=True, slots=True)

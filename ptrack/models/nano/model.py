@@ -308,6 +308,7 @@ class Nano(nn.Module):
             logits = scores * (how.sharpness[part] / c.temperature)[:, None, None]
             x, y = (origin[part, :, None] + place - how.expected[part, :, None]).square().unbind(1)
             logits = logits + how.strength[part, None, None] * self.steer.prior(y[:, :, None] + x[:, None, :])
+            # Masked last: a score of -inf times the sharpness would have a gradient of NaN.
             return logits.masked_fill(~inside(origin[part], side, _size(frame.map)), float("-inf"))
 
         return self._chunked(some, len(origin)), origin
@@ -336,17 +337,15 @@ class Nano(nn.Module):
         side = 2 * c.wide_radius + 1
         moved = centre.clone()
         for part in fast.split(CHUNK // 2):
-            score = self._compare(template[part], frame.map, clip[part], centre[part], c.wide_radius)
-            origin = centre[part] - c.wide_radius
-            score = score.masked_fill(~inside(origin, side, _size(frame.map)), float("-inf"))
-            best = score.flatten(1).argmax(1)
+            scores, origin = self._around(template[part], frame.map, clip[part], centre[part], c.wide_radius)
+            best = scores.flatten(1).argmax(1)
             moved[part] = origin + torch.stack([best % side, best // side], dim=1)
         return moved
 
     @torch.no_grad()
     def _back(self, previous: Tensor, patch: Tensor, clip: Tensor, state: State) -> Tensor:
         """Search the new patches in the previous frame: (N,) distance from the old positions, in cells."""
-        scores, origin = self._around(patch, previous, clip, state.xy, self.config.back_radius)
+        scores, origin = self._around(patch, previous, clip, _nearest_cell(state.xy, previous), self.config.back_radius)
         error = (origin + soft_argmax(scores / self.config.temperature) - state.xy).norm(dim=1)
         return torch.where(state.fresh, 0.0, error.clamp(max=MAX_BACK))
 
@@ -357,17 +356,17 @@ class Nano(nn.Module):
         place = drift.grid(size, map.device)
         clip = torch.arange(b, device=map.device).repeat_interleave(len(place))
         start = place.repeat(b, 1)
-        scores, origin = self._around(patches(previous, clip, start), map, clip, start, self.config.radius)
+        cells = start.long()
+        scores, origin = self._around(patches(previous, clip, start), map, clip, cells, self.config.radius)
         there = origin + peak(scores)
-        back_scores, origin = self._around(patches(map, clip, there), previous, clip, start, self.config.back_radius)
+        back_scores, origin = self._around(patches(map, clip, there), previous, clip, cells, self.config.back_radius)
         back = origin + peak(back_scores)
         say = drift.say(scores.flatten(1).amax(1), (back - start).norm(dim=1))
         move = ((there - start) + (there - back)) / 2  # both ways: what still pictures seem to move cancels out
         return Drift(place, move.view(b, -1, 2), say.view(b, -1), size)
 
-    def _around(self, patch: Tensor, map: Tensor, clip: Tensor, xy: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-        """Compare (N, S, C) patches with the cells around (N, 2): (N, V, V) scores, (N, 2) their upper-left cell."""
-        centre = _nearest_cell(xy, map)
+    def _around(self, patch: Tensor, map: Tensor, clip: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+        """Compare (N, S, C) patches with the cells around (N, 2) int64: (N, V, V) scores, (N, 2) the first cell."""
         origin, side = centre - radius, 2 * radius + 1
 
         def some(part: slice) -> Tensor:
