@@ -165,7 +165,7 @@ def _hidden(
     geometry: Geometry, points: Points, place: Tensor, tracks: Tensor, seen: Tensor, config: SyntheticConfig
 ) -> tuple[Tensor, Tensor]:
     """Return (B, T, N) whether a face covers the point, among those that pass ``seen``, and whether all were tested."""
-    hidden = torch.zeros_like(seen).flatten()
+    hidden = torch.zeros(seen.numel(), dtype=torch.uint8, device=seen.device)  # GPUs have no maximum of bool
     device = seen.device
     entries = CPU_ENTRIES if raster.may_read(device) else GPU_ENTRIES
     step = min(geometry.frames, max(1, entries // len(geometry.faces)))
@@ -175,7 +175,7 @@ def _hidden(
         frames = slice(start, min(start + step, geometry.frames))
         part = (tracks[:, frames].reshape(-1, 2), seen[:, frames].reshape(-1), index[:, frames].reshape(-1))
         overflow |= _test_chunk(geometry, points, place, frames, part, hidden, config)
-    return hidden.view(seen.shape), overflow
+    return hidden.bool().view(seen.shape), overflow
 
 
 def _test_chunk(
@@ -204,7 +204,7 @@ def _test_chunk(
     focal = focal_of(geometry, frames).reshape(-1).index_select(0, entry).double()
     triangle = corners.index_select(2, entry).double()
     covered = _covers(triangle, p.T, focal) & real & ~own
-    hidden.scatter_reduce_(0, where, covered, "amax")
+    hidden.scatter_reduce_(0, where, covered.to(hidden.dtype), "amax")
     return full
 
 

@@ -123,7 +123,10 @@ def stretched(frames: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, H, W, 3) RGB in 0..255 -> (B, 3, h, w) as the network takes it, resized to ``size`` (h, w) if it differs."""
     x = frames.permute(0, 3, 1, 2)
     if tuple(x.shape[2:]) != tuple(size):
-        x = F.interpolate(x, size, mode="bilinear", antialias=True)
+        if x.dtype == torch.uint8 and x.device.type != "cpu":  # bytes can be resized on CPUs alone, the fastest there
+            x = F.interpolate(x.float(), size, mode="bilinear", antialias=True).round()
+        else:
+            x = F.interpolate(x, size, mode="bilinear", antialias=True)
     return (x.float() - 127) / 128
 
 
