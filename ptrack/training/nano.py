@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ptrack import geometry
 from ptrack.data.samples import TrainingBatch
+from ptrack.models.layers.windows import constant
 from ptrack.models.nano.model import STRIDE, FrameOutputs, Nano
 from ptrack.training import losses
 from ptrack.training.losses import Counts, Targets, Terms, masked_sum
@@ -83,7 +84,7 @@ def frame_losses(out: FrameOutputs, targets: Targets, t: int, counts: Counts, si
     cell = xy / STRIDE - 0.5
     error = (out.xy - cell) * STRIDE  # (I + 1, N, 2)
     off = error.detach().norm(dim=-1)
-    near = ((xy > -MARGIN) & (xy < xy.new_tensor([size[1], size[0]]) + MARGIN)).all(-1)
+    near = ((xy > -MARGIN) & (xy < constant((size[1] + MARGIN, size[0] + MARGIN), xy.device))).all(-1)
     weight = torch.where(visible, 1.0, HIDDEN_WEIGHT * near.float())
     huber = 2 * F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=HUBER).sum(-1)
     later = DECAY ** torch.arange(len(error) - 1, -1, -1, device=xy.device, dtype=torch.float32)

@@ -5,11 +5,20 @@ Letters: B maps, N points, h w cells, C channels, K templates, S = 9 cells of a 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 PATCH = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+
+
+@lru_cache(maxsize=256)
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return numbers as a float32 tensor that is made once per device: on a GPU, making one would wait for the host."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def window(map: Tensor, clip: Tensor, origin: Tensor, side: int) -> Tensor:
@@ -32,8 +41,7 @@ def window(map: Tensor, clip: Tensor, origin: Tensor, side: int) -> Tensor:
 def bilinear_window(map: Tensor, clip: Tensor, centre: Tensor, reach: int) -> Tensor:
     """Sample (N, V, V, C) with V = 2 ``reach`` + 1, spaced one cell, around ``centre`` (N, 2) in cells."""
     h, w = map.shape[1:3]
-    limit = centre.new_tensor([w - 1, h - 1])
-    centre = torch.minimum(centre.clamp(min=0), limit)
+    centre = torch.minimum(centre.clamp(min=0), constant((w - 1, h - 1), centre.device))
     low = centre.floor()
     part = (centre - low)[:, :, None, None, None]
     cells = window(map, clip, low.long() - reach, 2 * reach + 2)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ptrack.geometry import grid_points
+from ptrack.models.layers.windows import constant
 
 SIDE = 6  # places along each side of the picture
 WIDTH = 1.25  # standard deviation of a place's say, in spacings of the grid
@@ -21,9 +23,11 @@ RETURNED = 0.5  # cells: a place that is found back with this error has 0.6 of i
 FAR_SAY = 1e-6  # of the nearest places where none has a say: far outside, or nothing could be followed
 
 
+@lru_cache(maxsize=16)
 def grid(size: tuple[int, int], device: torch.device) -> Tensor:
     """Return (G, 2) whole cells spread over a map of ``size`` (h, w), row by row."""
-    return (torch.from_numpy(grid_points(SIDE, size)) - 0.5).round().to(device)
+    with torch.inference_mode(False):
+        return (torch.from_numpy(grid_points(SIDE, size)) - 0.5).round().to(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Drift:
 
         The mean of the grid's motions, nearer and surer places counting more; ``clip`` (N,) int64.
         """
-        spacing = xy.new_tensor([self.size[1] / SIDE, self.size[0] / SIDE])
+        spacing = constant((self.size[1] / SIDE, self.size[0] / SIDE), xy.device)
         apart = ((xy[:, None] - self.place) / spacing).square().sum(-1)
         near, say = -apart / (2 * WIDTH**2), self.say[clip]
         # Logarithms: far outside, all weights would vanish.

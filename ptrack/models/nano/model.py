@@ -30,6 +30,7 @@ from ptrack.models.base import StepOutput
 from ptrack.models.layers.windows import (
     PATCH,
     bilinear_window,
+    constant,
     inside,
     patch_ncc,
     patch_scores,
@@ -41,6 +42,7 @@ from ptrack.models.layers.windows import (
 from ptrack.models.nano import drift
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.drift import Drift
+from ptrack.models.nano.graph import Replay
 from ptrack.models.nano.parts import Recall, Refiner, Steer
 
 STRIDE = 4  # model pixels per cell
@@ -50,7 +52,8 @@ RECENT = 0.9  # share of what was, in running means
 LONG = 12.0  # frames: not seen for longer says no more
 NEAR_BORDER = 8.0  # cells; farther from the border of the picture, its distance says no more
 FINE_PATCH = 2  # half side of the stride-2 templates
-CHUNK = 64  # points worked on at a time when no gradient is needed: bounds the windows to 9 MB
+CHUNK = 64  # points worked on at a time on a CPU when no gradient is needed: bounds the windows to 9 MB
+GPU_CHUNK = 2048  # on a GPU: bounds the largest windows to 1 GB
 
 R = TypeVar("R")
 
@@ -146,6 +149,7 @@ class Nano(nn.Module):
         nn.init.zeros_(self.heads.bias)
         place = torch.arange(-c.fine_reach, c.fine_reach + 1, dtype=torch.float32)
         self.register_buffer("fine_place", place, persistent=False)
+        self._replay = Replay(self._one_step)
 
     @property
     def device(self) -> torch.device:
@@ -224,10 +228,23 @@ class Nano(nn.Module):
 
     def step(self, state: State, features: Features) -> tuple[State, StepOutput]:
         """Find every point in this frame."""
-        clip = torch.zeros(len(state.xy), dtype=torch.long, device=self.device)
-        state, out = self.track(state, features, clip)
-        xy = self._to_pixels(out.kept, features.size)
-        return state, StepOutput(xy, out.visibility_logit.sigmoid(), out.confidence_logit.sigmoid())
+        n = len(state.xy)
+        if self.device.type == "cuda" and n and state.previous is not None and not torch.is_grad_enabled():
+            kept, visible, confident, *values = self._replay([features.map, features.fine, *_values(state)])
+            state = State(*values)
+        else:
+            state, out = self.track(state, features, torch.zeros(n, dtype=torch.long, device=self.device))
+            kept, visible, confident = out.kept, out.visibility_logit, out.confidence_logit
+        xy = self._to_pixels(kept, features.size)
+        return state, StepOutput(xy, visible.sigmoid(), confident.sigmoid())
+
+    def _one_step(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Track the points of one clip; features and state as plain tensors, so that a graph can be captured."""
+        map, fine, *values = inputs
+        state = State(*values)
+        clip = torch.zeros(len(state.xy), dtype=torch.long, device=map.device)
+        state, out = self.track(state, Features(map, fine, (0, 0)), clip)
+        return [out.kept, out.visibility_logit, out.confidence_logit, *_values(state)]
 
     def track(self, state: State, frame: Features, clip: Tensor) -> tuple[State, FrameOutputs]:
         """Find the points of B clips in their frames.
@@ -333,13 +350,19 @@ class Nano(nn.Module):
     def _look_around(self, template: Tensor, state: State, frame: Features, clip: Tensor, centre: Tensor) -> Tensor:
         """Centre the window of points that moved fast on the best place of a larger one: (N, 2) int64 cells."""
         c = self.config
-        fast = torch.nonzero(state.velocity.norm(dim=1) > c.wide_speed)[:, 0]
+        fast = state.velocity.norm(dim=1) > c.wide_speed
         side = 2 * c.wide_radius + 1
-        moved = centre.clone()
-        for part in fast.split(CHUNK // 2):
+
+        def found(part: Tensor | slice) -> Tensor:
             scores, origin = self._around(template[part], frame.map, clip[part], centre[part], c.wide_radius)
             best = scores.flatten(1).argmax(1)
-            moved[part] = origin + torch.stack([best % side, best // side], dim=1)
+            return origin + torch.stack([best % side, best // side], dim=1)
+
+        if centre.device.type != "cpu":  # looking for all is cheaper there than asking which are fast
+            return torch.where(fast[:, None], self._chunked(found, len(centre)), centre)
+        moved = centre.clone()
+        for part in torch.nonzero(fast)[:, 0].split(CHUNK // 2):
+            moved[part] = found(part)
         return moved
 
     @torch.no_grad()
@@ -376,9 +399,10 @@ class Nano(nn.Module):
         return self._chunked(some, len(origin)), origin
 
     def _chunked(self, some: Callable[[slice], Tensor], n: int) -> Tensor:
-        if torch.is_grad_enabled() or n <= CHUNK:
+        chunk = CHUNK if self.device.type == "cpu" else GPU_CHUNK
+        if torch.is_grad_enabled() or n <= chunk:
             return some(slice(None))
-        return torch.cat([some(slice(i, i + CHUNK)) for i in range(0, n, CHUNK)])
+        return torch.cat([some(slice(i, i + chunk)) for i in range(0, n, chunk)])
 
     def _refine(
         self, state: State, frame: Features, clip: Tensor, xy: Tensor, back: Tensor, told: Tensor, iteration: int
@@ -402,7 +426,7 @@ class Nano(nn.Module):
         match = patch_ncc(fine, torch.stack([state.first_fine, state.last_fine], dim=1), c.fine_reach)
         moved = (xy - state.xy) / 4
         h, w = _size(frame.map)
-        border = torch.cat([xy + 0.5, xy.new_tensor([w, h]) - (xy + 0.5)], dim=1).clamp(-NEAR_BORDER, NEAR_BORDER)
+        border = torch.cat([xy + 0.5, constant((w, h), xy.device) - (xy + 0.5)], dim=1).clamp(-NEAR_BORDER, NEAR_BORDER)
         scalars = [
             border / NEAR_BORDER,
             moved,
@@ -482,7 +506,7 @@ def _size(map: Tensor) -> tuple[int, int]:
 def _nearest_cell(xy: Tensor, map: Tensor) -> Tensor:
     """Return (N, 2) int64, the cells of the map nearest to ``xy``: a window around one never misses the map."""
     h, w = _size(map)
-    return torch.minimum(xy.round().long().clamp(min=0), torch.tensor([w - 1, h - 1], device=xy.device))
+    return torch.minimum(xy.round().clamp(min=0), constant((w - 1, h - 1), xy.device)).long()
 
 
 def _certainty(logits: Tensor, temperature: float) -> Tensor:
@@ -502,6 +526,11 @@ def merge(state: State, more: State, how: Callable[[Tensor, Tensor], Tensor]) ->
         },
         previous=state.previous,
     )
+
+
+def _values(state: State) -> list[Tensor]:
+    """Return all tensors of a state that has seen a frame, in the order of its fields."""
+    return [getattr(state, name) for name in State.__dataclass_fields__]
 
 
 def points(state: State, index: Tensor | slice) -> State:
