@@ -1,7 +1,7 @@
 """How honest nano's probabilities are, and which visibility threshold scores best: one table from held-out clips.
 
 ptrack convert synthetic val96.h5 --clips 12 --split val --frames 96 --seed 1
-python scripts/calibrate_nano.py val96.h5
+python scripts/calibrate_nano.py val96.h5 --clips 12
 
 Points are those visible in the first frame. ECE: expected calibration error over 15 equally wide bins (Guo et al.,
 arXiv 1706.04599); for confidence, "right" is within 6 px of a 256x256 picture, as in training.
@@ -39,11 +39,12 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--quality", default="default")
     parser.add_argument("--points", type=int, default=64, help="per clip")
+    parser.add_argument("--clips", type=int, help="the first so many")
     arguments = parser.parse_args()
     tracker = ptrack.load("nano", checkpoint=arguments.checkpoint, quality=arguments.quality)
     clips = []
     store = ClipStore(arguments.store)
-    for i in range(len(store)):
+    for i in range(min(len(store), arguments.clips or len(store))):
         clip = store[i]
         at = np.flatnonzero(clip.visibility[0])[: arguments.points]
         if len(at) == 0:

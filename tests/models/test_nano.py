@@ -357,6 +357,34 @@ def test_weights_come_back(tmp_path, frames, queries):
         torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3, atol=1e-4)
 
 
+def test_a_trained_backbone_comes_back_too(tmp_path):
+    model = scrambled()
+    with torch.no_grad():
+        model.backbone.stem.bias.add_(0.01)
+    weights.save_weights(tmp_path / "a.safetensors", model)
+    config, state = weights.read_weights(tmp_path / "a.safetensors")
+    again = weights.untrained(config)
+    weights.fill(again, state, "a")
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_on_plain_tensors_is_the_step(frames, queries):
+    model = scrambled()
+    features = model.encode(torch.from_numpy(np.stack(frames)))
+    state = model.add(model.init_state(), features[0], torch.from_numpy(queries[:, 1:]).float())
+    with torch.inference_mode():
+        state, _ = model.step(state, features[0])
+        for feature in features[1:4]:
+            parts = [getattr(state, name) for name in type(state).__dataclass_fields__]
+            kept, visible, *after = model._one_step([feature.map, feature.fine, *parts])
+            state, out = model.step(state, feature)
+            torch.testing.assert_close(model._to_pixels(kept, feature.size), out.xy, rtol=0, atol=0)
+            torch.testing.assert_close(visible.sigmoid(), out.visibility, rtol=0, atol=0)
+            for name, value in zip(type(state).__dataclass_fields__, after[1:], strict=True):
+                torch.testing.assert_close(value, getattr(state, name), rtol=0, atol=0)
+
+
 def test_a_checkpoint_is_loaded_by_name(tmp_path, frames, queries):
     weights.save_weights(tmp_path / "a.safetensors", scrambled())
     tracker = ptrack.load("nano", checkpoint=tmp_path / "a.safetensors", device="cpu", quality="fast")

@@ -1,6 +1,7 @@
 """Weights of nano on disk, and how the zoo builds it from them.
 
-A file holds what training changes; the frozen EfficientNet-Lite0 lies in the package already.
+A file holds what training changes. It holds the EfficientNet-Lite0 only if that was trained, too; that of ImageNet lies
+in the package already.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ptrack.errors import CheckpointError, ModelError, did_you_mean
 from ptrack.fileio import sha256_of
 from ptrack.models import saved
+from ptrack.models.backbones.lite0 import Lite0
 from ptrack.models.backbones.lite0 import packaged_weights as packaged_backbone
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.model import Nano
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 FORMAT = "ptrack-nano-1"  # in the metadata of the safetensors files
 SHIPPED = "nano.safetensors"
-FROZEN = "backbone."  # key prefix of what is not stored
+BACKBONE = "backbone."  # key prefix of what is not stored if it is that of the package
 
 # Input size (H, W) and refinement iterations of --quality; measured in docs/nano.md.
 QUALITIES: dict[str, tuple[tuple[int, int], int]] = {
@@ -57,8 +60,15 @@ def save_weights(path: Path | str, model: Nano) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    state = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(FROZEN)}
+    every = not _of_the_package(model.backbone)
+    state = {k: v.half() for k, v in model.state_dict().items() if every or not k.startswith(BACKBONE)}
     saved.write(path, FORMAT, model.config, state)
+
+
+def _of_the_package(backbone: Lite0) -> bool:
+    """Return whether nothing was trained in it."""
+    kept = Lite0(packaged_backbone(), fine=True).state_dict()
+    return all(torch.equal(value.cpu(), kept[name]) for name, value in backbone.state_dict().items())
 
 
 def read_weights(path: Path | str) -> tuple[NanoConfig, dict[str, Tensor]]:
@@ -78,12 +88,12 @@ def read_weights(path: Path | str) -> tuple[NanoConfig, dict[str, Tensor]]:
 
 
 def whole(model: Nano, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``state`` with the frozen part, which files leave out, as the model has it."""
-    return {k: v for k, v in model.state_dict().items() if k.startswith(FROZEN)} | dict(state)
+    """Return ``state`` with the backbone, if the file left it out, as the model has it."""
+    return {k: v for k, v in model.state_dict().items() if k.startswith(BACKBONE)} | dict(state)
 
 
 def fill(model: Nano, state: Mapping[str, Tensor], where: str) -> None:
-    """Load what training changes; the frozen part stays.
+    """Load what the file holds; a backbone that it leaves out stays.
 
     Raises:
         CheckpointError: keys or shapes do not fit.
