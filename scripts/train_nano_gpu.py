@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,8 +116,9 @@ class Pool:
             self.taken += 1
 
     def wait(self, least: int) -> None:
-        """Wait until so many clips are there."""
-        while self.count < least:
+        """Wait until so many clips are there, or as many as there is room for."""
+        print(f"waiting for {min(least, self.room)} clips in {self.folder}", flush=True)
+        while self.count < min(least, self.room):
             self.poll(least)
             time.sleep(0.2)
 
@@ -177,8 +179,6 @@ def to_batch(clips: Clips, points: int, random: torch.Generator, anywhere: Tenso
 
 def load(o: argparse.Namespace, device: torch.device) -> Nano:
     """Return the network to go on with, at the size of the clips."""
-    from dataclasses import replace
-
     config, state = packaged() if o.init_from is None else read_weights(o.init_from)
     model = untrained(replace(config, input_size=(SIZE, SIZE), iterations=2))
     fill(model, state, str(o.init_from or "nano"))
@@ -211,7 +211,7 @@ def rate(done: float, peak: float) -> float:
 class Gradients:
     """Puts the gradients of a batch's loss into the parameters, on a GPU as one captured graph of all frames.
 
-    Launching the small kernels of 80 frames takes three times as long as running them.
+    Launched one by one, the small kernels of 80 frames take three times as long.
     """
 
     def __init__(self, system: NanoSystem, graph: bool) -> None:
@@ -425,7 +425,7 @@ def features(o: argparse.Namespace) -> None:
     device = torch.device(o.device)
     torch.backends.cuda.matmul.allow_tf32 = True
     random = torch.Generator(device).manual_seed(o.seed)
-    model = untrained(packaged()[0]).to(device)
+    model = load(o, device)
     model.projection.requires_grad_(True)
     backbone = list(model.backbone.parameters()) if o.backbone_lr else []
     for p in backbone:
@@ -477,7 +477,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
 
-    def verb(name: str, **defaults: object) -> argparse.ArgumentParser:
+    def verb(name: str) -> argparse.ArgumentParser:
         p = verbs.add_parser(name, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         p.add_argument("--folder", required=True, help="where rendered clips are")
         p.add_argument("--minutes", type=float, default=8.0)
@@ -503,8 +503,8 @@ def main() -> None:
         p.add_argument("--room", type=int, default=400, help="clips kept on the device")
         p.add_argument("--least", type=int, default=32, help="clips to wait for")
         p.add_argument("--lr", type=float, default=1e-3)
+        p.add_argument("--init-from", help="weights to start from; the packaged ones")
         if name == "track":
-            p.add_argument("--init-from", help="weights to start from; the packaged ones")
             p.add_argument("--features", help="an encoder of 'features', followed while it changes")
             p.add_argument("--length", type=int, default=80, help="frames of a clip")
             p.add_argument("--any-query", type=float, default=0.25, help="share of batches with queries in any frame")

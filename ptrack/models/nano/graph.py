@@ -1,7 +1,7 @@
-"""A step as one captured CUDA graph: on a GPU, launching its few hundred small kernels takes longer than running them.
+"""A step as one captured CUDA graph: on a GPU, launching its many small kernels takes longer than running them.
 
-The kernels are the same, so are the tracks. A graph has fixed shapes: it is captured when some steps of the same number
-of points followed each other, and dropped when another is captured.
+The kernels are the same, and so are the tracks. A graph has fixed shapes: it is captured when some steps of the same
+number of points followed each other, and dropped when another is captured.
 """
 
 from __future__ import annotations
@@ -63,6 +63,6 @@ class Replay:
         except RuntimeError as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             warnings.warn(f"The step could not be captured as a CUDA graph ({reason}); it runs without.", stacklevel=2)
-            self.works = False
+            self.works, self.given = False, []
             return
         self.graph = graph
