@@ -44,7 +44,7 @@ def main() -> None:
     tracker = ptrack.load("nano", checkpoint=arguments.checkpoint, quality=arguments.quality)
     clips = []
     store = ClipStore(arguments.store)
-    for i in range(min(len(store), arguments.clips or len(store))):
+    for i in range(len(store))[: arguments.clips]:
         clip = store[i]
         at = np.flatnonzero(clip.visibility[0])[: arguments.points]
         if len(at) == 0:

@@ -23,32 +23,25 @@ import ptrack
 from ptrack.bench.speed import SpeedOptions, bench_speed
 from ptrack.data.synthetic import SyntheticConfig, generate
 
-FRAMES = 40
+FRAMES, SIDE = 40, 16
 PIXELS = 0.5  # by which a point may differ from the CPU's: convolutions are rounded otherwise there
-
-
-def queries(frames: np.ndarray, side: int) -> np.ndarray:
-    """Return (side^2, 3) rows (t, x, y) spread over the first frame."""
-    x, y = ((np.arange(side) + 0.5) * n / side for n in frames.shape[2:0:-1])
-    return np.c_[np.zeros(side * side), np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)]
 
 
 def same_tracks(name: str, frames: np.ndarray, device: str) -> str:
     """Compare a model's tracks on the device with those on the CPU, and those of captured with those of plain steps."""
-    asked = queries(frames, 16)
     tracker = ptrack.load(name, device=device)
-    found = tracker.track(frames, asked)
+    found = tracker.track(frames, grid=SIDE)
     told = ""
     replay = getattr(tracker.model, "_replay", None)
     if replay is not None and device != "cpu":
         plain = ptrack.load(name, device=device)
         plain.model._replay.works = False  # type: ignore[attr-defined]
-        apart = np.abs(plain.track(frames, asked).tracks - found.tracks).max()
+        apart = np.abs(plain.track(frames, grid=SIDE).tracks - found.tracks).max()
         told = f"; {'captured' if replay.graph else 'NOT captured'}, {apart:.4f} px from plain steps"
         if replay.graph is None or apart > 1e-3:
             raise ValueError(f"the captured step differs{told}")
     few = frames[:8]
-    error = np.linalg.norm(ptrack.load(name, device="cpu").track(few, asked).tracks - found.tracks[:8], axis=-1)
+    error = np.linalg.norm(ptrack.load(name, device="cpu").track(few, grid=SIDE).tracks - found.tracks[:8], axis=-1)
     share = (error > PIXELS).mean()
     if share > 0.01:
         raise ValueError(f"{100 * share:.1f} % of the positions are more than {PIXELS} px from the CPU's")

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import ptrack
+from ptrack.geometry import grid_points
 from ptrack.models.base import OnlineModel, StepOutput
 
 SIDE, FRAMES = 12, 49
@@ -38,8 +39,7 @@ def tracked(model: OnlineModel, features: Sequence[Any], start: Tensor) -> StepO
 def closing(model: OnlineModel, frames: np.ndarray) -> list[tuple[float, float, float]]:
     """Return the shares visible, closing, and both, of each of the two later frames."""
     height, width = frames.shape[1:3]
-    x, y = ((torch.arange(SIDE) + 0.5) * n / SIDE for n in (width, height))
-    start = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
+    start = torch.from_numpy(grid_points(SIDE, (height, width)))
     features = [model.encode(torch.from_numpy(frame[None]))[0] for frame in frames]
     rows = []
     for last in (len(frames) // 2, len(frames) - 1):

@@ -22,19 +22,16 @@ PACKAGED = Path(__file__).parents[1] / "ptrack" / "models" / "weights" / "nano.s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--encoder", type=Path, help="of 'train_nano_gpu.py features', if the checkpoint has none")
     parser.add_argument("--share", type=float, default=1.0, help="of the checkpoint in the mixture, 0..1")
     parser.add_argument("--out", type=Path, default=PACKAGED)
     arguments = parser.parse_args()
     config, state = weights.read_weights(arguments.checkpoint)
-    if arguments.encoder is not None:
-        state |= torch.load(arguments.encoder)
     model = weights.untrained(config)
-    weights.fill(model, weights.packaged()[1], "nano")
-    old = {name: value.clone() for name, value in model.state_dict().items()}
+    state = weights.whole(model, state)
+    if arguments.share < 1:
+        old = weights.whole(model, weights.packaged()[1])
+        state = {name: torch.lerp(old[name], value, arguments.share) for name, value in state.items()}
     weights.fill(model, state, str(arguments.checkpoint))
-    mixed = {name: torch.lerp(old[name], value, arguments.share) for name, value in model.state_dict().items()}
-    weights.fill(model, mixed, "the mixture")
     weights.save_weights(arguments.out, model)
     arguments.out.chmod(0o644)
     print(f"{arguments.out}: {arguments.out.stat().st_size} bytes")

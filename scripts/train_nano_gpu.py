@@ -13,7 +13,6 @@ stopped at any moment: they write their averaged weights every so often.
 from __future__ import annotations
 
 import argparse
-import math
 import multiprocessing
 import os
 import time
@@ -29,13 +28,13 @@ from torch import Tensor
 from ptrack.data.gpu_augment import Clips, GpuAugmentConfig, augment
 from ptrack.data.samples import TrainingBatch
 from ptrack.data.synthetic import SyntheticConfig, generate
-from ptrack.models.backbones.lite0 import Lite0, stretched
-from ptrack.models.layers.windows import PATCH, patches
-from ptrack.models.nano.model import LEVEL_WEIGHTS, STRIDE, Nano
+from ptrack.fileio import atomic_path
+from ptrack.models.layers.windows import PATCH, patch_scores, patches
+from ptrack.models.nano.model import STRIDE, Nano
 from ptrack.models.nano.weights import fill, packaged, read_weights, save_weights, untrained
 from ptrack.training import losses
 from ptrack.training.nano import NanoSystem
-from ptrack.training.schedules import Average
+from ptrack.training.schedules import Average, learning_rate
 
 SIZE, POINTS = 256, 256
 SAVE_EVERY = 20.0  # seconds
@@ -73,9 +72,8 @@ def _render(o: argparse.Namespace, worker: int) -> None:
                 "visible": made.visibility[b].cpu().clone(),
                 "valid": made.valid[b].cpu().clone(),
             }
-            temporary = Path(o.folder) / f"{number + b:07d}.part"
-            torch.save(clip, temporary)
-            temporary.rename(Path(o.folder) / f"{number + b:07d}.pt")
+            with atomic_path(Path(o.folder) / f"{number + b:07d}.pt") as temporary:
+                torch.save(clip, temporary)
         number += o.workers * o.batch
 
 
@@ -100,8 +98,8 @@ class Pool:
         return min(self.taken, self.room)
 
     def poll(self, most: int) -> None:
-        """Take at most so many new files."""
-        new = sorted(p.name for p in self.folder.glob("*.pt") if p.name not in self.known)
+        """Take at most so many new files; hidden ones are still being written."""
+        new = sorted(p.name for p in self.folder.glob("[0-9]*.pt") if p.name not in self.known)
         for name in new[:most]:
             self.known.add(name)
             data = torch.load(self.folder / name)
@@ -202,10 +200,9 @@ class Encoder:
                 mine[name].copy_(value)
 
 
-def rate(done: float, peak: float) -> float:
-    """Return the learning rate when a share of the time is up: a short rise, then a cosine."""
-    rise = 0.02
-    return peak * (done / rise if done < rise else 0.5 * (1 + math.cos(math.pi * min(1.0, (done - rise) / (1 - rise)))))
+def rate(elapsed: float, o: argparse.Namespace, peak: float) -> float:
+    """Return the learning rate after some seconds: the usual schedule, its steps being milliseconds."""
+    return learning_rate(int(1000 * elapsed), int(60_000 * o.minutes), peak, warmup=0.02)
 
 
 class Gradients:
@@ -241,14 +238,10 @@ class Gradients:
     def _run(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         frames, time, at, xy, visible, valid, *counts = inputs
         batch = TrainingBatch(frames, xy, visible, valid, time, at, (), time, ())
-        self._clear()
+        self.system.zero_grad()
         terms = self.system(batch, losses.Targets(xy, visible, valid, time), losses.Counts(*counts), 0)
         torch.stack(list(terms.values())).sum().backward()
         return {k: v.detach() for k, v in terms.items()}
-
-    def _clear(self) -> None:
-        for p in self.system.parameters():
-            p.grad = None
 
     def _capture(self, inputs: list[Tensor]) -> None:
         self.given = [x.clone() for x in inputs]
@@ -279,16 +272,16 @@ def track(o: argparse.Namespace) -> None:
     gradients = Gradients(system, device.type == "cuda" and not o.eager)
     pool = Pool(Path(o.folder), o.room, device)
     pool.wait(o.least)
-    encoder = Encoder(o.features)
+    encoder, weights = Encoder(o.features), system.model.state_dict()
     begin = saved = time.monotonic()
     steps, shown, sums = 0, begin, {}
     for batch in batches(o, pool, random):
-        done = (time.monotonic() - begin) / (60 * o.minutes)
-        if done >= 1 or (o.steps and steps >= o.steps):
+        elapsed = time.monotonic() - begin
+        if elapsed >= 60 * o.minutes or (o.steps and steps >= o.steps):
             break
         for group in optimizer.param_groups:
-            group["lr"] = rate(done, o.lr)
-        encoder.follow(system.model.state_dict(), average.values)
+            group["lr"] = rate(elapsed, o, o.lr)
+        encoder.follow(weights, average.values)
         terms = gradients(batch)
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         if bool(torch.isfinite(norm)):
@@ -298,7 +291,7 @@ def track(o: argparse.Namespace) -> None:
             print(f"step {steps}: the gradient is not finite; skipped", flush=True)
         steps += 1
         for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
+            sums[name] = sums.get(name, 0.0) + float(value)
         now = time.monotonic()
         if steps % o.show == 0:
             told = ", ".join(f"{k} {v / o.show:.3f}" for k, v in sums.items())
@@ -323,36 +316,6 @@ def store(o: argparse.Namespace, model: Nano, average: Average) -> None:
 
 
 # --- the encoder ------------------------------------------------------------------------------------------------------
-
-
-def feature_map(model: Nano, frames: Tensor) -> Tensor:
-    """(B, H, W, 3) -> (B, h, w, C): ``Nano.features``, but gradients pass."""
-    taps = differentiable(model.backbone, stretched(frames, (SIZE, SIZE)))[1:]
-    levels = [F.normalize(t, dim=1) * w for t, w in zip(taps, LEVEL_WEIGHTS, strict=True)]
-    h, w = levels[0].shape[-2:]
-    up = [levels[0], *(F.interpolate(t, (h, w), mode="bilinear") for t in levels[1:])]
-    y = F.linear(F.normalize(torch.cat([u.permute(0, 2, 3, 1) for u in up], dim=-1), dim=-1), model.projection)
-    return F.normalize(y - y.mean((1, 2), keepdim=True), dim=-1)
-
-
-def differentiable(backbone: Lite0, x: Tensor) -> list[Tensor]:
-    """``Lite0.forward`` without changing anything in place."""
-
-    def conv(layer: torch.nn.Module, x: Tensor) -> Tensor:
-        y = F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, 1, layer.groups)  # type: ignore[arg-type]
-        return y.clamp(0, 6) if layer.act else y
-
-    x = conv(backbone.stem, x.contiguous(memory_format=torch.channels_last))
-    taps = []
-    for s, blocks in enumerate(backbone.stages):
-        for b, block in enumerate(blocks):  # type: ignore[arg-type]
-            y = x
-            for layer in block:
-                y = conv(layer, y)
-            x = y + x if b > 0 else y
-        if s in backbone.taps:
-            taps.append(x)
-    return taps
 
 
 def photos(folder: str | None, device: torch.device) -> Tensor:
@@ -395,16 +358,12 @@ def matching_loss(model: Nano, clips: Clips, points: int, random: torch.Generato
     rows = torch.arange(b, device=both.device)[:, None]
     counted = both[rows, chosen].flatten()
     cells = [(clips.tracks[:, i][rows, chosen] / STRIDE - 0.5).flatten(0, 1) for i in (0, 1)]
-    map = feature_map(model, clips.frames.flatten(0, 1).permute(0, 2, 3, 1))
+    map = model.features(clips.frames.flatten(0, 1).permute(0, 2, 3, 1)).map
     here, there = map[0::2], map[1::2]
-    h, w = map.shape[1:3]
+    w = map.shape[2]
     clip = torch.arange(b, device=both.device).repeat_interleave(points)
-    template = patches(here.contiguous(), clip, cells[0].clamp(0, w - 1)).view(b, points * 9, -1)
-    dots = torch.bmm(template, there.flatten(1, 2).transpose(1, 2)).view(b, points, 9, h, w)
-    dots = F.pad(dots, (1, 1, 1, 1))
-    score = torch.zeros((), device=both.device)
-    for s, (dy, dx) in enumerate(PATCH):
-        score = score + model.patch_weights[s] * dots[:, :, s, 1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w]
+    template = patches(here.contiguous(), clip, cells[0].clamp(0, w - 1)).view(b, points, len(PATCH), -1)
+    score = patch_scores(F.pad(there, (0, 0, 1, 1, 1, 1)), template, model.patch_weights)
     logits = (score / model.config.temperature).flatten(0, 1).flatten(1).log_softmax(1)
     low = cells[1].clamp(0, w - 1.001).floor()
     part = cells[1].clamp(0, w - 1.001) - low
@@ -438,10 +397,10 @@ def features(o: argparse.Namespace) -> None:
     pool.wait(o.least)
     begin = saved = time.monotonic()
     steps, sums = 0, torch.zeros(2, device=device)
-    while (done := (time.monotonic() - begin) / (60 * o.minutes)) < 1 and not (o.steps and steps >= o.steps):
+    while (elapsed := time.monotonic() - begin) < 60 * o.minutes and not (o.steps and steps >= o.steps):
         pool.poll(4)
         for group in optimizer.param_groups:
-            group["lr"] = rate(done, group["peak"])
+            group["lr"] = rate(elapsed, o, group["peak"])
         loss, found = matching_loss(model, pairs(o, pool, stills, random), o.points, random)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([model.projection, *backbone], 1.0)
@@ -469,8 +428,8 @@ def store_features(o: argparse.Namespace, average: Average) -> None:
     kept = {k: v.cpu() for k, v in average.values.items() if k.startswith("backbone.") or k == "projection"}
     out = Path(o.out)
     out.mkdir(parents=True, exist_ok=True)
-    torch.save(kept, out / f"{o.name}.part")
-    (out / f"{o.name}.part").rename(out / f"{o.name}.pt")
+    with atomic_path(out / f"{o.name}.pt") as temporary:
+        torch.save(kept, temporary)
 
 
 def main() -> None:

@@ -167,10 +167,8 @@ class Nano(nn.Module):
     def features(self, frames: Tensor) -> Features:
         """Encode (B, H, W, 3) RGB frames, uint8 or floating point in 0..255."""
         size = (frames.shape[1], frames.shape[2])
-        with torch.no_grad():
-            fine, *taps = self.backbone(stretched(frames.to(self.device), self.config.input_size))
-            levels = joined(taps, LEVEL_WEIGHTS)
-        y = F.linear(levels, self.projection)
+        fine, *taps = self.backbone(stretched(frames.to(self.device), self.config.input_size))
+        y = F.linear(joined(taps, LEVEL_WEIGHTS), self.projection)
         if self.config.centre:
             y = y - y.mean((1, 2), keepdim=True)  # what all cells share says nothing about which is which
         y = F.normalize(y, dim=-1)
@@ -360,7 +358,7 @@ class Nano(nn.Module):
             return origin + torch.stack([best % side, best // side], dim=1)
 
         if centre.device.type != "cpu":  # looking for all is cheaper there than asking which are fast
-            return torch.where(fast[:, None], self._chunked(found, len(centre)), centre)
+            return torch.where(fast[:, None], found(slice(None)), centre)
         moved = centre.clone()
         for part in torch.nonzero(fast)[:, 0].split(WIDE_CHUNK):
             moved[part] = found(part)
