@@ -331,22 +331,18 @@ def photos(folder: str | None, device: torch.device) -> Tensor:
 
 def pairs(o: argparse.Namespace, pool: Pool, stills: Tensor, random: torch.Generator) -> Clips:
     """Return pairs of frames: of rendered clips, and of photos with themselves; each frame changed on its own."""
-    device, half = pool.device, o.batch // 2
-    index = torch.randint(pool.count, (half,), generator=random, device=device)
-    whole = pool.clips.frames.shape[1]  # type: ignore[union-attr]
-    times = torch.randint(whole, (half, 2), generator=random, device=device)
-    moving = pool.draw(index, times)
-    still = stills[torch.randint(len(stills), (half,), generator=random, device=device)]
-    xy = torch.rand(half, 1, POINTS, 2, generator=random, device=device) * SIZE
-    yes = torch.ones(half, 2, POINTS, dtype=torch.bool, device=device)
-    joined = Clips(
-        torch.cat([moving.frames, still[:, None].expand(-1, 2, -1, -1, -1)]),
-        torch.cat([moving.tracks, xy.expand(-1, 2, -1, -1)]),
-        torch.cat([moving.visible, yes]),
-        torch.cat([moving.valid, yes]),
-    )
-    order = torch.randperm(2 * half, generator=random, device=device)
-    mixed = Clips(*(v[order] for v in _fields(joined)))
+    device, count = pool.device, round(o.batch * o.stills)
+    still = stills[torch.randint(len(stills), (count,), generator=random, device=device)]
+    xy = torch.rand(count, 1, POINTS, 2, generator=random, device=device) * SIZE
+    yes = torch.ones(count, 2, POINTS, dtype=torch.bool, device=device)
+    kinds = [Clips(still[:, None].expand(-1, 2, -1, -1, -1), xy.expand(-1, 2, -1, -1), yes, yes)]
+    if count < o.batch:
+        index = torch.randint(pool.count, (o.batch - count,), generator=random, device=device)
+        whole = pool.clips.frames.shape[1]  # type: ignore[union-attr]
+        kinds.append(pool.draw(index, torch.randint(whole, (len(index), 2), generator=random, device=device)))
+    joined = [torch.cat(values) for values in zip(*map(_fields, kinds), strict=True)]
+    order = torch.randperm(o.batch, generator=random, device=device)
+    mixed = Clips(*(v[order] for v in joined))
     return augment(mixed, GpuAugmentConfig(reverse=0.0), random, apart=True)
 
 
@@ -394,7 +390,8 @@ def features(o: argparse.Namespace) -> None:
     average = Average(model, 0.99)
     pool = Pool(Path(o.folder), o.room, device)
     stills = photos(o.textures, device)
-    pool.wait(o.least)
+    if round(o.batch * o.stills) < o.batch:
+        pool.wait(o.least)
     begin = saved = time.monotonic()
     steps, sums = 0, torch.zeros(2, device=device)
     while (elapsed := time.monotonic() - begin) < 60 * o.minutes and not (o.steps and steps >= o.steps):
@@ -471,6 +468,7 @@ def main() -> None:
             p.add_argument("--eager", action="store_true", help="no captured graph")
         else:
             p.add_argument("--backbone-lr", type=float, default=1e-4)
+            p.add_argument("--stills", type=float, default=0.5, help="share of pairs that are two views of one photo")
     o = parser.parse_args()
     {"render": render, "track": track, "features": features}[o.verb](o)
 

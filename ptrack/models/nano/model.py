@@ -52,7 +52,7 @@ RECENT = 0.9  # share of what was, in running means
 LONG = 12.0  # frames: not seen for longer says no more
 NEAR_BORDER = 8.0  # cells; farther from the border of the picture, its distance says no more
 FINE_PATCH = 2  # half side of the stride-2 templates
-CHUNK = 96  # points worked on at a time on a CPU when no gradient is needed: bounds the windows to 13 MB
+CHUNK = 64  # points worked on at a time on a CPU when no gradient is needed: bounds the windows to 9 MB
 WIDE_CHUNK = 12  # of the wide windows: 6 MB, and they stay in the cache
 GPU_CHUNK = 2048  # on a GPU: bounds the largest windows to 1 GB
 
@@ -398,10 +398,11 @@ class Nano(nn.Module):
         return self._chunked(some, len(origin)), origin
 
     def _chunked(self, some: Callable[[slice], Tensor], n: int) -> Tensor:
-        chunk = CHUNK if self.device.type == "cpu" else GPU_CHUNK
-        if torch.is_grad_enabled() or n <= chunk:
+        parts = -(-n // (CHUNK if self.device.type == "cpu" else GPU_CHUNK))
+        if torch.is_grad_enabled() or parts <= 1:
             return some(slice(None))
-        return torch.cat([some(slice(i, i + chunk)) for i in range(0, n, chunk)])
+        size = -(-n // parts)  # equal ones: the largest window is no larger than it must be
+        return torch.cat([some(slice(i, i + size)) for i in range(0, n, size)])
 
     def _refine(
         self, state: State, frame: Features, clip: Tensor, xy: Tensor, back: Tensor, told: Tensor, iteration: int
