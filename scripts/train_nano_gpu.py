@@ -329,19 +329,19 @@ def photos(folder: str | None, device: torch.device) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).to(device)
 
 
-def pairs(o: argparse.Namespace, pool: Pool, stills: Tensor, random: torch.Generator) -> Clips:
-    """Return pairs of frames: of rendered clips, and of photos with themselves; each frame changed on its own."""
-    device, count = pool.device, round(o.batch * o.stills)
+def pairs(rendered: int, count: int, pool: Pool, stills: Tensor, random: torch.Generator) -> Clips:
+    """Return so many pairs of frames of rendered clips, and of photos with themselves, each frame changed anew."""
+    device = pool.device
     still = stills[torch.randint(len(stills), (count,), generator=random, device=device)]
     xy = torch.rand(count, 1, POINTS, 2, generator=random, device=device) * SIZE
     yes = torch.ones(count, 2, POINTS, dtype=torch.bool, device=device)
     kinds = [Clips(still[:, None].expand(-1, 2, -1, -1, -1), xy.expand(-1, 2, -1, -1), yes, yes)]
-    if count < o.batch:
-        index = torch.randint(pool.count, (o.batch - count,), generator=random, device=device)
+    if rendered:
+        index = torch.randint(pool.count, (rendered,), generator=random, device=device)
         whole = pool.clips.frames.shape[1]  # type: ignore[union-attr]
-        kinds.append(pool.draw(index, torch.randint(whole, (len(index), 2), generator=random, device=device)))
+        kinds.append(pool.draw(index, torch.randint(whole, (rendered, 2), generator=random, device=device)))
     joined = [torch.cat(values) for values in zip(*map(_fields, kinds), strict=True)]
-    order = torch.randperm(o.batch, generator=random, device=device)
+    order = torch.randperm(rendered + count, generator=random, device=device)
     mixed = Clips(*(v[order] for v in joined))
     return augment(mixed, GpuAugmentConfig(reverse=0.0), random, apart=True)
 
@@ -390,7 +390,9 @@ def features(o: argparse.Namespace) -> None:
     average = Average(model, 0.99)
     pool = Pool(Path(o.folder), o.room, device)
     stills = photos(o.textures, device)
-    if round(o.batch * o.stills) < o.batch:
+    count = round(o.batch * o.stills)
+    rendered = o.batch - count
+    if rendered:
         pool.wait(o.least)
     begin = saved = time.monotonic()
     steps, sums = 0, torch.zeros(2, device=device)
@@ -398,7 +400,7 @@ def features(o: argparse.Namespace) -> None:
         pool.poll(4)
         for group in optimizer.param_groups:
             group["lr"] = rate(elapsed, o, group["peak"])
-        loss, found = matching_loss(model, pairs(o, pool, stills, random), o.points, random)
+        loss, found = matching_loss(model, pairs(rendered, count, pool, stills, random), o.points, random)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([model.projection, *backbone], 1.0)
         optimizer.step()

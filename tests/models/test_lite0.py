@@ -26,7 +26,7 @@ def test_maps_of_all_strides(backbone, picture):
 
 def test_channels_of_a_block_may_be_worked_on_in_parts(backbone, picture, monkeypatch):
     """Blocks of 96 to 672 channels, in parts of 16 and up, the last one smaller or not."""
-    whole = backbone(picture.requires_grad_(False))
+    whole = backbone(picture)
     done: list[int] = []
     part = lite0.Conv.part
 

@@ -91,12 +91,14 @@ class Inverted(nn.Sequential):
         if parts == 1 or x.device.type != "cpu" or torch.is_grad_enabled():
             return super().forward(x)
         size = -(-channels // parts // 16) * 16  # whole vectors
-        total = torch.zeros((), device=x.device)
-        for first in range(0, channels, size):
+
+        def share(first: int, bias: Tensor | None) -> Tensor:
             part = slice(first, first + size)
-            y = depthwise.part(expand.part(x, part), part)
-            y = F.conv2d(y, project.weight[:, part], None if first else project.bias)
-            total = total.add_(y) if first else y
+            return F.conv2d(depthwise.part(expand.part(x, part), part), project.weight[:, part], bias)
+
+        total = share(0, project.bias)
+        for first in range(size, channels, size):
+            total.add_(share(first, None))
         return total
 
 

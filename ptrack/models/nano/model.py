@@ -398,11 +398,10 @@ class Nano(nn.Module):
         return self._chunked(some, len(origin)), origin
 
     def _chunked(self, some: Callable[[slice], Tensor], n: int) -> Tensor:
-        parts = -(-n // (CHUNK if self.device.type == "cpu" else GPU_CHUNK))
-        if torch.is_grad_enabled() or parts <= 1:
+        chunk = CHUNK if self.device.type == "cpu" else GPU_CHUNK
+        if torch.is_grad_enabled() or n <= chunk:
             return some(slice(None))
-        size = -(-n // parts)  # equal ones: the largest window is no larger than it must be
-        return torch.cat([some(slice(i, i + size)) for i in range(0, n, size)])
+        return torch.cat([some(slice(i, i + chunk)) for i in range(0, n, chunk)])
 
     def _refine(
         self, state: State, frame: Features, clip: Tensor, xy: Tensor, back: Tensor, told: Tensor, iteration: int
