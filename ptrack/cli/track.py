@@ -11,7 +11,8 @@ from ptrack.cli.console import Output
 from ptrack.errors import InputError
 
 if TYPE_CHECKING:
-    from ptrack.tracking.batch import Outcome, TrackRequest
+    from ptrack.tracking.batch import Outcome
+    from ptrack.tracking.request import TrackRequest
 
 EPILOG = """Examples:
 
@@ -166,7 +167,7 @@ def track(
     """Track points through videos, image folders and cameras, on a CPU or a GPU."""
     from ptrack.models.zoo import DEFAULT_MODEL
     from ptrack.queries_io import QueryOptions
-    from ptrack.tracking.batch import TrackRequest
+    from ptrack.tracking.request import TrackRequest
     from ptrack.video import ReadOptions
 
     named = list(sources or [])

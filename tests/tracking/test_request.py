@@ -1,9 +1,11 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ptrack.errors import OutputError
-from ptrack.tracking.batch import TrackRequest, output_paths, resolve, source_stem
+from ptrack.tracking.request import TrackRequest, output_paths, resolve, source_stem
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,8 @@ def test_demo_is_the_packaged_clip_unless_a_file_has_the_name(tmp_path, monkeypa
     assert Path(resolve("demo")).is_file()
     (tmp_path / "demo").touch()
     assert resolve("demo") == "demo"
+
+
+def test_a_request_needs_no_torch():
+    code = "import sys, ptrack.tracking.request; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
