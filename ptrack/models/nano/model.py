@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ptrack import geometry
 from ptrack.models.backbones.lite0 import FINE, TAPS, Lite0, joined, stretched
 from ptrack.models.base import StepOutput
+from ptrack.models.graph import GraphReplay
 from ptrack.models.layers.windows import (
     PATCH,
     bilinear_window,
@@ -42,7 +43,6 @@ from ptrack.models.layers.windows import (
 from ptrack.models.nano import drift
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.drift import Drift
-from ptrack.models.nano.graph import Replay
 from ptrack.models.nano.parts import Recall, Refiner, Steer
 
 STRIDE = 4  # model pixels per cell
@@ -150,7 +150,7 @@ class Nano(nn.Module):
         nn.init.zeros_(self.heads.bias)
         place = torch.arange(-c.fine_reach, c.fine_reach + 1, dtype=torch.float32)
         self.register_buffer("fine_place", place, persistent=False)
-        self._replay = Replay(self._one_step)
+        self._replay = GraphReplay(self._one_step)
 
     @property
     def device(self) -> torch.device:
