@@ -1,15 +1,28 @@
-"""Writing files so that a killed run never leaves half of one under a final name."""
+"""Writing files so that a killed run never leaves half of one under a final name.
+
+Temporary files are made new, never through a link and never over an existing file, so that in a folder that others can
+write nobody can steer where the bytes go.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import platform
+import re
+import secrets
+import stat
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ptrack.errors import OutputError
+
+NAME_MAX = 255  # bytes of one file name on the usual file systems
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # absent on Windows
 
 
 def check_writable(path: Path | str, *, overwrite: bool, option: str = "--overwrite") -> Path:
@@ -18,31 +31,90 @@ def check_writable(path: Path | str, *, overwrite: bool, option: str = "--overwr
     Creates missing parent folders and proves that the folder takes a file.
 
     Raises:
-        OutputError: the file exists and ``overwrite`` is false, ``path`` is a folder, or its folder is not writable.
+        OutputError: the file exists and ``overwrite`` is false, ``path`` is a folder or a device, or its folder is not
+            writable.
     """
     path = Path(path)
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; give the name of a file in it.")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} already exists; choose another name or add {option} to replace it.")
+    if "\0" in str(path):
+        raise OutputError(f"Cannot write {str(path)!r}: a file name cannot hold a null character.")
     try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; give the name of a file in it.")
+        if path.exists():
+            if not path.is_file():
+                raise OutputError(f"{path} is a device or a pipe, not a file; give the name of a file.")
+            if not overwrite:
+                raise OutputError(f"{path} already exists; choose another name or add {option} to replace it.")
+        between = next((p for p in path.parents if p.exists()), path.parent)
+        if not between.is_dir():
+            raise OutputError(f"Cannot write {path}: {between} is a file, not a folder. Choose another place.")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}. Choose a writable place.") from error
+    except (OSError, ValueError) as error:
+        raise OutputError(f"Cannot write {path}: {_reason(error)}. Choose a writable place.") from error
     return path
 
 
+def _reason(error: OSError | ValueError) -> str:
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
+
+
+def new_file(path: Path | str) -> int:
+    """Create an empty file and return its open descriptor; an older file or link of that name is removed first.
+
+    Raises:
+        OSError: the folder does not take it, or another process made one in between.
+    """
+    Path(path).unlink(missing_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o666)
+
+
 def temporary_name(path: Path | str) -> Path:
-    """Return the hidden sibling of ``path`` (same suffix) that is written before it is renamed."""
+    """Return an unused hidden sibling of ``path`` (same suffix) that is written before it is renamed.
+
+    It holds this machine's and this process's number, by which a later run knows what a killed one left.
+    """
     path = Path(path)
-    return path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    tail = f".{_machine()}-{os.getpid()}.{secrets.token_hex(4)}.tmp{path.suffix}"
+    return path.with_name(f".{_short(path.stem, tail)}{tail}")
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _short(stem: str, tail: str) -> str:
+    """Return as much of a name as fits with a dot before it and ``tail`` behind it."""
+    return os.fsencode(stem)[: NAME_MAX - 1 - len(os.fsencode(tail))].decode("utf-8", "ignore")
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove temporary files of ``path`` whose process on this machine has ended."""
+    shape = re.compile(rf"\.(.+)\.{_machine()}-(\d+)\.[0-9a-f]{{8}}\.tmp{re.escape(path.suffix)}", re.DOTALL)
+    for entry in os.scandir(path.parent):
+        found = shape.fullmatch(entry.name) if entry.name.startswith(f".{path.stem[:40]}") else None
+        if found and path.stem.startswith(found[1]) and not _alive(int(found[2])):
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":  # elsewhere there is no question without a signal
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # it is another user's
+    return True
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary sibling of ``path``; rename it over ``path`` on success, delete it on any error.
+    """Yield a new, empty temporary sibling of ``path``; rename it over ``path`` on success, delete it on any error.
+
+    The result has the mode that the process's umask gives, whatever mode a library wrote it with.
 
     Raises:
         OutputError: an ``OSError`` came up while writing (disk full, read-only), with the path and the reason.
@@ -50,12 +122,19 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary = temporary_name(path)
     try:
+        _remove_left_over(path)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o666)
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        os.close(descriptor)
         yield temporary
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            os.chmod(temporary, mode)
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error
+        raise OutputError(f"Cannot write {path}: {_reason(error)}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder is gone or the name too long: there is nothing to remove
+            temporary.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path | str, chunk: int = 1 << 20) -> str:
