@@ -6,11 +6,13 @@ import atexit
 import ctypes
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from ptrack._version import __version__
+from ptrack.cli.console import ERROR, remark
 from ptrack.errors import PTrackError
 
 _M_ARENA_MAX = -8  # mallopt(3)
@@ -93,11 +95,12 @@ def _share_one_heap() -> None:
 
 
 def _leave(status: list[int]) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):  # there is none, the reader has gone, or it is closed
-            status[0] = status[0] or 1
+    with suppress(AttributeError, OSError, ValueError):  # nobody reads the remarks: no failure
+        sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError):  # there is none, the reader has gone, or it is closed
+        status[0] = status[0] or 1
     os._exit(status[0])
 
 
@@ -108,5 +111,5 @@ def main() -> None:
     except PTrackError as error:
         if os.environ.get("PTRACK_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        remark(str(error), "error", ERROR)
         sys.exit(error.exit_code)

@@ -102,8 +102,17 @@ def run(source: Source, out: Path, options: ConvertOptions, dry: bool, output: O
     if dry:
         report = dry_run(source, options)
     else:
-        with _Progress(output) as progress:
-            report = convert(source, out, options, progress)
+        from ptrack.cli.progress import Bar, Display
+
+        with Display(output) as display:
+            report = convert(
+                source,
+                out,
+                options,
+                lambda event: display.show(
+                    Bar(name="Converting", done=event.position, total=event.total, unit="clips", details=(event.id,))
+                ),
+            )
     _summary(report, dry, output)
     if report.skipped:
         raise typer.Exit(1)
@@ -126,32 +135,6 @@ def _summary(report: Report, dry: bool, output: Output) -> None:
     for path in report.files:
         output.result(path)
     output.document(report.as_dict())
-
-
-class _Progress:
-    """A bar on stderr while clips are written; silent without a terminal."""
-
-    def __init__(self, output: Output) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("Converting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[clip]}"), console=console, transient=True,
-            disable=output.quiet or not console.is_terminal,
-        )  # fmt: skip
-        self.task = self.bar.add_task("", total=None, clip="")
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def __call__(self, event: Any) -> None:
-        self.bar.update(self.task, completed=event.position, total=event.total, clip=event.id)
 
 
 @group.command("inspect")

@@ -11,7 +11,7 @@ from ptrack.cli.console import Output
 
 if TYPE_CHECKING:
     from ptrack.evaluation.results import Report
-    from ptrack.evaluation.runner import EvalRequest
+    from ptrack.evaluation.runner import EvalRequest, Step
 
 
 def register(app: typer.Typer) -> None:
@@ -130,15 +130,21 @@ def _run(request: EvalRequest, outputs: list[Path], html: Path | None, output: O
     """Evaluate, show the table, write the files; exit code 1 if a video could not be evaluated."""
     import os
 
+    from ptrack.cli.progress import Bar, Display
     from ptrack.evaluation.protocols import find_protocol
     from ptrack.evaluation.results import write
     from ptrack.evaluation.runner import evaluate, running
 
     protocol = find_protocol(request.benchmark)
     speaks = int(os.environ.get("RANK", "0")) == 0
-    report = evaluate(
-        request, lambda step: output.note(running(step, protocol.headline[0], protocol.percent)) if speaks else None
-    )
+    with Display(output if speaks else Output(quiet=True)) as display:
+
+        def finished(step: Step) -> None:
+            if speaks:
+                output.note(running(step, protocol.headline[0], protocol.percent))
+            display.show(Bar(name=step.model, done=step.done, total=step.total, unit="videos"))
+
+        report = evaluate(request, finished)
     if speaks:
         for path in outputs:
             write(report, path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ptrack.cli.console import Output
+from ptrack.cli.console import Output, count, last_part
 from ptrack.errors import InputError
 
 if TYPE_CHECKING:
@@ -237,16 +237,18 @@ def _print_outcome(outcome: Outcome, output: Output) -> None:
         for warning in report.warnings:
             output.warning(warning)
         speed = (report.frames - report.resumed_from) / max(report.seconds, 1e-9)
-        files = " and ".join(str(p) for p in (report.tracks, report.overlay) if p)
-        done = f"{report.points} points, {report.frames} frames, {report.seconds:.1f} s ({speed:.1f} frames/s)"
-        output.result(f"{outcome.source}: {done} -> {files}")
+        output.result(f"{outcome.source}: {count(report.points, 'point')}, {count(report.frames, 'frame')}")
+        output.result(f"  time     {report.seconds:.1f} s, {speed:.1f} frames/s")
+        output.result(f"  tracks   {report.tracks}")
+        if report.overlay:
+            output.result(f"  overlay  {report.overlay}")
 
 
 def _summary(outcome: Outcome) -> list[str]:
-    r = outcome.report
+    r, name = outcome.report, last_part(outcome.source)
     if r is None:
-        return [outcome.source, "", "", "", f"failed: {outcome.error}" if outcome.error else outcome.note]
-    return [outcome.source, str(r.frames), str(r.points), f"{r.seconds:.1f}", str(r.tracks)]
+        return [name, "", "", "", "failed" if outcome.error else outcome.note]
+    return [name, str(r.frames), str(r.points), f"{r.seconds:.1f}", last_part(str(r.tracks))]
 
 
 def _document(outcome: Outcome) -> dict[str, object]:

@@ -165,8 +165,9 @@ def run(request: Request, output: Output) -> None:
     import os
     from pathlib import Path
 
+    from ptrack.cli.progress import TrainDisplay
     from ptrack.config import to_mapping
-    from ptrack.training import logging
+    from ptrack.training.logging import PlainLines
     from ptrack.training.run import describe, resolve, train
 
     first = os.environ.get("RANK", "0") == "0"
@@ -174,12 +175,9 @@ def run(request: Request, output: Output) -> None:
         output = Output(quiet=True)
     plan = resolve(request)
     output.note(describe(plan.config).rstrip())
-    display = logging.display(output.note, quiet=output.quiet, done=plan.saved.step if plan.saved else 0)
-    try:
-        result = train(plan, [display] if display else [], output.note)
-    finally:
-        if display is not None:
-            display.close()
+    with TrainDisplay(output) as display:
+        listener = display if display.live else PlainLines(output.note)
+        result = train(plan, [] if output.quiet else [listener], output.note)
     folder = Path(plan.config.save_dir)
     best = f"; best validation {result.best['score']:.2f} after step {result.best['step']:.0f}" if result.best else ""
     output.result(f"Trained {result.steps} steps{best}. Checkpoints, weights and pictures are in {folder}.")

@@ -112,18 +112,25 @@ def visualize(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
 ) -> None:
     """Draw tracks over their video: overlay, stabilised trails, stills, side by side, plots, an HTML viewer."""
+    from ptrack.cli.progress import Bar, Display
     from ptrack.viz.render import VisualizeOptions
     from ptrack.viz.render import visualize as draw
 
     output = Output(json_mode=json, quiet=quiet)
+    display = Display(output)
+
+    def drawn(done: int, total: int) -> None:
+        display.show(Bar(name="Drawing", done=done, total=total, unit="frames"))
+
     options = VisualizeOptions(
         tracks=tuple(tracks), video=video, truth=truth, style=style, out=out, html=html, embed=embed, rerun=rerun,
         table=table, colour=colour, trail=trail, fade=fade, width=width, radius=radius, occluded=occluded,
         labels=labels, points=_names(points), follow=follow, crop=crop, zoom=zoom, attention=attention, model=model,
         checkpoint=checkpoint, device=device, frame=frame, count=count, max_size=max_size, force=force,
-        overwrite=overwrite,
+        overwrite=overwrite, progress=drawn,
     )  # fmt: skip
-    written = draw(options)
+    with display:
+        written = draw(options)
     for path in written:
         output.result(str(path))
     output.document({"written": [str(path) for path in written]})

@@ -46,7 +46,7 @@ def source_stem(source: str, camera: bool = False) -> str:
         return "camera-" + re.sub(r"\W+", "-", source.split("://")[-1]).strip("-")
     path = Path(source)
     plain = path.stem
-    if re.search(r"[*?\[%]", plain):  # a pattern: what is fixed of it, or its folder's name
+    if re.search(r"[*?\[%]", plain) and not path.exists():  # a pattern: what is fixed of it, or its folder's name
         plain = re.sub(r"%\d*d|\[.*?\]|[*?\[\]%]", "", plain).strip("-_. ") or path.resolve().parent.name
     return path.resolve().name if path.is_dir() else plain
 

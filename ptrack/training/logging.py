@@ -1,10 +1,9 @@
-"""Listeners of a run: a live display, plain lines, a JSONL file and TensorBoard."""
+"""Listeners of a run: plain lines, a JSONL file and TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -162,49 +161,3 @@ class PlainLines:
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-class LiveDisplay:
-    """Bars for the run and the epoch with time left, the loss terms, speed and memory, on a terminal."""
-
-    def __init__(self, done: int = 0) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.console = Console(stderr=True)
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[words]}"), console=self.console,
-        )  # fmt: skip
-        self.run = self.progress.add_task("steps", total=None, completed=done, words="")
-        self.epoch = self.progress.add_task("epoch", total=None, words="")
-        self.progress.start()
-
-    def on_step(self, record: StepRecord) -> None:
-        """Move the bars."""
-        words = f"loss {record.result.loss:.4g}  {record.clips_per_second:.1f} clips/s  {record.memory:.0f} MiB"
-        self.progress.update(self.run, total=record.total_steps, completed=record.step, words=words)
-        terms = "  ".join(f"{name} {value:.3g}" for name, value in record.result.terms.items())
-        self.progress.update(
-            self.epoch, description=f"epoch {record.epoch}", total=record.epoch_steps, completed=record.epoch_step,
-            words=terms,
-        )  # fmt: skip
-
-    def on_validation(self, record: ValidationRecord, system: System) -> None:
-        """Print the scores above the bars."""
-        self.console.print(describe_scores(record), highlight=False)
-
-    def on_note(self, text: str) -> None:
-        """Print the remark above the bars."""
-        self.console.print(text, highlight=False, markup=False)
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        self.progress.stop()
-
-
-def display(say: Callable[[str], None], *, quiet: bool = False, done: int = 0) -> PlainLines | LiveDisplay | None:
-    """Return the display that fits: bars on a terminal, lines elsewhere, nothing if ``quiet``."""
-    if quiet:
-        return None
-    return LiveDisplay(done) if sys.stderr.isatty() else PlainLines(say)
