@@ -24,8 +24,8 @@ import torch
 
 from ptrack import geometry
 from ptrack._version import __version__
-from ptrack.bench.memory import MemoryMeter
 from ptrack.errors import ConfigError, ModelError
+from ptrack.memory import MemoryMeter
 from ptrack.models.base import OnlineModel
 from ptrack.models.zoo import DEFAULT_MODEL
 from ptrack.tracks import TracksInfo

@@ -19,7 +19,6 @@ from typing import Protocol as Interface
 import numpy as np
 
 from ptrack._version import __version__
-from ptrack.bench.memory import MemoryMeter
 from ptrack.config import to_mapping
 from ptrack.data.clips import Clip
 from ptrack.errors import DataError, Interrupted, ModelError, OutputError, PTrackError
@@ -29,6 +28,7 @@ from ptrack.evaluation.predictions import Prediction, load_prediction, save_pred
 from ptrack.evaluation.protocols import Case, Protocol, Skip, check_mode, find_protocol
 from ptrack.evaluation.results import ModelResult, Report, VideoResult
 from ptrack.fileio import atomic_path
+from ptrack.memory import MemoryMeter
 from ptrack.processes import Group, joined
 from ptrack.tracks import Queries
 

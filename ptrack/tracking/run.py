@@ -20,7 +20,7 @@ import numpy as np
 
 from ptrack.errors import InputError, Interrupted, OutputError, QueryError, TracksError
 from ptrack.fileio import check_writable
-from ptrack.tracking.signals import StopRequest
+from ptrack.signals import StopRequest
 from ptrack.tracking.snapshot import load_snapshot, save_snapshot
 from ptrack.tracking.stream import Row, backward_rows, duplicate_queries, late_queries, stream_rows, tracks_info
 from ptrack.tracking.tracker import StepResult, Tracker

@@ -18,7 +18,7 @@ from ptrack.data.samples import TrainingBatch
 from ptrack.errors import Interrupted, PTrackError
 from ptrack.fileio import check_writable
 from ptrack.processes import Group
-from ptrack.tracking.signals import StopRequest
+from ptrack.signals import StopRequest
 from ptrack.training import order, state, validation
 from ptrack.training.config import TrainConfig
 from ptrack.training.schedules import Average, learning_rate

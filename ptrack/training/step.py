@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ptrack.data.samples import TrainingBatch
 from ptrack.errors import ConfigError
 from ptrack.processes import Group
-from ptrack.tracking.signals import SIGNALS
+from ptrack.signals import SIGNALS
 from ptrack.training import losses
 from ptrack.training.order import one_clip
 from ptrack.training.schedules import derive_seed

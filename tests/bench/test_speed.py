@@ -13,10 +13,10 @@ import torch
 from typer.testing import CliRunner
 
 from ptrack.bench import speed
-from ptrack.bench.memory import MemoryMeter
 from ptrack.bench.speed import STAGES, SpeedCase, SpeedOptions, bench_speed, fill_memory, spread_points
 from ptrack.cli.app import app
 from ptrack.errors import ConfigError, ModelError
+from ptrack.memory import MemoryMeter
 from ptrack.models.online.state import State
 
 TINY = (48, 64, 4)
