@@ -79,12 +79,12 @@ class ArraySource(FrameSource):
     """An array (T, H, W, 3) or (T, H, W), or a sequence of such frames. Nothing is copied before it is read."""
 
     def __init__(self, frames: Sequence[Any] | np.ndarray, options: ReadOptions, name: str = "array") -> None:
-        super().__init__()
+        super().__init__(options)
         if isinstance(frames, np.ndarray) and frames.ndim not in (3, 4):
             raise InputError(f"The frames have the shape {frames.shape}; they must be (T, H, W, 3) or (T, H, W).")
         if len(frames) == 0:
             raise InputError("There are no frames in the array; give at least one.")
-        self._frames, self._options, self._name = frames, options, name
+        self._frames, self._name = frames, name
         self._fps = options.fps or NOMINAL_FPS
         self._numbers = chosen(len(frames), options, self._fps)
         if not self._numbers:
@@ -124,8 +124,8 @@ class IteratorSource(FrameSource):
     """Any iterator or iterable of frames; it can be read once."""
 
     def __init__(self, frames: Iterable[Any], options: ReadOptions, name: str = "iterator") -> None:
-        super().__init__()
-        self._frames, self._options, self._name = iter(frames), options, name
+        super().__init__(options)
+        self._frames, self._name = iter(frames), name
         try:
             self._first = as_rgb(next(self._frames), "The first frame")
         except StopIteration:
@@ -142,7 +142,7 @@ class IteratorSource(FrameSource):
         )
 
     def _timeline(self) -> Iterator[Shown[np.ndarray]]:
-        fps = self._options.fps or NOMINAL_FPS
+        fps = self.options.fps or NOMINAL_FPS
         yield Shown(0.0, self._first, True)
         for number, picture in enumerate(self._frames, 1):
             yield Shown(number / fps, as_rgb(picture, f"Frame {number}"), True)
@@ -155,13 +155,13 @@ class IteratorSource(FrameSource):
 
     def _read(self) -> Iterator[Frame]:
         empty = True
-        for frame in selected(self._timeline(), self._options, self._fit):
+        for frame in selected(self._timeline(), self.options, self._fit):
             if self._fit.resized and not self.warnings:
                 self.warnings.append(self._fit.warning(self._name))
             empty = False
             yield frame
         if empty:
-            raise nothing_selected(self._name, self._options)
+            raise nothing_selected(self._name, self.options)
 
     def reversed(self, stop: int) -> Iterator[Frame]:
         """Refuse: an iterator cannot be read backwards."""

@@ -9,25 +9,46 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ptrack import fileio
 from ptrack.errors import InputError
 from ptrack.video import probe
-from ptrack.video.decode import Timeline
+from ptrack.video.decode import Timeline, nominal_rate
+from ptrack.video.findings import Findings, counted, untimed_warning
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 from ptrack.video.picture import Converter
-from ptrack.video.select import expected_count, nothing_selected, selected, with_pictures
+from ptrack.video.select import NOMINAL_FPS, Span, expected_count, nothing_selected, selected, with_pictures
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+# Formats without time stamps, for which ffmpeg makes them up (or gives none): streams without a container, and pictures
+# over HTTP.
+UNSTAMPED = frozenset(
+    [
+        "h264",
+        "hevc",
+        "m4v",
+        "mpegvideo",
+        "mjpeg",
+        "mpjpeg",
+        "vc1",
+        "dirac",
+        "obu",
+        "image2pipe",
+        "jpeg_pipe",
+        "png_pipe",
+    ]
+)
 _MOST_THREADS = 4  # of the decoder
 BLOCK_BYTES = 128 << 20  # RGB held at once when reading backwards
+_NO_STAMP = -(1 << 63)
+_MOST_BEYOND = 32  # pictures later than a wanted block until the search is given up; H.264 reorders up to 16
 
 
 def open_container(target: Any, name: str, options: ReadOptions, **more: Any) -> tuple[InputContainer, VideoStream]:
@@ -60,28 +81,33 @@ def open_container(target: Any, name: str, options: ReadOptions, **more: Any) ->
 
 
 class Fingerprints:
-    """Time and checksum of the frames that were read, to know them again when reading backwards.
+    """Stamp, time and checksum of the frames that were read, to know them again when reading backwards.
 
-    A 20 000-frame video needs 480 kB.
+    A 20 000-frame video needs 640 kB.
     """
 
     def __init__(self) -> None:
-        self.ticks = array("q")
+        self.stamps = array("q")  # of every frame of the file, used or not: the decoder's ticks; _NO_STAMP without
+        self.pts = array("d")  # seconds, of the frames that are used
         self.index = array("q")  # frame number in the source
         self._sums = array("L")
         self.placeholders: set[int] = set()  # positions
 
     def __len__(self) -> int:
-        return len(self.ticks)
+        return len(self.pts)
 
     @staticmethod
     def _sum(rgb: np.ndarray) -> int:
         return zlib.crc32(np.ascontiguousarray(rgb[::16]).data)  # every 16th row: 20 microseconds at 854x480
 
-    def record(self, position: int, ticks: int, frame: Frame) -> None:
+    def stamp(self, position: int) -> int:
+        """Return the decoder's ticks of the used frame at ``position``."""
+        return self.stamps[self.index[position]]
+
+    def record(self, position: int, frame: Frame) -> None:
         """Add the frame at ``position`` if it is the next unknown one."""
         if position == len(self):
-            self.ticks.append(ticks)
+            self.pts.append(frame.pts)
             self.index.append(frame.index)
             self._sums.append(self._sum(frame.rgb))
             if not frame.ok:
@@ -92,59 +118,82 @@ class Fingerprints:
         return self._sums[position] == self._sum(rgb)
 
 
+class _First(NamedTuple):
+    ticks: int  # of the first frame, which need not be decodable
+    picture: VideoFrame  # the first one that is
+
+
 class VideoFile(FrameSource):
     """A video file or GIF on disk, read sequentially as often as wanted."""
 
     def __init__(self, path: Path, name: str, options: ReadOptions) -> None:
-        super().__init__()
-        self._path, self._name, self._options = path, name, options
+        super().__init__(options)
+        self._path, self._name = path, name
         self._missing = probe.missing_bytes(path)
         if self._missing and options.strict:
             raise InputError(f"{name} was cut off: {self._missing} bytes are missing at its end. Copy it again.")
         self._known = Fingerprints()
-        self._warnings: dict[str, str] = {}  # by topic; ``warnings`` is made from it
-        self._judged = 0  # frames of the longest pass that met undecodable ones
+        self._findings = Findings(name, options.strict, self.warnings)
+        self._leaps = False  # the stamps in the file are not the times of the frames: seeking by them finds others
+        self._rate: float | None = None  # of a stream without stamps
         container, stream = self._open()
         with closing(container):
-            first = self._first(container, stream)
+            first, untimed = self._first(container, stream)
             ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-            self._converter = Converter(first, ratio, options.max_size)
+            self._converter = Converter(first.picture, ratio, options.max_size)
             self._time_base = stream.time_base or 1
             self._promised = _promised_seconds(container)
-            self.info = self._describe(container, stream)
+            if untimed:
+                self._rate = self._assumed_rate(stream)
+            elif options.fps is not None:
+                self._findings.note("fps", f"{name} has times of its own; the given frames per second are not used.")
+            self.info = self._describe(container, stream, self._seconds(first.ticks))
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
         import av
 
         try:
-            return open_container(_address(self._path), self._name, self._options)
+            return open_container(_address(self._path), self._name, self.options)
         except PermissionError as error:
             raise InputError(f"{self._name} may not be read (permission denied). Change its permissions.") from error
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"{self._name} {probe.why_unreadable(self._path)}.") from error
 
-    def _first(self, container: InputContainer, stream: VideoStream) -> VideoFrame:
-        for step in Timeline(container, stream):
+    def _first(self, container: InputContainer, stream: VideoStream) -> tuple[_First, bool]:
+        """Return the first picture with the time of the first frame, and whether the stream carries no stamps."""
+        timeline = Timeline(container, stream, untimed=container.format.name in UNSTAMPED)
+        ticks: int | None = None
+        for step in timeline:
+            ticks = step.ticks if ticks is None else ticks
             if step.frame is not None:
-                return step.frame
+                return _First(ticks, step.frame), timeline.clock.untimed
         raise InputError(
             f"{self._name} has a video stream, but not one frame of it can be decoded; the file is damaged or cut off. "
             "Copy it again or convert it."
         )
 
-    def _describe(self, container: InputContainer, stream: VideoStream) -> SourceInfo:
-        rate = stream.average_rate or stream.guessed_rate
+    def _assumed_rate(self, stream: VideoStream) -> float:
+        """Return the frames per second of a stream without stamps: those asked for, the codec's own, or 25."""
+        written = stream.codec_context.framerate
+        if self.options.fps is None and not written:
+            self._findings.note("fps", untimed_warning(self._name))
+        return self.options.fps or float(written or nominal_rate(stream) or NOMINAL_FPS)
+
+    def _describe(self, container: InputContainer, stream: VideoStream, begin: float) -> SourceInfo:
+        """Return what is known before all is read; ``begin`` is the first frame's time in seconds."""
+        rate = self._rate or float(stream.average_rate or stream.guessed_rate or 0) or None
         total = stream.frames or None
         if total is None and container.duration and rate:
-            total = round(container.duration / 1e6 * rate)
+            ends = "matroska" in container.format.name  # its duration counts from zero, not from the first frame
+            total = round((container.duration / 1e6 - (begin if ends else 0)) * rate)
         return SourceInfo(
             name=self._name,
             kind="gif" if container.format.name == "gif" else "video",
             width=self._converter.width,
             height=self._converter.height,
             rotation=self._converter.rotation,
-            fps=float(rate) / self._options.stride if rate else None,
-            expected_frames=expected_count(total, float(rate) if rate else None, self._options),
+            fps=rate / self.options.stride if rate else None,
+            expected_frames=expected_count(total, rate, self.options, begin),
         )
 
     def __iter__(self) -> Generator[Frame]:
@@ -154,74 +203,79 @@ class VideoFile(FrameSource):
         """Yield the selected frames from position ``skip`` on, decoding from the start of the file."""
         container, stream = self._open()
         position = skip
+        span = Span()
         with closing(container):
-            timeline = Timeline(container, stream, cut=self._missing > 0)
-            steps = with_pictures(self._checked(timeline))
-            for frame in selected(steps, self._options, self._converter, skip):
-                self._known.record(position, self._ticks(frame.pts), frame)
-                position += 1
-                yield frame
+            timeline = Timeline(
+                container, stream, cut=self._missing > 0, untimed=self._rate is not None, rate=self._rate
+            )
+            steps = with_pictures(span.watch(self._checked(timeline, stream.frames)))
+            try:
+                for frame in selected(steps, self.options, self._converter, skip):
+                    self._known.record(position, frame)
+                    position += 1
+                    yield frame
+            finally:
+                clock = timeline.clock
+                self._leaps |= clock.untimed or bool(clock.restarts or clock.wrong)
+                if self._converter.resized:
+                    self._warn_of_sizes()
         if position == 0:
-            raise nothing_selected(self._name, self._options)
+            raise nothing_selected(self._name, self.options, span)
 
-    def _checked(self, timeline: Timeline) -> Iterator[tuple[float, VideoFrame | None]]:
-        """Yield (seconds, picture or None) and say what is wrong with the file once that is known."""
-        lost: list[float] = []
-        count, origin, seconds = 0, 0.0, 0.0
-        try:
-            for ticks, frame in timeline:
-                seconds = self._seconds(ticks)
-                origin = origin if count else seconds
-                count += 1
-                if frame is None:
-                    lost.append(seconds)
-                    if self._options.strict:
-                        raise InputError(f"{self._name}: frame {count - 1} ({seconds:.2f} s) cannot be decoded.")
-                yield seconds, frame
-            self._judge_end(timeline, count, seconds - origin)
-        finally:
-            self._judge_pictures(lost, count)
+    def _checked(self, timeline: Timeline, stored: int) -> Iterator[tuple[float, VideoFrame | None]]:
+        """Yield (seconds, picture or None) and note what is wrong with the file once that is known.
 
-    def _judge_pictures(self, lost: list[float], count: int) -> None:
-        """Warn of undecodable frames and of changing sizes."""
-        if lost and count > self._judged:  # a shorter pass over the same file has nothing new to say
-            self._judged = count
-            self._warnings["lost"] = (
-                f"{self._name}: {len(lost)} of {count} frames, the first at {lost[0]:.2f} s, cannot be decoded; "
-                "placeholders keep the time aligned."
+        ``stored`` is how many frames the container says there are, 0 if it does not.
+        """
+        stamps = self._known.stamps
+        count, begin, seconds = 0, 0.0, 0.0
+        for seconds, frame in self._findings.watched(timeline, timeline, self._seconds):
+            begin = begin if count else seconds
+            if count == len(stamps):
+                stamps.append(_NO_STAMP if frame is None or frame.pts is None else frame.pts)
+            count += 1
+            yield seconds, frame
+        self._judge_end(timeline, count, begin, seconds)
+        # The index of a trimmed or fragmented file counts other packets than those that were given.
+        exact = stored == timeline.packets and not timeline.hidden
+        if exact and count != stored and not self.truncated:
+            self._findings.note(
+                "count", f"{self._name}: the file counts {counted(stored, 'frame')}, but {count} could be read."
             )
-        if self._converter.resized:
-            w, h = self._converter.size
-            self._warnings["size"] = (
-                f"{self._name}: the picture size changes midway; all frames are resized to {w}x{h}."
-            )
-        self.warnings[:] = self._warnings.values()
 
-    def _judge_end(self, timeline: Timeline, count: int, seconds: float) -> None:
-        """Note it if the stream ended early: after ``count`` frames, the last one ``seconds`` after the first."""
+    def _warn_of_sizes(self) -> None:
+        w, h = self._converter.size
+        text = f"{self._name}: the picture size changes midway; all frames are resized to {w}x{h}."
+        self._findings.note("size", text)
+
+    def _judge_end(self, timeline: Timeline, count: int, begin: float, end: float) -> None:
+        """Note it if the stream ended early; ``begin`` and ``end`` are the first and last frame's seconds."""
         if self._missing or timeline.broken_off:
             self.truncated = True
-            text = f"{self._name} ends early: it was cut off or is damaged after {count} frames"
-            if self._options.strict:
+            text = f"{self._name} ends early: it was cut off or is damaged after {counted(count, 'frame')}"
+            if self.options.strict:
                 raise InputError(f"{text}. Copy it again, or read it without strict.")
-            self._warnings["end"] = f"{text}, which are all used."
-        elif self._promised and self._promised - seconds > max(1.0, 0.1 * self._promised):
-            self._warnings["end"] = (
-                f"{self._name}: its header promises {self._promised:.1f} s, but the last frame is at {seconds:.1f} s; "
-                "it may be damaged."
+            self._findings.note("end", f"{text}, which {'is' if count == 1 else 'are all'} used.")
+            return
+        if timeline.clock.restarts or timeline.clock.wrong:
+            return  # the promise may come from the same stamps
+        # A header may count from the first frame, or from zero.
+        last = max(end, end - begin)
+        if self._promised and self._promised - last > max(1.0, 0.1 * self._promised):
+            self._findings.note(
+                "end",
+                f"{self._name}: its header promises {self._promised:.1f} s, but the last frame is at {last:.1f} s; "
+                "it may be damaged.",
             )
 
     def _seconds(self, ticks: int) -> float:
         return float(ticks * self._time_base)
 
-    def _ticks(self, seconds: float) -> int:
-        return round(seconds / float(self._time_base))
-
     def reversed(self, stop: int) -> Generator[Frame]:
         """Yield the selected frames ``stop - 1 .. 0``; at most BLOCK_BYTES of them are held.
 
         Each block is read from the key frame before it and compared with what was read forwards; where that fails
-        (damaged files, containers that cannot seek) it is decoded from the start of the file.
+        (damaged files, clocks that jump, containers that cannot seek) it is decoded from the start of the file.
 
         Raises:
             InputError: there are fewer than ``stop`` frames.
@@ -231,7 +285,8 @@ class VideoFile(FrameSource):
                 for _ in islice(frames, stop):
                     pass
         if len(self._known) < stop:
-            raise InputError(f"{self._name} has {len(self._known)} frames; frame {stop - 1} does not exist.")
+            there = counted(len(self._known), "frame")
+            raise InputError(f"{self._name} has {there}; frame {stop - 1} does not exist.")
         width, height = self._converter.size
         block = max(1, BLOCK_BYTES // (3 * width * height))
         for end in range(stop, 0, -block):
@@ -244,29 +299,34 @@ class VideoFile(FrameSource):
                 yield frames.pop()
 
     def _seek_block(self, begin: int, end: int) -> list[Frame] | None:
-        """Return the frames ``begin .. end - 1`` read from a key frame, None if they are not those read before."""
-        if not self._known.placeholders.isdisjoint(range(begin, end)):
+        """Return the frames ``begin .. end - 1`` read from a key frame, None if they are not those read before.
+
+        Frames are known by stamp and checksum in the decoder's order; several may share a stamp.
+        """
+        known = self._known
+        if self._leaps or not known.placeholders.isdisjoint(range(begin, end)):
             return None
         import av
 
-        wanted = {self._known.ticks[i]: i for i in range(begin, end)}
+        stamps = [known.stamp(position) for position in range(begin, end)]
         found: list[Frame] = []
+        beyond = 0  # pictures in a row that are later than the block
         container, stream = self._open()
         with closing(container):
             try:
-                container.seek(self._known.ticks[begin], stream=stream, backward=True)
+                container.seek(min(stamps), stream=stream, backward=True)
             except av.FFmpegError:
                 return None
-            for ticks, frame in Timeline(container, stream):
-                position = wanted.get(ticks)
-                if position is not None and frame is not None:
-                    rgb = self._converter(frame)
-                    if position != begin + len(found) or not self._known.matches(position, rgb):
-                        return None
-                    found.append(Frame(rgb, self._known.index[position], self._seconds(ticks)))
-                if len(found) == end - begin or ticks > self._known.ticks[end - 1]:
+            for _, frame in Timeline(container, stream):
+                if frame is None or frame.pts is None:
+                    continue
+                beyond = beyond + 1 if frame.pts > max(stamps) else 0
+                position = begin + len(found)
+                if frame.pts == stamps[len(found)] and known.matches(position, rgb := self._converter(frame)):
+                    found.append(Frame(rgb, known.index[position], known.pts[position]))
+                if len(found) == len(stamps) or beyond > _MOST_BEYOND:
                     break
-        return found if len(found) == end - begin else None
+        return found if len(found) == len(stamps) else None
 
     def sha256(self) -> str:
         """Return the SHA-256 of the file's bytes."""

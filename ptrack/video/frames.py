@@ -16,7 +16,7 @@ class Frame:
 
     rgb: np.ndarray  # (H, W, 3) uint8, C-contiguous, RGB
     index: int  # frame number in the source, counted from 0 before --start and --stride
-    pts: float  # presentation time in seconds, from the first frame's own time base (start offset kept)
+    pts: float  # seconds on the source's own clock (a start offset is kept); from 0 for cameras; never steps back
     ok: bool = True  # False: a placeholder for a frame that could not be decoded
 
 
@@ -40,7 +40,8 @@ class FrameSource(ABC):
 
     info: SourceInfo
 
-    def __init__(self) -> None:
+    def __init__(self, options: ReadOptions) -> None:
+        self.options = options
         self.warnings: list[str] = []  # sentences for the user, filled while reading
         self.truncated = False  # the source ended early because of damage
 
@@ -70,13 +71,14 @@ class FrameSource(ABC):
 class ReadOptions:
     """Which frames of a source to read and how large.
 
-    ``start`` and ``end`` are a frame number (int) or a time in seconds (float); ``end`` is exclusive.
+    ``start`` and ``end`` are a frame number (int) or a time in seconds (float), on the clock of ``Frame.pts``; ``end``
+    is exclusive.
     """
 
     start: int | float | None = None  # first frame; int frame number, float seconds
     end: int | float | None = None  # exclusive; int frame number, float seconds
     stride: int = 1  # keep every stride-th frame from start
     max_size: int | None = None  # longest side in pixels after reduction; never enlarges
-    fps: float | None = None  # frames per second of sources without times (folders, arrays); 25 if None
-    strict: bool = False  # a damaged or truncated source is an error instead of a warning
+    fps: float | None = None  # frames per second of sources without times (folders, arrays, raw H.264); 25 if None
+    strict: bool = False  # damage, an early end or a clock that jumps is an error instead of a warning
     extra: dict[str, str] = field(default_factory=dict)  # options for the demuxer (ffmpeg names)

@@ -87,8 +87,8 @@ class ImageSequence(FrameSource):
     """Image files as frames. They carry no times; ``ReadOptions.fps`` (25 if not given) sets them."""
 
     def __init__(self, paths: list[Path], name: str, options: ReadOptions) -> None:
-        super().__init__()
-        self._paths, self._name, self._options = paths, name, options
+        super().__init__(options)
+        self._paths, self._name = paths, name
         self._fps = options.fps or NOMINAL_FPS
         self._numbers = chosen(len(paths), options, self._fps)
         if not self._numbers:
@@ -119,7 +119,7 @@ class ImageSequence(FrameSource):
         try:
             return read_image(path)
         except (OSError, ValueError, SyntaxError) as error:
-            if self._options.strict:
+            if self.options.strict:
                 raise InputError(f"{path} cannot be read as an image; it is damaged. Replace or remove it.") from error
             self._warn(f"{path} cannot be read as an image; a placeholder keeps its place.")
             return None

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ptrack.errors import InputError
-from ptrack.video.decode import Step, Timeline
-from ptrack.video.files import open_container
+from ptrack.video.decode import Step, Timeline, nominal_rate
+from ptrack.video.files import UNSTAMPED, open_container
+from ptrack.video.findings import Findings, untimed_warning
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 from ptrack.video.picture import Converter
-from ptrack.video.select import nothing_selected, selected, with_pictures
+from ptrack.video.select import Span, nothing_selected, selected, with_pictures
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
 
 _WAIT = 10.0  # seconds until a silent network stream is given up
+_ARRIVAL_TICKS = 1_000_000  # per second, of arrival times
+_MOST_WAITING = 64 << 20  # bytes of a camera's packets held until they are decoded
 _URL = re.compile(r"^(rtsps?|rtmps?|https?|udp|rtp|tcp|srt|mms)://", re.IGNORECASE)
 
 
@@ -53,43 +65,72 @@ def _target(spec: str | int) -> tuple[Any, dict[str, Any], dict[str, str], str]:
 
 
 class LiveSource(FrameSource):
-    """A camera or stream. It can be iterated once; when the connection breaks, the frames simply end with a warning."""
+    """A camera or stream. It can be iterated once; when the connection breaks, the frames simply end with a warning.
+
+    A camera's times count from its first picture; its own clock begins anywhere. Standard input keeps a file's times.
+    """
 
     def __init__(self, spec: str | int, options: ReadOptions) -> None:
         import av
 
-        super().__init__()
-        self._options = options
+        super().__init__(options)
         self._name = f"camera {spec}" if isinstance(spec, int) else "standard input" if spec == "-" else spec
         target, arguments, extra, kind = _target(spec)
-        reading = ReadOptions(extra={**extra, **options.extra})
+        reading = replace(options, extra={**extra, **options.extra})
         try:
             self._container, stream = open_container(target, self._name, reading, **arguments)
         except (av.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(
-                f"Cannot open {self._name}: {reason}. Check that it is connected and not in use."
+                f"Cannot open {self._name}: {reason.rstrip('.')}. Check that it is connected and not in use."
             ) from error
         # Frame threads would hold back one picture per thread.
         stream.thread_type = "SLICE"
-        self._timeline = Timeline(self._container, stream)
+        self._findings = Findings(self._name, options.strict, self.warnings)
+        self._packets: ArrivingPackets | None = None
+        camera = kind == "camera"
+        if camera and self._container.format.name in UNSTAMPED:
+            self._packets = ArrivingPackets(self._container, stream)
+            self._findings.note("times", f"{self._name}: it sends no times; those at which pictures arrive are used.")
+        made_up = self._packets is None and self._container.format.name in UNSTAMPED
+        rate = options.fps or stream.codec_context.framerate
+        second = _ARRIVAL_TICKS if self._packets is not None else float(1 / (stream.time_base or 1))
+        self._timeline = Timeline(
+            self._container,
+            stream,
+            untimed=made_up,
+            rate=float(rate) if rate else None,
+            source=self._packets,
+            second=second,
+        )
         self._steps = iter(self._timeline)
         first = next((step for step in self._steps if step.frame is not None), None)
         if first is None or first.frame is None:
-            self._container.close()
+            self.close()
             raise InputError(f"{self._name} gives no picture. Check that it is connected and sends video.")
+        if self._timeline.clock.untimed and options.fps is None and not stream.codec_context.framerate:
+            self._findings.note("times", untimed_warning(self._name))
         self._first: Step | None = first
-        self._seconds = float(stream.time_base or 1)
+        self._second = second
+        self._origin = first.ticks if camera else 0
         ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         self._converter = Converter(first.frame, ratio, options.max_size)
+        self.info = self._describe(stream, kind)
+
+    def _describe(self, stream: VideoStream, kind: str) -> SourceInfo:
         rate = stream.average_rate or stream.guessed_rate
-        self.info = SourceInfo(
+        fps = float(rate) if rate else None
+        if self._packets is not None:
+            fps = None  # the header's rate is made up where times are
+        elif self._timeline.clock.untimed:
+            fps = self.options.fps or float(stream.codec_context.framerate or 0) or nominal_rate(stream)
+        return SourceInfo(
             name=self._name,
             kind=kind,
             width=self._converter.width,
             height=self._converter.height,
             rotation=self._converter.rotation,
-            fps=float(rate) / options.stride if rate else None,
+            fps=fps / self.options.stride if fps else None,
             live=kind == "camera",
             rereadable=False,
         )
@@ -100,17 +141,21 @@ class LiveSource(FrameSource):
         first, self._first = self._first, None
         return self._read(first)
 
+    def _seconds(self, ticks: int) -> float:
+        return (ticks - self._origin) / self._second
+
     def _read(self, first: Step) -> Iterator[Frame]:
         empty = True
-        steps = ((step.ticks * self._seconds, step.frame) for step in chain([first], self._steps))
-        for frame in selected(with_pictures(steps), self._options, self._converter):
+        span = Span()
+        steps = self._findings.watched(self._timeline, chain([first], self._steps), self._seconds)
+        for frame in selected(with_pictures(span.watch(steps)), self.options, self._converter):
             empty = False
             yield frame
         if self._timeline.broken_off:
             self.truncated = True
-            self.warnings.append(f"{self._name} broke off; the frames until then are used.")
+            self._findings.note("end", f"{self._name} broke off; the frames until then are used.")
         if empty:
-            raise nothing_selected(self._name, self._options)
+            raise nothing_selected(self._name, self.options, span)
 
     def reversed(self, stop: int) -> Iterator[Frame]:
         """Refuse: what has passed cannot be read again."""
@@ -118,4 +163,64 @@ class LiveSource(FrameSource):
 
     def close(self) -> None:
         """Disconnect."""
-        self._container.close()
+        if self._packets is not None:
+            self._packets.stop()  # its thread closes the container when it no longer reads from it
+        else:
+            self._container.close()
+
+
+class ArrivingPackets:
+    """The packets of a stream without times, each stamped when it arrives, however late it is decoded.
+
+    A thread reads them from the beginning; it waits while ``_MOST_WAITING`` bytes are not yet decoded.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._container, self._stream = container, stream
+        self._ready: deque[Packet] = deque()
+        self._bytes = 0
+        self._error: Exception | None = None
+        self._over = self._stop = False
+        self._change = threading.Condition()
+        self._begin = time.monotonic()
+        threading.Thread(target=self._work, name="ptrack-camera", daemon=True).start()
+
+    def _work(self) -> None:
+        try:
+            for packet in self._container.demux(self._stream):
+                packet.pts = packet.dts = round((time.monotonic() - self._begin) * _ARRIVAL_TICKS)
+                with self._change:
+                    self._change.wait_for(lambda: self._stop or self._bytes < _MOST_WAITING)
+                    if self._stop:
+                        break
+                    self._ready.append(packet)
+                    self._bytes += packet.size
+                    self._change.notify_all()
+        except Exception as error:  # handed to the reader
+            self._error = error
+        with self._change:
+            self._over = True
+            self._change.notify_all()
+            if self._stop:
+                self._container.close()
+
+    def __iter__(self) -> Iterator[Packet]:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._ready or self._over)
+                if not self._ready:
+                    if self._error is not None:
+                        raise self._error
+                    return
+                packet = self._ready.popleft()
+                self._bytes -= packet.size
+                self._change.notify_all()
+            yield packet
+
+    def stop(self) -> None:
+        """End reading; the container is closed now, or by the thread once the camera sends or falls silent."""
+        with self._change:
+            if not self._stop and self._over:
+                self._container.close()
+            self._stop = True
+            self._change.notify_all()

@@ -51,7 +51,7 @@ class Selection:
         return seconds >= bound - _SLACK if isinstance(bound, float) else index >= bound
 
     def over(self, index: int, seconds: float) -> bool:
-        """Return whether frame ``index``, ``seconds`` after the first frame, lies at or after the end."""
+        """Return whether frame ``index``, at ``seconds`` on the source's clock, lies at or after the end."""
         end = self._options.end
         return end is not None and self._reached(end, index, seconds)
 
@@ -73,13 +73,11 @@ def selected(
     """
     selection = Selection(options)
     position = 0
-    origin: float | None = None
     last: tuple[P, np.ndarray] | None = None
     for index, (pts, picture, ok) in enumerate(timeline):
-        origin = pts if origin is None else origin
-        if selection.over(index, pts - origin):
+        if selection.over(index, pts):
             return
-        if not selection.takes(index, pts - origin):
+        if not selection.takes(index, pts):
             continue
         position += 1
         if position <= skip:
@@ -106,12 +104,37 @@ def with_pictures(timeline: Iterable[tuple[float, P | None]]) -> Iterator[Shown[
         yield Shown(pts, last, picture is not None)
 
 
-def expected_count(total: int | None, rate: float | None, options: ReadOptions) -> int | None:
-    """Return about how many frames ``options`` select out of ``total`` at ``rate`` frames per second, if known."""
+class Span:
+    """Remembers from when to when the frames of a timeline lie.
+
+    Attributes:
+        first, last: seconds of the first and the last frame so far; NaN before.
+    """
+
+    def __init__(self) -> None:
+        self.first = self.last = float("nan")
+
+    def watch(self, timeline: Iterable[tuple[float, P | None]]) -> Iterator[tuple[float, P | None]]:
+        """Yield the steps of a timeline unchanged."""
+        for number, (seconds, picture) in enumerate(timeline):
+            self.first = self.first if number else seconds
+            self.last = seconds
+            yield seconds, picture
+
+
+def expected_count(total: int | None, rate: float | None, options: ReadOptions, begin: float = 0.0) -> int | None:
+    """Return about how many frames ``options`` select, if that can be known.
+
+    Args:
+        total: frames of the source.
+        rate: its frames per second.
+        options: the selection.
+        begin: seconds of its first frame.
+    """
 
     def number(bound: int | float | None, default: int | None) -> int | None:
         if isinstance(bound, float):
-            return round(bound * rate) if rate else default
+            return max(0, round((bound - begin) * rate)) if rate else default
         return default if bound is None else bound
 
     start, end = number(options.start, 0), number(options.end, total)
@@ -122,6 +145,14 @@ def expected_count(total: int | None, rate: float | None, options: ReadOptions) 
     return max(0, -(-(end - start) // options.stride))
 
 
-def nothing_selected(name: str, options: ReadOptions) -> InputError:
-    """Return the error for a selection that lies after the end of the source."""
-    return InputError(f"{name}: no frame from {options.start or 0} on; the source ends before. Choose a smaller start.")
+def nothing_selected(name: str, options: ReadOptions, span: Span | None = None) -> InputError:
+    """Return the error for a selection that no frame of the source lies in."""
+    where = ""
+    if span is not None and np.isfinite(span.first):
+        where = f"; its frames are from {span.first:.2f} to {span.last:.2f} s"
+        if isinstance(options.end, float) and options.end <= span.first:
+            return InputError(f"{name}: no frame before {options.end:g} s; the first is at {span.first:.2f} s.")
+    unit = " s" if isinstance(options.start, float) else ""
+    return InputError(
+        f"{name}: no frame from {options.start or 0:g}{unit} on; the source ends before{where}. Choose a smaller start."
+    )

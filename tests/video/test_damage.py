@@ -206,12 +206,12 @@ def test_no_frames_are_invented_for_a_variable_rate(tmp_path):
 
 
 def test_a_jump_of_the_clock_is_not_filled(tmp_path):
-    ticks = [*range(45), *range(100_000, 100_045)]
+    ticks = [*range(45), *range(20_000, 20_045)]  # a pause of eleven minutes
     path = plain(tmp_path / "a.mkv", 90, ticks=ticks, codec_options={"bf": "0"})
     clips.damage(path, 44)
     frames = list(open_source(path))
     assert len(frames) == 90
-    assert frames[-1].pts == pytest.approx(100_044 / 30, abs=2e-3)
+    assert frames[-1].pts == pytest.approx(20_044 / 30, abs=2e-3)
 
 
 def test_early_end_is_noticed_by_the_promised_length(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from fractions import Fraction
 
 import av
@@ -245,3 +246,58 @@ def test_standard_input(tmp_path, monkeypatch):
         source = open_source("-")
         assert (source.info.kind, source.info.live, source.info.rereadable) == ("video", False, False)
         assert [clips.number_of(f.rgb) for f in source] == list(range(8))
+
+
+# ------------------------------------------------------------------------------------------------ without times
+
+
+@pytest.fixture
+def mjpeg_camera():
+    """The address of a camera that sends 12 JPEG pictures over HTTP, 50 ms apart, and closes."""
+    server = socket.create_server(("127.0.0.1", 0))
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 128, 96, "yuvj420p", Fraction(1, 25)
+    frames = [av.VideoFrame.from_ndarray(clips.numbered(i), format="rgb24") for i in range(12)]
+    pictures = [bytes(p) for f in frames for p in encoder.encode(f)]
+
+    def serve():
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n")
+            for data in pictures:
+                part = b"--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data)
+                connection.sendall(part + data + b"\r\n")
+                time.sleep(0.05)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.getsockname()[1]}/video.mjpg"
+    server.close()
+    thread.join(5)
+
+
+def test_a_stream_without_times_has_those_of_arrival(mjpeg_camera):
+    with open_source(mjpeg_camera) as source:
+        time.sleep(0.3)  # pictures that wait to be read keep the time at which they came
+        frames = list(source)
+    assert [clips.number_of(f.rgb) for f in frames] == list(range(12))
+    steps = np.diff([f.pts for f in frames])
+    assert (frames[0].pts, source.info.fps) == (0, None)
+    assert (steps > 0.02).all()
+    assert np.median(steps) == pytest.approx(0.05, abs=0.02)
+    assert "those at which pictures arrive" in source.warnings[0]
+
+
+def test_a_camera_that_starts_its_clock_again(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = clips.write_clip(tmp_path / "a.ts", 20, codec_options={"bf": "0"}).read_bytes()
+    thread = threading.Thread(target=lambda: pipe.write_bytes(data + data))
+    thread.start()
+    with open_source(pipe) as source:
+        frames = list(source)
+    thread.join(10)
+    assert [clips.number_of(f.rgb) for f in frames if f.index != 19] == [*range(19), *range(20)]
+    assert np.allclose(np.diff([f.pts for f in frames]), 1 / 30, atol=1e-3)
+    assert any("its clock jumps 1 time" in w for w in source.warnings)
