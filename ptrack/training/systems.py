@@ -148,14 +148,14 @@ def build_transformer(config: TrainConfig) -> System:
         ConfigError: no ``pretrained``, but a backbone that is never trained.
         CheckpointError: the weights are not there and cannot be fetched.
     """
-    from ptrack.models.offline.features import LITE
+    from ptrack.models.backbones.encoders import LITE
     from ptrack.models.offline.model import PointTransformer
 
     model = PointTransformer(arch_of(config))
     if model.config.backbone == LITE and not config.pretrained:
         raise ConfigError(f"The backbone {LITE} always has its packaged ImageNet weights; leave out --no-pretrained.")
     if config.pretrained and config.init_from is None:
-        model.pyramid.load_imagenet(model.config.backbone)
+        model.pyramid.load_imagenet()
     return TransformerSystem(model)
 
 

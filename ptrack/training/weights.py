@@ -142,25 +142,13 @@ def fill_backbone(model: Any) -> None:
     """
     name = model.config.backbone
     encoder = model.backbone.encoder
-    from ptrack.models.backbones.pyramid import RESNETS
+    from ptrack.models.backbones.encoders import LITE
     from ptrack.models.backbones.vit import VITS
 
-    if name in RESNETS:
-        from ptrack.models.offline.features import imagenet_weights
-
-        state = {}
-        for key, value in imagenet_weights(name).items():
-            head, _, rest = key.partition(".")
-            if head != "fc":
-                where = {"conv1": "stem.0", "bn1": "stem.1"}.get(head) or f"layers.{int(head[5:]) - 1}"
-                state[f"{where}.{rest}"] = value
-        depth = len(encoder.layers)
-        state = {k: v for k, v in state.items() if k.startswith("stem") or int(k.split(".")[1]) < depth}
-        encoder.load_state_dict(state)
-    elif name in VITS:
+    if name in VITS:
         _fill_vit(encoder, name)
-    else:
-        raise CheckpointError(f"There are no published weights for the backbone {name} here; use --no-pretrained.")
+    elif name != LITE:  # which has its packaged weights from the start
+        encoder.load_imagenet()
 
 
 def _fill_vit(encoder: Any, name: str) -> None:

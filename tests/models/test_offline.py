@@ -12,7 +12,7 @@ from torchvision.models import resnet18
 from ptrack.errors import CheckpointError, ConfigError
 from ptrack.models.base import OnlineModel
 from ptrack.models.offline import PointTransformer, StreamingTransformer, TransformerConfig
-from ptrack.models.offline.features import ResNetPyramid, build_pyramid
+from ptrack.models.offline.features import Pyramid
 from ptrack.models.offline.model import plan_windows, random_windows
 from ptrack.models.offline.sampling import best_place, gather_bilinear, local_correlation
 
@@ -175,7 +175,7 @@ def test_every_parameter_gets_a_gradient_but_packaged_weights(backbone: str) -> 
     out = model(clip(4), QUERIES)
     sum(w.xy.sum() + w.visibility_logit.sum() + w.confidence_logit.sum() for w in out.windows).backward()  # type: ignore[union-attr]
     without = [name for name, p in model.named_parameters() if p.grad is None]
-    assert without == [n for n, _ in model.named_parameters() if n.startswith("pyramid.net.")]
+    assert without == [n for n, _ in model.named_parameters() if n.startswith("pyramid.encoder.net.")]
     assert (backbone == "lite0") == bool(without)
 
 
@@ -244,7 +244,7 @@ def test_the_best_place_is_where_the_template_was_cut() -> None:
 @pytest.mark.parametrize(("backbone", "levels"), [("resnet18", 3), ("lite0", 3), ("lite0", 4)])
 def test_unlike_places_of_a_picture_have_unlike_features(backbone: str, levels: int) -> None:
     torch.manual_seed(0)
-    maps = build_pyramid(backbone, "group", 32, levels)(clip(1, 64)[0], (64, 96))
+    maps = Pyramid(backbone, "group", 32, levels)(clip(1, 64)[0], (64, 96))
     assert [m.shape[2] for m in maps] == [24, 12, 6, 3][:levels]
     for m in maps:
         cells = m.flatten(0, 2)
@@ -254,7 +254,7 @@ def test_unlike_places_of_a_picture_have_unlike_features(backbone: str, levels: 
 @pytest.mark.parametrize("backbone", ["resnet18", "lite0"])
 def test_a_plain_frame_has_no_features_and_harmless_gradients(backbone: str) -> None:
     torch.manual_seed(0)
-    pyramid = build_pyramid(backbone, "group", 32, 3)
+    pyramid = Pyramid(backbone, "group", 32, 3)
     video = torch.full((1, 4, 64, 64, 3), 117.0)
     model = network(replace(SMALL, backbone=backbone)).train()
     model(video, QUERIES * 0.8).windows[0].xy.sum().backward()
@@ -268,7 +268,7 @@ def test_a_plain_frame_has_no_features_and_harmless_gradients(backbone: str) -> 
 
 def test_features_are_unit_vectors_at_four_strides() -> None:
     torch.manual_seed(0)
-    maps = ResNetPyramid("resnet18", "group", 32)(clip(1, 64)[0], (64, 96))
+    maps = Pyramid("resnet18", "group", 32)(clip(1, 64)[0], (64, 96))
     assert [tuple(m.shape) for m in maps] == [(1, 16, 24, 32), (1, 8, 12, 32), (1, 4, 6, 32), (1, 2, 3, 32)]
     for m in maps:
         torch.testing.assert_close(m.norm(dim=-1), torch.ones(m.shape[:-1]))
@@ -289,12 +289,13 @@ def test_imagenet_weights_fill_the_backbone_and_reproduce_its_features(hub: Path
             torch.nn.init.normal_(module.running_mean, std=0.1)
             torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
     torch.save(reference.state_dict(), hub)
-    pyramid = ResNetPyramid("resnet18", "frozen", 32)
-    pyramid.load_imagenet("resnet18")
+    pyramid = Pyramid("resnet18", "frozen", 32)
+    pyramid.load_imagenet()
+    encoder = pyramid.encoder
     reference.eval()
     x = torch.randn(1, 3, 32, 32)
     wanted = reference.layer2(reference.layer1(reference.maxpool(reference.relu(reference.bn1(reference.conv1(x))))))
-    torch.testing.assert_close(pyramid.stages[1](pyramid.stages[0](pyramid.stem(x))), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder.stages[1](encoder.stages[0](encoder.stem(x))), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_without_network_the_error_says_which_file_belongs_where(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +304,7 @@ def test_without_network_the_error_says_which_file_belongs_where(hub: Path, monk
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(CheckpointError, match=r"resnet18-f37072fd\.pth") as error:
-        ResNetPyramid("resnet18", "frozen", 32).load_imagenet("resnet18")
+        Pyramid("resnet18", "frozen", 32).load_imagenet()
     assert str(hub) in str(error.value)
     assert "--no-pretrained" in str(error.value)
 
@@ -311,13 +312,13 @@ def test_without_network_the_error_says_which_file_belongs_where(hub: Path, monk
 def test_damaged_cached_weights_are_named(hub: Path) -> None:
     hub.write_bytes(b"not weights")
     with pytest.raises(CheckpointError, match="damaged"):
-        ResNetPyramid("resnet18", "frozen", 32).load_imagenet("resnet18")
+        Pyramid("resnet18", "frozen", 32).load_imagenet()
 
 
 def test_other_cached_weights_do_not_fit(hub: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.9.conv1.weight": torch.zeros(1)}, hub)
     with pytest.raises(CheckpointError, match="do not fit"):
-        ResNetPyramid("resnet18", "frozen", 32).load_imagenet("resnet18")
+        Pyramid("resnet18", "frozen", 32).load_imagenet()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ptrack.errors import ConfigError, ModelError
+from ptrack.models.backbones.imagenet import normalised
 from ptrack.models.base import OnlineModel
 from ptrack.models.online import model as module
 from ptrack.models.online.capture import captured
@@ -123,7 +124,7 @@ def test_whole_buffers_and_failing_compilers_change_nothing() -> None:
     torch.testing.assert_close(found, reference, equal_nan=True, **CLOSE)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "efficientnet_lite0", "dinov2_s"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "lite0", "dinov2_s"])
 def test_folding_changes_nothing(backbone: str) -> None:
     config = dataclasses.replace(SMALL, backbone=backbone)
     model = _model(config)
@@ -247,7 +248,8 @@ def test_prepare_equals_interpolate() -> None:
         frames = _video(2, h, w)
         plain = torch.nn.functional.interpolate(frames.permute(0, 3, 1, 2) / 255, size=(64, 96), mode="bilinear")
         mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-        torch.testing.assert_close(prepare(frames, (64, 96)), (plain - mean) / std, atol=1e-5, rtol=0)
+        found = normalised(prepare(frames, (64, 96)))
+        torch.testing.assert_close(found, (plain - mean) / std, atol=1e-5, rtol=0)
     with pytest.raises(ModelError, match=r"\(B, H, W, 3\)"):
         prepare(torch.zeros(1, 3, 8, 8), (64, 96))
 
@@ -287,7 +289,7 @@ def test_configuration_is_checked(change: dict, word: str) -> None:
 
 @pytest.mark.parametrize("strides", [(4, 8, 16), (8, 16, 32), (8, 16), (16,)])
 def test_other_strides(strides: tuple[int, ...]) -> None:
-    for backbone in ("resnet18", "efficientnet_lite0"):
+    for backbone in ("resnet18", "lite0"):
         model = _model(dataclasses.replace(SMALL, backbone=backbone, strides=strides, candidates=4))
         assert torch.isfinite(_stream(model, _video(4))[-1]).all()
 

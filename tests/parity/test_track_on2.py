@@ -66,11 +66,13 @@ def test_feature_maps(backbone: str, size: str, official_file) -> None:
 
 @pytest.mark.parametrize("backbone", official.BACKBONES)
 def test_inside_the_encoder(backbone: str) -> None:
+    from ptrack.models.backbones.imagenet import normalised
     from ptrack.models.online.preprocess import prepare
 
     recorded, model = official.load(f"tiny_frame0_{backbone}"), _unfolded(backbone, "tiny")
     adapter = model.backbone.encoder
-    images = prepare(torch.from_numpy(official.load("tiny_clip")["video"][:1]), model.config.input_size)
+    frame = torch.from_numpy(official.load("tiny_clip")["video"][:1])
+    images = normalised(prepare(frame, model.config.input_size))
     small = adapter.vit_size(model.config.input_size)
     with torch.inference_mode():
         resized = torch.nn.functional.interpolate(images, size=small, mode="bilinear")

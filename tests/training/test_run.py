@@ -21,8 +21,9 @@ from typer.testing import CliRunner
 from ptrack.cli.app import app
 from ptrack.data.loading import SampleKey
 from ptrack.errors import CheckpointError, ConfigError, DataError
+from ptrack.models.backbones.lite0 import Lite0, packaged_weights
 from ptrack.training import config as configs
-from ptrack.training import data, run, weights
+from ptrack.training import data, run
 from ptrack.training.config import TrainConfig
 from ptrack.training.data import SyntheticClips
 from ptrack.training.logging import JsonLog
@@ -256,9 +257,9 @@ def test_published_backbones_fill_the_online_model(here: Path) -> None:
     stem = run.build_system(config).model.backbone.encoder.stem[0].weight
     saved = torch.load(here / "hub" / "checkpoints" / "resnet18-f37072fd.pth", weights_only=True)
     assert torch.equal(stem, saved["conv1.weight"])
-    with pytest.raises(CheckpointError, match="--no-pretrained"):
-        weights.fill_backbone(run.build_system(configs.build(
-            {"model": "online", "pretrained": False, "arch": {"backbone": "efficientnet_lite0"}})).model)  # fmt: skip
+    lite = {"model": "online", "pretrained": True, "arch": {"backbone": "lite0"}}
+    packaged = run.build_system(configs.build(lite)).model.backbone.encoder.net.stem.weight
+    assert torch.equal(packaged, Lite0(packaged_weights()).stem.weight)
 
 
 def test_other_data_are_scored_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

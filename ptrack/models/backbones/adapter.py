@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ptrack.models.backbones.imagenet import normalised
 from ptrack.models.backbones.vit import Vit
 from ptrack.models.layers.deformable import DeformableAttention, Shapes, cell_centres
 from ptrack.models.layers.linear import Linear
@@ -156,6 +157,7 @@ class VitAdapter(nn.Module):
 
     def interact(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Everything before the last linear steps: the 64-channel stride-4 map and E-channel maps of strides 8-32."""
+        images = normalised(images)
         size = (images.shape[2], images.shape[3])
         small = self.vit_size(size)
         vit_images = images if small == size else F.interpolate(images, size=small, mode="bilinear")
@@ -188,7 +190,7 @@ class VitAdapter(nn.Module):
         return c
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalised images, H and W multiples of 32 -> maps (B, E, H/s, W/s) for s = 4, 8, 16, 32."""
+        """(B, 3, H, W) RGB in 0..255, H and W multiples of 32 -> maps (B, E, H/s, W/s) for s = 4, 8, 16, 32."""
         stem, (c8, c16, c32) = self.interact(images)
         c4 = self.up(c8) + self.spm.fc1(stem)
         norms = (self.norm1, self.norm2, self.norm3, self.norm4)

@@ -24,6 +24,7 @@ STRIDES = (1, 2, 2, 2, 1)  # stride of the first block of each stage
 KERNELS = (3, 3, 5, 3, 5)
 TAPS = {1: 24, 2: 40, 4: 112}  # stage -> channels, at strides 4, 8 and 16
 FINE = 16  # channels of stage 0, at stride 2
+WIDTHS: dict[int, int] = {4: TAPS[1], 8: TAPS[2], 16: TAPS[4], 32: TAPS[4]}  # stride -> channels of an encoder's map
 EXPANDED = 6 << 20  # bytes of a block's widest map that are held at a time; the first would take 19 MB at 512x384
 
 
@@ -153,6 +154,36 @@ class Lite0(nn.Module):
         return taps
 
 
+class Lite0Encoder(nn.Module):
+    """Lite0 with its packaged ImageNet weights, which stay fixed, as a pyramid of strides 4, 8, 16 and 32.
+
+    The network ends at stride 16: the map of stride 32 is the mean of 2x2 of its cells.
+    """
+
+    def __init__(self, strides: Sequence[int]) -> None:
+        super().__init__()
+        self.strides, self.channels = tuple(strides), lite0_channels(strides)
+        self.net = Lite0(packaged_weights())
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) RGB in 0..255 -> one map (B, C, H/s, W/s) per stride s."""
+        maps: dict[int, Tensor] = dict(zip(WIDTHS, self.net(normalised(images)), strict=False))
+        if 32 in self.strides:
+            maps[32] = F.avg_pool2d(maps[16], 2)
+        return [maps[s] for s in self.strides]
+
+
+def lite0_channels(strides: Sequence[int]) -> tuple[int, ...]:
+    """Return the channels of an encoder's maps at ``strides``."""
+    return tuple(WIDTHS[s] for s in strides)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Return RGB in 0..255 as the network takes it; not by ImageNet's statistics, as its training did."""
+    return (images.float() - 127) / 128
+
+
 def stretched(frames: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, H, W, 3) RGB in 0..255 -> (B, 3, h, w) as the network takes it, resized to ``size`` (h, w) if it differs."""
     x = frames.permute(0, 3, 1, 2)
@@ -161,7 +192,7 @@ def stretched(frames: Tensor, size: tuple[int, int]) -> Tensor:
             x = F.interpolate(x.float(), size, mode="bilinear", antialias=True).round()
         else:
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
-    return (x.float() - 127) / 128
+    return normalised(x)
 
 
 def joined(taps: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from ptrack import geometry
 from ptrack.errors import ConfigError
-from ptrack.models.offline.features import BACKBONES, NORMS, STRIDES, build_pyramid
+from ptrack.models.backbones.resnet import NORMS
+from ptrack.models.offline.features import PYRAMID_BACKBONES, STRIDES, Pyramid
 from ptrack.models.offline.sampling import best_place, gather_bilinear, local_correlation
 
 TEMPLATE = 3  # cells per side of a template
@@ -49,8 +50,8 @@ class TransformerConfig:
     threshold: float = 0.5  # visibility probability from which a point counts as visible
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise ConfigError(f"backbone must be one of {', '.join(BACKBONES)}, not '{self.backbone}'.")
+        if self.backbone not in PYRAMID_BACKBONES:
+            raise ConfigError(f"backbone must be one of {', '.join(PYRAMID_BACKBONES)}, not '{self.backbone}'.")
         if self.norm not in NORMS:
             raise ConfigError(f"norm must be one of {', '.join(NORMS)}, not '{self.norm}'.")
         if len(self.input_size) != 2 or any(s < 32 or s % 32 for s in self.input_size):
@@ -163,7 +164,7 @@ class PointTransformer(nn.Module):
         super().__init__()
         self.config = config
         dim = config.dim
-        self.pyramid = build_pyramid(config.backbone, config.norm, dim, config.levels)
+        self.pyramid = Pyramid(config.backbone, config.norm, dim, config.levels)
         self.strides = STRIDES[: config.levels]
         places, narrow = (2 * config.radius + 1) ** 2, dim // config.levels
         self.correlation = nn.Sequential(

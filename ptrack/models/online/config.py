@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 from ptrack.errors import ConfigError
-from ptrack.models.backbones.pyramid import check_backbone
+from ptrack.models.backbones.encoders import check_backbone
 from ptrack.models.backbones.vit import VITS
 
 
@@ -18,7 +18,7 @@ class OnlineConfig:
         ConfigError: a value is out of its range or does not fit another.
     """
 
-    backbone: str = "dinov2_s"  # see ``ptrack.models.backbones.pyramid.BACKBONES``
+    backbone: str = "dinov2_s"  # see ``ptrack.models.backbones.encoders.BACKBONES``
     input_size: tuple[int, int] = (384, 512)  # (H, W) pixels every frame is stretched to
     strides: tuple[int, ...] = (4, 8, 16, 32)  # pixels per cell of the feature maps, each twice the one before
     dim: int = 256  # channels of every token (D), a multiple of 32

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ptrack.models.backbones.adapter import VitAdapter
-from ptrack.models.backbones.pyramid import Backbone
 from ptrack.models.layers.linear import ConvReLU, linear
 from ptrack.models.layers.winograd import WinogradConv
+from ptrack.models.online.backbone import Backbone
 
 if TYPE_CHECKING:
     from ptrack.models.online.model import TrackOn2
@@ -103,7 +103,7 @@ class FoldedAdapter(nn.Module):
         adapter.spm.fc1 = None  # type: ignore[assignment]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images -> tokens (B, S, D) of all strides, finest first."""
+        """(B, 3, H, W) RGB in 0..255 -> tokens (B, S, D) of all strides, finest first."""
         stem, maps = self.adapter.interact(images)
         coarse = [m.permute(0, 2, 3, 1) for m in maps]  # (B, h, w, E)
         finest = linear(stem.permute(0, 2, 3, 1), self.stem_weight)  # (B, 2h, 2w, D)

@@ -26,10 +26,11 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from ptrack import geometry
 from ptrack.errors import ModelError
-from ptrack.models.backbones.pyramid import Backbone, build_encoder
+from ptrack.models.backbones.encoders import build_encoder
 from ptrack.models.base import StepOutput
 from ptrack.models.layers.attention import AttentionBlock
 from ptrack.models.layers.linear import Linear
+from ptrack.models.online.backbone import Backbone
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.heads import (
     FeaturePyramid,

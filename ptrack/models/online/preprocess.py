@@ -1,4 +1,4 @@
-"""Frames as they come -> normalised images of the model's size.
+"""Frames as they come -> images of the model's size.
 
 Letters: B frames, H W their size, h w the model's.
 """
@@ -10,9 +10,6 @@ from torch import Tensor
 
 from ptrack.errors import ModelError
 
-MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB in 0..1
-STD = (0.229, 0.224, 0.225)
-
 
 def _taps(source: int, target: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Lower and upper source index and the upper one's share for each target pixel (half-pixel centres)."""
@@ -22,9 +19,9 @@ def _taps(source: int, target: int, device: torch.device) -> tuple[Tensor, Tenso
 
 
 def prepare(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize bilinearly without antialiasing and normalise.
+    """Resize bilinearly without antialiasing.
 
-    Equal to ``F.interpolate(frames / 255, size, mode="bilinear")`` up to rounding, but only the pixels that are needed
+    Equal to ``F.interpolate(frames.float(), size, mode="bilinear")`` up to rounding, but only pixels that are needed
     are ever turned into floats: an 8K frame costs no more memory than a small one.
 
     Args:
@@ -32,7 +29,7 @@ def prepare(frames: Tensor, size: tuple[int, int]) -> Tensor:
         size: (h, w).
 
     Returns:
-        (B, 3, h, w) float32, channels last in memory.
+        (B, 3, h, w) float32 in 0..255, channels last in memory.
 
     Raises:
         ModelError: not of that shape, or without a pixel.
@@ -47,6 +44,4 @@ def prepare(frames: Tensor, size: tuple[int, int]) -> Tensor:
         a, b = line.index_select(2, left).float(), line.index_select(2, right).float()
         return torch.lerp(a, b, dx[:, None])
 
-    image = torch.lerp(row(top), row(bottom), dy[:, None, None])
-    mean, std = (torch.tensor(v, device=frames.device) * 255 for v in (MEAN, STD))
-    return ((image - mean) / std).permute(0, 3, 1, 2)
+    return torch.lerp(row(top), row(bottom), dy[:, None, None]).permute(0, 3, 1, 2)
