@@ -24,7 +24,7 @@ def _ids(ids: Iterable[Any] | None, count: int) -> np.ndarray:
     return array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Queries:
     """Points to track.
 
@@ -38,17 +38,17 @@ class Queries:
     """
 
     points: np.ndarray  # (N, 3) float32, rows (t, x, y)
-    ids: Any = None  # (N,) unicode array, unique; given as any sequence of names or None
+    ids: np.ndarray  # (N,) unicode, unique
 
-    def __post_init__(self) -> None:
-        points = self._checked(self.points)
-        points.flags.writeable = False
-        ids = _ids(self.ids, len(points))
-        unique, counts = np.unique(ids, return_counts=True)
+    def __init__(self, points: np.ndarray | Sequence[Sequence[float]], ids: Iterable[Any] | None = None) -> None:
+        checked = self._checked(points)
+        checked.flags.writeable = False
+        names = _ids(ids, len(checked))
+        unique, counts = np.unique(names, return_counts=True)
         if (counts > 1).any():
             raise QueryError(f"The id '{unique[counts > 1][0]}' is used more than once; ids must be unique.")
-        object.__setattr__(self, "points", points)
-        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "points", checked)
+        object.__setattr__(self, "ids", names)
 
     @staticmethod
     def _checked(points: Any) -> np.ndarray:
@@ -63,7 +63,8 @@ class Queries:
         bad = ~np.isfinite(array).all(axis=1)
         if bad.any():
             i = int(np.flatnonzero(bad)[0])
-            raise QueryError(f"Query {i} is {tuple(array[i])}; NaN and infinite values cannot be tracked.")
+            row = ", ".join(f"{v:g}" for v in array[i])
+            raise QueryError(f"Query {i} is ({row}); NaN and infinite values cannot be tracked.")
         t = array[:, 0]
         wrong = (t < 0) | (t != np.floor(t))
         if wrong.any():

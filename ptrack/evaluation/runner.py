@@ -129,20 +129,16 @@ def run_tracker(
     from ptrack.tracking.stream import backward_rows, stream_rows
     from ptrack.video.prefetch import PrefetchedFrames
 
-    allowed, tracker.outside_allowed = tracker.outside_allowed, True
-    try:
-        points = Queries(queries)
-        tracker.reset((source.info.height, source.info.width))
-        tracker.add(points)
-        rows = [row.result for row in stream_rows(tracker, PrefetchedFrames(source), batch)]
-        xy = np.stack([row.positions for row in rows])
-        visibility = np.stack([row.visibility for row in rows])
-        if backward:
-            for at, chosen, result in backward_rows(tracker, source, points, len(rows)):
-                xy[at, chosen], visibility[at, chosen] = result.positions[chosen], result.visibility[chosen]
-        return xy, visibility
-    finally:
-        tracker.outside_allowed = allowed
+    points = Queries(queries)
+    tracker.reset((source.info.height, source.info.width))
+    tracker.add(points, check_inside=False)
+    rows = [row.result for row in stream_rows(tracker, PrefetchedFrames(source), batch)]
+    xy = np.stack([row.positions for row in rows])
+    visibility = np.stack([row.visibility for row in rows])
+    if backward:
+        for at, chosen, result in backward_rows(tracker, source, points, len(rows)):
+            xy[at, chosen], visibility[at, chosen] = result.positions[chosen], result.visibility[chosen]
+    return xy, visibility
 
 
 # --- one video -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 
 from ptrack._version import __version__
 from ptrack.errors import QueryError
-from ptrack.tracking.tracker import StepResult, Tracker, as_frame
+from ptrack.tracking.tracker import QueryRows, StepResult, Tracker, as_frame
 from ptrack.tracks import Queries, Tracks, TracksInfo
 from ptrack.tracks_io import concatenate_rows
 from ptrack.video.frames import Frame, FrameSource
@@ -85,7 +85,7 @@ def backward_rows(
     stop = int(queries.t[used].max()) + 1
     mirrored = np.column_stack([stop - 1 - queries.t[used], queries.xy[used]])
     tracker.reset((source.info.height, source.info.width))
-    tracker.add(Queries(mirrored, queries.ids[used]))
+    tracker.add(Queries(mirrored, queries.ids[used]), check_inside=False)
     empty = np.full((len(queries), 2), np.nan, np.float32), np.zeros(len(queries)), np.zeros(len(queries))
     for back, row in enumerate(stream_rows(tracker, PrefetchedFrames(source.reversed(stop)))):
         at = stop - 1 - back
@@ -126,7 +126,7 @@ def tracks_info(tracker: Tracker, info: SourceInfo, sha256: str | None) -> Track
     )
 
 
-def as_queries(queries: Queries | np.ndarray | None, grid: int, size: tuple[int, int]) -> Queries:
+def as_queries(queries: QueryRows | None, grid: int, size: tuple[int, int]) -> Queries:
     """Return checked queries for a source of size (H, W): given ones, plain (N, 3) rows, or a grid for None."""
     if queries is None:
         return Queries.grid(grid, size)
@@ -138,7 +138,7 @@ def as_queries(queries: Queries | np.ndarray | None, grid: int, size: tuple[int,
 def track_in_memory(
     tracker: Tracker,
     source: Any,
-    queries: Queries | np.ndarray | None,
+    queries: QueryRows | None,
     *,
     grid: int = 16,
     backward: bool = False,
@@ -156,7 +156,7 @@ def track_in_memory(
         points = as_queries(queries, grid, (opened.info.height, opened.info.width))
         info = tracks_info(tracker, opened.info, opened.sha256())
         tracker.reset((opened.info.height, opened.info.width))
-        tracker.add(points)
+        tracker.add(points, check_inside=False)
         rows = []
         for row in stream_rows(tracker, PrefetchedFrames(opened), 1 if opened.info.live else None):
             rows.append((*row.result, row.frame.index, row.frame.pts))

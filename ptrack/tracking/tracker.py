@@ -5,9 +5,12 @@ Letters: N points in order of addition, H W pixels of the frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from ptrack.video import FrameSource
 
 WAITING = -1  # slot of a point that has not joined the model yet
+QueryRows: TypeAlias = "Queries | np.ndarray | Sequence[Sequence[float]]"  # (N, 3) rows (t, x, y)
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class StepResult(NamedTuple):
@@ -37,19 +42,28 @@ class TrackerState:
 
     frame: int = 0  # frames seen since the reset
     size: tuple[int, int] | None = None  # (H, W) that queries and results refer to
-    model: Any = None  # the model's own state
-    points: Any = None  # (N, 3) float32 rows (t, x, y)
-    ids: Any = None  # (N,) unicode
-    slots: Any = None  # (N,) int64 place in the model's state, or WAITING
+    frame_size: tuple[int, int] | None = None  # (H, W) of the frames themselves, once there was one
+    model: object | None = None  # the model's own state
+    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.float32))  # (N, 3) rows (t, x, y)
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.str_))  # (N,) unicode
+    slots: np.ndarray = field(
+        default_factory=lambda: np.zeros(0, np.int64)
+    )  # (N,) place in the model's state, or WAITING
+    unchecked: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # (N,) must be found inside when they join
     used: int = 0  # slots in use in the model, support points included
     support: bool = False  # the support grid has been added
     next_id: int = 0  # the smallest number not yet given as an id
 
 
-def _fresh(size: tuple[int, int] | None) -> TrackerState:
-    return TrackerState(
-        size=size, points=np.zeros((0, 3), np.float32), ids=np.zeros(0, np.str_), slots=np.zeros(0, np.int64)
-    )
+def _locked(method: _Method) -> _Method:
+    """Let one thread at a time into the tracker."""
+
+    @functools.wraps(method)
+    def alone(self: Tracker, *args: Any, **kwargs: Any) -> Any:
+        with self.lock:
+            return method(self, *args, **kwargs)
+
+    return cast(_Method, alone)
 
 
 class Tracker:
@@ -62,6 +76,9 @@ class Tracker:
         positions, visibility, confidence = tracker.step(frame)
 
     Whole videos: ``tracker.track(frames_or_path, queries)``.
+
+    Calls from several threads take turns, and ``track`` is one call; hold ``lock`` over calls that belong together. For
+    videos at the same time load one tracker for each.
 
     Args:
         model: an online model.
@@ -76,8 +93,8 @@ class Tracker:
         self.model = model
         self.support_grid = int(getattr(model, "support_grid", 0)) if support_grid is None else support_grid
         self.weights_sha256 = weights_sha256
-        self.outside_allowed = False  # benchmarks query hidden points that may lie outside the frame
-        self.state = _fresh(None)
+        self.lock = threading.RLock()
+        self.state = TrackerState()
 
     def __repr__(self) -> str:
         return f"Tracker({self.model.name}, {self.model.device}, {len(self.ids)} points, frame {self.state.frame})"
@@ -87,6 +104,7 @@ class Tracker:
         """(N,) ids in the order of the rows that ``step`` returns."""
         return self.state.ids
 
+    @_locked
     def reset(self, size: tuple[int, int] | None = None) -> None:
         """Forget all points and frames.
 
@@ -94,14 +112,22 @@ class Tracker:
             size: (H, W) that queries and results refer to; by default that of the first frame. Frames of another size
                 are the same picture, reduced.
         """
-        self.state = _fresh(size)
+        self.state = TrackerState(size=size)
 
-    def add(self, queries: Queries | np.ndarray | Iterable[Any], ids: Iterable[Any] | None = None) -> np.ndarray:
+    @_locked
+    def add(
+        self,
+        queries: QueryRows | Iterable[Any],
+        ids: Iterable[Any] | None = None,
+        *,
+        check_inside: bool = True,
+    ) -> np.ndarray:
         """Add points; they join on their frame ``t``, counted from 0 at the reset.
 
         Args:
             queries: ``Queries``, (N, 3) rows (t, x, y), or (N, 2) rows (x, y) that join on the next frame.
             ids: N names; by default those of ``Queries``, or the next free numbers.
+            check_inside: refuse points outside the frame. Benchmarks query hidden points that lie there.
 
         Returns:
             (N,) the ids given.
@@ -117,7 +143,7 @@ class Tracker:
             raise QueryError(
                 f"Query {new.ids[i]} starts at frame {new.t[i]}, but the tracker is at frame {s.frame} already."
             )
-        if s.size is not None and not self.outside_allowed:
+        if s.size is not None and check_inside:
             new.check_inside(s.size)
         names = new.ids if named else np.asarray([str(s.next_id + i) for i in range(len(new))], dtype=np.str_)
         taken = set(s.ids) & set(names)
@@ -126,6 +152,7 @@ class Tracker:
         s.points = np.concatenate([s.points, new.points])
         s.ids = np.concatenate([s.ids, names])
         s.slots = np.concatenate([s.slots, np.full(len(new), WAITING)])
+        s.unchecked = np.concatenate([s.unchecked, np.full(len(new), check_inside and s.size is None)])
         s.next_id = max([s.next_id, *(int(i) + 1 for i in names if i.isdecimal())])
         return names
 
@@ -137,6 +164,7 @@ class Tracker:
             array = np.column_stack([np.full(len(array), self.state.frame), array])
         return Queries(array, ids)
 
+    @_locked
     def remove(self, ids: Iterable[Any]) -> None:
         """Stop tracking some points; the others go on as they were. Raises QueryError for an unknown id."""
         s = self.state
@@ -154,8 +182,9 @@ class Tracker:
             moved[keep] = np.arange(len(keep))
             s.slots = np.where(s.slots == WAITING, WAITING, moved[s.slots])
             s.used = len(keep)
-        s.points, s.ids, s.slots = s.points[stay], s.ids[stay], s.slots[stay]
+        s.points, s.ids, s.slots, s.unchecked = s.points[stay], s.ids[stay], s.slots[stay], s.unchecked[stay]
 
+    @_locked
     def step(self, frame: np.ndarray | torch.Tensor | None) -> StepResult:
         """Track all points into the next frame.
 
@@ -167,16 +196,32 @@ class Tracker:
 
         Raises:
             QueryError: a point that joins now lies outside the frame.
-            ModelError: the frame is not (H, W, 3) uint8.
+            ModelError: the frame is not (H, W, 3) uint8, or of another size than those before it.
         """
         if frame is None:
-            return self.step_features(None, (0, 0))
+            return self.step_features(None, None)
         tensor = as_frame(frame)
+        size = (tensor.shape[0], tensor.shape[1])
+        self._check_size(size)
         if not self.needs_features():
-            return self.step_features(None, (tensor.shape[0], tensor.shape[1]))
+            return self.step_features(None, size)
         with torch.inference_mode():
             features = self.model.encode(tensor[None])[0]
-        return self.step_features(features, (tensor.shape[0], tensor.shape[1]))
+        return self.step_features(features, size)
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        """Refuse a frame that cannot be the next one: a model's state belongs to one size of frames."""
+        (h, w), s = size, self.state
+        if s.frame_size is not None and size != s.frame_size:
+            raise ModelError(
+                f"Frame {s.frame} is {w}x{h}, but the frames before it are {s.frame_size[1]}x{s.frame_size[0]}; "
+                "resize it, or call reset() where another video begins."
+            )
+        if s.frame_size is None and s.size is not None and abs(w * s.size[0] - h * s.size[1]) > sum(s.size):
+            raise ModelError(
+                f"A {w}x{h} frame is not the {s.size[1]}x{s.size[0]} picture reduced, as reset(size=(height, width)) "
+                "announced; its sides have another ratio."
+            )
 
     def needs_features(self, ahead: int = 0) -> bool:
         """Return whether the frame ``ahead`` frames from now has any point to track."""
@@ -187,19 +232,21 @@ class Tracker:
         """The support grid joins on the first frame once there is any point, even one that starts later."""
         return self.support_grid > 0 and not self.state.support and len(self.state.ids) > 0
 
-    def step_features(self, features: Any, size: tuple[int, int]) -> StepResult:
-        """Like ``step``, for a frame that ``model.encode`` has seen already; ``size`` is its (H, W).
+    @_locked
+    def step_features(self, features: Any, size: tuple[int, int] | None) -> StepResult:
+        """Like ``step``, for a frame that ``model.encode`` has seen already; ``size`` is its (H, W), None if missing.
 
         ``features=None``: the frame is missing, or no point needs it.
         """
         s = self.state
+        if size is not None:
+            self._check_size(size)
+            s.frame_size, s.size = size, s.size or size
         n = len(s.ids)
         positions = np.full((n, 2), np.nan, np.float32)
         visibility, confidence = np.zeros(n, np.float32), np.zeros(n, np.float32)
         starting = (s.slots == WAITING) & (s.points[:, 0] <= s.frame)
-        if s.size is None and size != (0, 0):
-            s.size = size
-        if features is not None and (starting.any() or s.used or self._support_joins()):
+        if features is not None and size is not None and (starting.any() or s.used or self._support_joins()):
             with torch.inference_mode():
                 self._join(features, size, starting)
                 s.model, out = self.model.step(s.model, features)
@@ -220,11 +267,11 @@ class Tracker:
         if s.model is None:
             s.model = self.model.init_state()
         if starting.any():
-            new = Queries(s.points[starting], s.ids[starting])
-            if not self.outside_allowed:
-                new.check_inside(s.size or size)
-            s.slots[starting] = s.used + np.arange(len(new))
-            self._give(features, geometry.rescale(new.xy, s.size or size, size))
+            late = starting & s.unchecked
+            if late.any():
+                Queries(s.points[late], s.ids[late]).check_inside(s.size or size)
+            s.slots[starting] = s.used + np.arange(int(starting.sum()))
+            self._give(features, geometry.rescale(s.points[starting, 1:], s.size or size, size))
         if self._support_joins():
             self._give(features, geometry.support_points(self.support_grid, size))
             s.support = True
@@ -234,10 +281,11 @@ class Tracker:
         self.state.model = self.model.add(self.state.model, features, points)
         self.state.used += len(xy)
 
+    @_locked
     def track(
         self,
-        source: FrameSource | str | np.ndarray | Iterable[np.ndarray],
-        queries: Queries | np.ndarray | None = None,
+        source: FrameSource | str | os.PathLike[str] | int | np.ndarray | Iterable[np.ndarray],
+        queries: QueryRows | None = None,
         *,
         grid: int = 16,
         backward: bool = False,

@@ -82,6 +82,10 @@ class ArraySource(FrameSource):
         super().__init__(options)
         if isinstance(frames, np.ndarray) and frames.ndim not in (3, 4):
             raise InputError(f"The frames have the shape {frames.shape}; they must be (T, H, W, 3) or (T, H, W).")
+        if isinstance(frames, np.ndarray) and frames.ndim == 3 and frames.shape[2] in (3, 4):
+            raise InputError(
+                f"One picture of the shape {frames.shape} is no video; give frames[None] for a video of one frame."
+            )
         if len(frames) == 0:
             raise InputError("There are no frames in the array; give at least one.")
         self._frames, self._name = frames, name

@@ -1,0 +1,37 @@
+"""How the public API is called, for the type checker: pyright reads this file in CI, tests/test_api.py runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import ptrack
+
+
+def tracked(tracker: ptrack.Tracker, frames: np.ndarray, folder: Path) -> list[ptrack.Tracks]:
+    """Track the same points, given in every way that works."""
+    rows = np.asarray([[0, 1, 2]])
+    queries = ptrack.Queries([[0, 1, 2]], ids=["paw"])
+    found = [
+        tracker.track(frames, [[0, 1, 2]]),
+        tracker.track(frames, [(0, 1.0, 2.0)]),
+        tracker.track(list(frames), rows),
+        tracker.track((frame for frame in frames), queries),
+        tracker.track(ptrack.open_source(frames), queries, backward=True),
+    ]
+    path: Path = ptrack.save_tracks(found[0], folder / "a.tracks.h5")
+    return [*found, ptrack.load_tracks(path), ptrack.load_tracks(str(path))]
+
+
+def streamed(tracker: ptrack.Tracker, frames: np.ndarray) -> np.ndarray:
+    """Track one frame at a time and return the last positions, (N, 2)."""
+    tracker.reset()
+    ids = tracker.add([[1, 2]])
+    tracker.add([[0, 1, 2]], ids=["b"])
+    tracker.add(ptrack.Queries(np.zeros((0, 3))))
+    for frame in frames:
+        positions, visibility, confidence = tracker.step(frame)
+        assert len(positions) == len(visibility) == len(confidence) == 2
+    tracker.remove(ids)
+    return tracker.step(None).positions
