@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output, count, last_part
 from ptrack.errors import InputError
 
@@ -150,6 +151,8 @@ def track(
     overlay: Annotated[
         bool, typer.Option(help="Also write SOURCE.overlay.mp4 with the tracks drawn.", rich_help_panel="Output")
     ] = True,
+    trail: options.Trail = None,
+    occluded: options.Occluded = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel="Output")
     ] = False,
@@ -195,6 +198,8 @@ def track(
         out=out,
         format=format,
         overlay=overlay,
+        trail=trail,
+        occluded=occluded,
         overwrite=overwrite,
         resume=resume,
         backward=backward,

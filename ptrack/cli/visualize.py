@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 
 _EPILOG = """Examples:
@@ -64,15 +65,13 @@ def visualize(
     colour: Annotated[
         str, typer.Option(help="start, id, motion, visibility or confidence.", rich_help_panel=_LOOK)
     ] = "start",
-    trail: Annotated[int | None, typer.Option(help="Frames of a trail, 0 for none.", rich_help_panel=_LOOK)] = None,
+    trail: options.Trail = None,
     fade: Annotated[
         float, typer.Option(help="How far a trail fades to its old end, 0 to 1.", rich_help_panel=_LOOK)
     ] = 1.0,
     width: Annotated[float | None, typer.Option(help="Pixels of a trail.", rich_help_panel=_LOOK)] = None,
     radius: Annotated[float | None, typer.Option(help="Pixels of a point.", rich_help_panel=_LOOK)] = None,
-    occluded: Annotated[
-        bool, typer.Option("--occluded/--no-occluded", help="Draw hidden points, hollow.", rich_help_panel=_LOOK)
-    ] = True,
+    occluded: options.Occluded = None,
     labels: Annotated[bool, typer.Option("--labels", help="Write the ids.", rich_help_panel=_LOOK)] = False,
     truth: Annotated[
         Path | None, typer.Option(help="Ground truth: draw error lines to it.", rich_help_panel=_PLACE)
@@ -122,7 +121,7 @@ def visualize(
     def drawn(done: int, total: int) -> None:
         display.show(Bar(name="Drawing", done=done, total=total, unit="frames"))
 
-    options = VisualizeOptions(
+    wanted = VisualizeOptions(
         tracks=tuple(tracks), video=video, truth=truth, style=style, out=out, html=html, embed=embed, rerun=rerun,
         table=table, colour=colour, trail=trail, fade=fade, width=width, radius=radius, occluded=occluded,
         labels=labels, points=_names(points), follow=follow, crop=crop, zoom=zoom, attention=attention, model=model,
@@ -130,7 +129,7 @@ def visualize(
         overwrite=overwrite, progress=drawn,
     )  # fmt: skip
     with display:
-        written = draw(options)
+        written = draw(wanted)
     for path in written:
         output.result(str(path))
     output.document({"written": [str(path) for path in written]})

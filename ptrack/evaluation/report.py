@@ -230,7 +230,7 @@ def overlay(clip: Clip, case: Case, prediction: Prediction, t: int, method: str)
     shown = started & case.visible[t] & np.isfinite(prediction.tracks[t]).all(axis=-1)
     width = max(1.0, min(case.size) / 300)
     canvas.lines(prediction.tracks[t][shown], case.tracks[t][shown], width, np.asarray([255, 60, 60], np.uint8))
-    return Overlay(OverlayStyle(trail=0)).draw(
+    return Overlay(OverlayStyle(trail=0, occluded="always")).draw(
         canvas.rgb, prediction.tracks[t][started], prediction.visible[t][started]
     )
 

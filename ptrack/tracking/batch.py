@@ -38,6 +38,8 @@ def _options(request: TrackRequest) -> list[TrackOptions]:
             TrackOptions(
                 out=tracks,
                 overlay=overlay,
+                trail=request.trail,
+                occluded=request.occluded,
                 overwrite=request.overwrite,
                 resume=request.resume,
                 backward=request.backward,

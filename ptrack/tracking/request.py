@@ -34,6 +34,8 @@ class TrackRequest:
     out: Path | None = None  # a file for one source, else a folder
     format: str | None = None  # "h5", "npz", "csv" or "json"; from ``out`` or h5
     overlay: bool = True
+    trail: int | None = None  # of the overlay, frames; None: the standard look
+    occluded: bool | None = None  # of the overlay: occluded points always, never, or (None) for some frames
     overwrite: bool = False
     resume: bool = False
     backward: bool = False

@@ -49,6 +49,8 @@ class TrackOptions:
 
     out: Path  # tracks file; its suffix is the format
     overlay: Path | None = None  # video or GIF with the tracks drawn, None for none
+    trail: int | None = None  # of the overlay, frames; None: the standard look
+    occluded: bool | None = None  # of the overlay: occluded points always, never, or (None) for some frames
     overwrite: bool = False  # replace existing outputs
     resume: bool = False  # go on from a partial file, if there is one
     backward: bool = False  # also track from each query back to the first frame
@@ -349,8 +351,7 @@ class _OverlayThread:
     def __init__(self, run: _Run) -> None:
         from ptrack.tracking.consumer import Consumer
 
-        assert run.options.overlay is not None
-        self._sink = OverlaySink(run.options.overlay, run.source, run.tracker.model.threshold)
+        self._sink = OverlaySink(run.options, run.source, run.tracker.model.threshold)
         self._consumer = Consumer(lambda row: self._sink.write(row.frame, row.result))
 
     def put(self, row: Row) -> None:
@@ -368,12 +369,14 @@ class _OverlayThread:
 class OverlaySink:
     """Draws tracks over frames and writes them to a video."""
 
-    def __init__(self, path: Path, source: FrameSource, threshold: float) -> None:
+    def __init__(self, options: TrackOptions, source: FrameSource, threshold: float) -> None:
         from ptrack.video import open_writer
         from ptrack.viz.overlay import Overlay
+        from ptrack.viz.style import overlay_style
 
-        self._writer = open_writer(path, fps=source.info.fps, overwrite=True)
-        self._overlay = Overlay()
+        assert options.overlay is not None
+        self._writer = open_writer(options.overlay, fps=source.info.fps, overwrite=True)
+        self._overlay = Overlay(overlay_style(options.trail, options.occluded))
         self._threshold = threshold
         self._size = (source.info.height, source.info.width)
 
@@ -383,7 +386,8 @@ class OverlaySink:
 
         size = (frame.rgb.shape[0], frame.rgb.shape[1])
         xy = geometry.rescale(np.asarray(result.positions, np.float32), self._size, size)
-        self._writer.write(self._overlay.draw(frame.rgb, xy, result.visibility >= self._threshold), frame.pts)
+        visible = result.visibility >= self._threshold
+        self._writer.write(self._overlay.draw(frame.rgb, xy, visible, result.confidence), frame.pts)
 
     def close(self) -> None:
         """Finish the video and give it its name."""
@@ -398,8 +402,7 @@ def _second_pass_overlay(run: _Run) -> None:
     """Draw the overlay from the finished rows, reading the source again."""
     import h5py
 
-    assert run.options.overlay is not None
-    sink = OverlaySink(run.options.overlay, run.source, run.tracker.model.threshold)
+    sink = OverlaySink(run.options, run.source, run.tracker.model.threshold)
     try:
         with h5py.File(run.partial, "r") as opened, PrefetchedFrames(run.source) as frames:
             file: Any = opened

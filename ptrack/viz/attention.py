@@ -14,7 +14,7 @@ import numpy as np
 from ptrack import geometry
 from ptrack.errors import ModelError, QueryError
 from ptrack.tracks import Tracks
-from ptrack.viz import marks, palette
+from ptrack.viz import colours, marks, palette
 from ptrack.viz.draw import Canvas
 
 if TYPE_CHECKING:
@@ -150,6 +150,10 @@ def paint_sight(sight: Sight, tracks: Tracks, rgb: np.ndarray) -> np.ndarray:
     canvas.discs(here[None], radius, np.asarray([255, 60, 60], np.uint8))
     if sight.frames is not None:
         _strip(canvas.rgb, sight, tracks)
+    words = ("correlation in this frame", "lowest", "highest")
+    if sight.heat is None:
+        words = ("attention, relative to the largest", "0", "1")
+    marks.draw_scale(canvas.rgb, palette.amount_scale(*words), top=True)
     return canvas.rgb
 
 
@@ -160,7 +164,7 @@ def _heated(rgb: np.ndarray, heat: np.ndarray) -> np.ndarray:
     size = (rgb.shape[1], rgb.shape[0])
     large = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     alpha = (0.75 * large.clip(0, 1) ** 2)[..., None]
-    return (rgb * (1 - alpha) + palette.heat(large) * alpha + 0.5).astype(np.uint8)
+    return (rgb * (1 - alpha) + colours.by_amount(large) * alpha + 0.5).astype(np.uint8)
 
 
 def _lines(canvas: Canvas, sight: Sight, tracks: Tracks, here: np.ndarray, scale: np.ndarray, radius: float) -> None:
@@ -169,9 +173,9 @@ def _lines(canvas: Canvas, sight: Sight, tracks: Tracks, here: np.ndarray, scale
     there = tracks.tracks[sight.row] * scale
     share = sight.points / max(float(sight.points.max()), 1e-9)
     start = np.broadcast_to(here, there.shape)
-    colours = palette.heat(share)
-    canvas.lines(start, there, 0.5 * radius, colours, 0.9 * share)
-    canvas.discs(there, 0.6 * radius, colours, 0.3 + 0.7 * share)
+    shades = colours.by_amount(share)
+    canvas.lines(start, there, 0.5 * radius, shades, 0.9 * share)
+    canvas.discs(there, 0.6 * radius, shades, 0.3 + 0.7 * share)
 
 
 def _strip(rgb: np.ndarray, sight: Sight, tracks: Tracks) -> None:
@@ -181,8 +185,7 @@ def _strip(rgb: np.ndarray, sight: Sight, tracks: Tracks) -> None:
     size = marks.text_size(rgb.shape[0])
     cell = max(8, min(int(2.6 * size), rgb.shape[1] // max(len(share), 1)))
     top = rgb.shape[0] - int(1.6 * size)
-    colours = palette.heat(share / max(float(share.max()), 1e-9))
-    for i, colour in enumerate(colours):
+    for i, colour in enumerate(colours.by_amount(share / max(float(share.max()), 1e-9))):
         part = rgb[top:, i * cell : (i + 1) * cell - 1]
         part[:] = (0.3 * part + 0.7 * colour).astype(np.uint8)
         row = min(first + i, tracks.num_frames - 1)

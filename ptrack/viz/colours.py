@@ -1,4 +1,4 @@
-"""Colours for points: stable, told apart from their neighbours, readable on any picture."""
+"""Colours for points: stable, unlike their neighbours', readable on any picture and by the colour-blind."""
 
 from __future__ import annotations
 
@@ -51,9 +51,26 @@ def by_number(count: int) -> np.ndarray:
     return from_oklch(0.70 + 0.08 * (number % 3 - 1), _CHROMA, number * np.pi * (3 - np.sqrt(5)))
 
 
+def _between(values: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Return (..., 3) uint8 colours for values in [0, 1], linear between ``stops`` (K, 3); others are clipped."""
+    at = np.clip(values, 0, 1) * (len(stops) - 1)
+    low = np.minimum(at.astype(int), len(stops) - 2)
+    rest = (at - low)[..., None]
+    return np.round(stops[low] * (1 - rest) + stops[low + 1] * rest).astype(np.uint8)
+
+
+# Orange and blue stay two colours for every kind of colour blindness, and the middle, where a probability decides
+# nothing, is grey. Violet to yellow grows lighter all the way, so it can be read without any colour at all.
+_PROBABILITY = np.asarray([[240, 110, 0], [250, 185, 110], [225, 225, 225], [110, 175, 240], [20, 105, 220]], float)
+_AMOUNT = np.asarray([[60, 45, 185], [140, 75, 205], [215, 100, 145], [248, 155, 70], [253, 230, 80]], float)
+
+
 def by_value(values: np.ndarray) -> np.ndarray:
-    """Return (N, 3) uint8 colours for values in [0, 1]: 0 red, through yellow, 1 green; NaN is white."""
+    """Return (..., 3) uint8 colours for probabilities: 0 orange, 0.5 grey, 1 blue; NaN is white."""
     finite = np.asarray(np.isfinite(values))
-    value = np.clip(np.where(finite, values, 0.0), 0.0, 1.0)
-    colours = from_oklch(0.62 + 0.2 * np.sin(np.pi * 0.9 * value), 0.19, np.radians(28 + 115 * value))
-    return np.where(finite[..., None], colours, np.uint8(255))
+    return np.where(finite[..., None], _between(np.where(finite, values, 0.0), _PROBABILITY), np.uint8(255))
+
+
+def by_amount(values: np.ndarray) -> np.ndarray:
+    """Return (..., 3) uint8 colours from violet (0) over red and orange to yellow (1); NaN counts as 0."""
+    return _between(np.nan_to_num(np.asarray(values, dtype=np.float64)), _AMOUNT)

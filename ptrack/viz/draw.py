@@ -45,17 +45,18 @@ class Canvas:
         self._keys = np.zeros(self.height * self.width, dtype=np.uint32)
         self._stamped: list[tuple[np.ndarray, np.ndarray]] = []  # flat pixels and their keys of the running call
 
-    def discs(self, xy: np.ndarray, radius: float, colours: np.ndarray, alpha: Number = 1.0) -> None:
-        """Draw filled discs at (K, 2), ``radius`` pixels, colours (K, 3) or (3,) uint8, opacity (K,) or one number."""
-        self.rings(xy, radius, radius + 1.0, colours, alpha)
+    def discs(self, xy: np.ndarray, radius: Number, colours: np.ndarray, alpha: Number = 1.0) -> None:
+        """Draw filled discs at (K, 2); ``radius`` and opacity (K,) or one number, colours (K, 3) or (3,) uint8."""
+        self.rings(xy, radius, np.asarray(radius) + 1.0, colours, alpha)
 
-    def rings(self, xy: np.ndarray, radius: float, width: Number, colours: np.ndarray, alpha: Number = 1.0) -> None:
-        """Draw rings: outer ``radius``, ``width`` (K,) or one number, pixels; one above the radius fills the disc."""
-        inner = np.broadcast_to(np.asarray(radius - np.asarray(width), dtype=np.float32), (len(xy),))
+    def rings(self, xy: np.ndarray, radius: Number, width: Number, colours: np.ndarray, alpha: Number = 1.0) -> None:
+        """Draw rings: outer ``radius`` and ``width`` (K,) or one number, pixels; a width above it fills the disc."""
+        outer = np.broadcast_to(np.asarray(radius, dtype=np.float32), (len(xy),))
+        inner = outer - np.asarray(width, dtype=np.float32)
         brush = _Brush(colours, alpha, len(xy))
-        for part, dx, dy, spots in self._patches(xy, radius + 1.0):
+        for part, dx, dy, spots in self._patches(xy, float(outer.max(initial=0.0)) + 1.0):
             distance = np.sqrt(dx * dx + dy * dy)
-            coverage = np.minimum(radius + 0.5 - distance, distance - (inner[part, None, None] - 0.5))
+            coverage = np.minimum(outer[part, None, None] + 0.5 - distance, distance - (inner[part, None, None] - 0.5))
             self._stamp(part, np.minimum(coverage, 1.0), spots, brush)
         self._settle(brush)
 

@@ -13,8 +13,9 @@ from ptrack.errors import TracksError
 from ptrack.tracks import Tracks
 from ptrack.viz import marks
 from ptrack.viz.draw import Canvas
-from ptrack.viz.overlay import OverlayStyle
-from ptrack.viz.painter import Painter, View
+from ptrack.viz.painter import TracksPainter, View
+from ptrack.viz.recent import jumps
+from ptrack.viz.style import OverlayStyle
 
 RED = np.asarray([255, 40, 40], np.uint8)
 WHITE = np.full(3, 255, np.uint8)
@@ -90,7 +91,9 @@ class Comparison:
         truth: per set, what to draw the error lines to, or None.
     """
 
-    def __init__(self, painters: Sequence[Painter], names: Sequence[str], truth: Sequence[Truth | None] = ()) -> None:
+    def __init__(
+        self, painters: Sequence[TracksPainter], names: Sequence[str], truth: Sequence[Truth | None] = ()
+    ) -> None:
         self.painters, self.names = list(painters), list(names)
         self.truth = list(truth) or [None] * len(self.painters)
         self._rows = [{int(f): t for t, f in enumerate(p.tracks.frame_index)} for p in self.painters]
@@ -106,8 +109,9 @@ class Comparison:
         if t is not None:
             painter.draw(t, view, canvas)
             if truth is not None:
-                error = truth.draw(t, view, canvas, painter.look.style)
+                error = truth.draw(t, view, canvas, painter.style)
                 words += f"  mean error {error:.2f} px" if np.isfinite(error) else ""
+            painter.draw_scale(canvas)
         if len(self.painters) > 1 or truth is not None:
             size = marks.text_size(canvas.height)
             marks.draw_text(canvas.rgb, words, 0.4 * size, 0.3 * size, size)
@@ -173,7 +177,7 @@ def reduced(rgb: np.ndarray, width: int) -> np.ndarray:
 
 
 def contact_sheet(
-    painter: Painter, frames: Iterable[tuple[int, np.ndarray]], count: int = 12, width: int = 480
+    painter: TracksPainter, frames: Iterable[tuple[int, np.ndarray]], count: int = 12, width: int = 480
 ) -> np.ndarray:
     """Return a sheet of ``count`` frames spread over the tracks, each with its time, drawn at ``width`` pixels.
 
@@ -195,7 +199,7 @@ def contact_sheet(
     return grid(pictures, columns_for(len(pictures), *pictures[0].shape[:2]))
 
 
-def long_exposure(painter: Painter, frames: Iterable[tuple[int, np.ndarray]], dim: float = 0.45) -> np.ndarray:
+def long_exposure(painter: TracksPainter, frames: Iterable[tuple[int, np.ndarray]], dim: float = 0.45) -> np.ndarray:
     """Return one still: the middle frame, dimmed, under the whole trails of all points; occluded stretches left out.
 
     Args:
@@ -213,13 +217,14 @@ def long_exposure(painter: Painter, frames: Iterable[tuple[int, np.ndarray]], di
     background = (background * dim).astype(np.uint8)
     view = whole_frame(painter.tracks, background)
     canvas = Canvas(background)
-    for piece in _pieces(painter.tracks, painter.look.style, canvas, view, painter):
+    for piece in _pieces(painter.tracks, painter.style, canvas, view, painter):
         canvas.lines(*piece)
+    painter.draw_scale(canvas)
     return canvas.rgb
 
 
 def _pieces(
-    tracks: Tracks, style: OverlayStyle, canvas: Canvas, view: View, painter: Painter
+    tracks: Tracks, style: OverlayStyle, canvas: Canvas, view: View, painter: TracksPainter
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float, np.ndarray, float]]:
     """Yield the arguments of ``Canvas.lines`` for 64 frames at a time."""
     width, _ = style.sizes(canvas.height, canvas.width, tracks.num_points)
@@ -227,6 +232,7 @@ def _pieces(
         last = min(first + 64, tracks.num_frames - 1)
         xy = view.place(tracks.tracks[first : last + 1])
         both = tracks.visible[first:last] & tracks.visible[first + 1 : last + 1]
+        both &= ~jumps(xy, min(canvas.height, canvas.width))
         xy_from, xy_to = xy[:-1][both], xy[1:][both]
-        colours = painter.colours(first, last)[1:][both]
+        colours = painter.scheme.colours(first, last)[1:][both]
         yield xy_from, xy_to, 0.8 * width, colours, style.opacity

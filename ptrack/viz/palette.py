@@ -6,6 +6,7 @@ Letters: T frames, S steps, N points.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ptrack.tracks import Tracks
 from ptrack.viz import colours
 
 MODES = ("start", "id", "motion", "visibility", "confidence")
+SCALE_STEPS = 64  # colours of a drawn scale
 _SAMPLES = 512  # frames looked at to find how fast fast is
 
 
@@ -33,16 +35,6 @@ def by_id(tracks: Tracks) -> np.ndarray:
     return colours.by_number(tracks.num_points)
 
 
-def heat(values: np.ndarray) -> np.ndarray:
-    """Return colours (..., 3) from blue (0) over green and yellow to red (1); values outside are clipped, NaN is 0."""
-    values = np.nan_to_num(np.asarray(values, dtype=np.float64)).clip(0, 1)
-    stops = np.asarray([[48, 84, 235], [32, 178, 200], [70, 200, 80], [250, 210, 40], [240, 60, 40]], float)
-    at = values * (len(stops) - 1)
-    low = np.minimum(at.astype(int), len(stops) - 2)
-    rest = (at - low)[..., None]
-    return np.round(stops[low] * (1 - rest) + stops[low + 1] * rest).astype(np.uint8)
-
-
 def speeds(tracks: Tracks, first: int, last: int) -> np.ndarray:
     """Return (last - first + 1, N) pixels per frame into each of the frames ``first`` .. ``last``; NaN if unknown."""
     start = max(first - 1, 0)
@@ -53,16 +45,45 @@ def speeds(tracks: Tracks, first: int, last: int) -> np.ndarray:
 
 
 def fast(tracks: Tracks) -> float:
-    """Return the speed, pixels per frame, that counts as fast: the 98th percentile over a sample of frames."""
-    some = np.unique(np.linspace(1, max(tracks.num_frames - 1, 1), _SAMPLES).astype(int))
-    some = some[some < tracks.num_frames]
-    moves = np.linalg.norm(tracks.tracks[some] - tracks.tracks[some - 1], axis=-1)
-    moves = moves[np.isfinite(moves)]
+    """Return the speed, pixels per frame, that counts as fast: the 98th percentile of visible points in a sample."""
+    sample = np.unique(np.linspace(1, max(tracks.num_frames - 1, 1), _SAMPLES).astype(int))
+    sample = sample[sample < tracks.num_frames]
+    moves = np.linalg.norm(tracks.tracks[sample] - tracks.tracks[sample - 1], axis=-1)
+    visible = tracks.visible[sample] & tracks.visible[sample - 1]
+    moves = moves[np.isfinite(moves) & visible]
     return max(float(np.percentile(moves, 98)), 1e-6) if moves.size else 1.0
 
 
-def colouring(tracks: Tracks, mode: str) -> Callable[[int, int], np.ndarray]:
-    """Return a function that gives the colours (last - first + 1, N, 3) for the frames ``first`` .. ``last``.
+@dataclass(frozen=True)
+class ColourScale:
+    """What colours that stand for numbers mean; drawn beside them."""
+
+    label: str  # the quantity with its unit
+    low: str  # number at the first colour
+    high: str  # number at the last colour
+    colours: np.ndarray  # (K, 3) uint8, from low to high
+
+
+@dataclass(frozen=True)
+class ColourScheme:
+    """The colours of all points over time, and their scale if they stand for numbers."""
+
+    colours: Callable[[int, int], np.ndarray]  # (first, last) row -> (last - first + 1, N, 3) uint8
+    scale: ColourScale | None = None
+
+
+def probability_scale(label: str) -> ColourScale:
+    """Return the scale of probabilities from 0 to 1."""
+    return ColourScale(label, "0", "1", colours.by_value(np.linspace(0, 1, SCALE_STEPS)))
+
+
+def amount_scale(label: str, low: str, high: str) -> ColourScale:
+    """Return the scale of an amount that grows from violet to yellow."""
+    return ColourScale(label, low, high, colours.by_amount(np.linspace(0, 1, SCALE_STEPS)))
+
+
+def colouring(tracks: Tracks, mode: str) -> ColourScheme:
+    """Return the colours of a mode.
 
     Raises:
         ConfigError: unknown mode.
@@ -71,9 +92,10 @@ def colouring(tracks: Tracks, mode: str) -> Callable[[int, int], np.ndarray]:
         raise ConfigError(f"Unknown colour mode '{mode}'.{did_you_mean(mode, MODES)} Known: {', '.join(MODES)}.")
     if mode in ("start", "id"):
         fixed = by_start(tracks) if mode == "start" else by_id(tracks)
-        return lambda first, last: np.broadcast_to(fixed, (last - first + 1, *fixed.shape))
+        return ColourScheme(lambda first, last: np.broadcast_to(fixed, (last - first + 1, *fixed.shape)))
     if mode == "motion":
         top = fast(tracks)
-        return lambda first, last: heat(speeds(tracks, first, last) / top)
+        scale = amount_scale("speed (px/frame)", "0", f"{top:.3g}+")
+        return ColourScheme(lambda first, last: colours.by_amount(speeds(tracks, first, last) / top), scale)
     values = tracks.visibility if mode == "visibility" else tracks.confidence
-    return lambda first, last: colours.by_value(values[first : last + 1])
+    return ColourScheme(lambda first, last: colours.by_value(values[first : last + 1]), probability_scale(mode))

@@ -93,15 +93,18 @@ def plot_tracks(tracks: Tracks, path: Path | str) -> None:
 
 
 def _raster(axis: Any, tracks: Tracks, time: np.ndarray) -> None:
-    """Draw the visibility probabilities, one row per point; grey where a point has no position."""
-    axis.set_facecolor("0.8")
+    """Draw the visibility probabilities, one row per point; dark grey where a point has no position."""
+    from matplotlib.colors import ListedColormap
+
+    axis.set_facecolor("0.4")
     axis.set_ylabel("visibility by point")
     if tracks.num_frames == 0 or tracks.num_points == 0:
         return
     values = np.where(np.isfinite(tracks.tracks[..., 0]), tracks.visibility, np.nan).T
     step = (time[-1] - time[0]) / max(len(time) - 1, 1) or 1.0
     extent = (time[0] - step / 2, time[-1] + step / 2, tracks.num_points - 0.5, -0.5)
-    picture = axis.imshow(values, aspect="auto", extent=extent, cmap="RdYlGn", vmin=0, vmax=1, interpolation="nearest")
+    cmap = ListedColormap(palette.probability_scale("").colours / 255)
+    picture = axis.imshow(values, aspect="auto", extent=extent, cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
     axis.figure.colorbar(picture, ax=axis, label="probability")
     if tracks.num_points <= LEGEND_UP_TO:
         axis.set_yticks(range(tracks.num_points), tracks.ids.tolist())

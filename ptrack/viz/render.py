@@ -13,9 +13,9 @@ from ptrack.fileio import atomic_path, check_writable
 from ptrack.tracks import Tracks
 from ptrack.video import FrameSource, open_writer
 from ptrack.viz import layouts, palette
-from ptrack.viz.overlay import OverlayStyle
-from ptrack.viz.painter import LONG_TRAIL, Look, Painter, View, whole_frame
+from ptrack.viz.painter import LONG_TRAIL, PaintOptions, TracksPainter, View, whole_frame
 from ptrack.viz.pairing import open_video_of, paired, with_size
+from ptrack.viz.style import overlay_style
 
 STYLES = ("overlay", "stabilised", "exposure", "sheet", "plots")
 STILLS = ("exposure", "sheet")
@@ -41,7 +41,7 @@ class VisualizeOptions:
     fade: float = 1.0  # 0..1, opacity lost at a trail's old end
     width: float | None = None  # pixels of a trail
     radius: float | None = None  # pixels of a point
-    occluded: bool = True  # draw hidden points, hollow
+    occluded: bool | None = None  # draw occluded points as rings: always, never, or (None) for some frames, fading
     labels: bool = False  # write the ids
     points: tuple[str, ...] = ()  # only these ids
     follow: str | None = None  # id of the point that a zoomed crop follows
@@ -80,15 +80,14 @@ class VisualizeOptions:
         if self.attention is not None and (many or self.follow is not None):
             raise ConfigError("--attention shows one tracks file, without ground truth and without --follow.")
 
-    def look(self) -> Look:
+    def paint_options(self) -> PaintOptions:
         """Return how tracks are painted; raises ConfigError for values out of range."""
         stabilised = self.style == "stabilised"
-        trail = self.trail if self.trail is not None else (LONG_TRAIL if stabilised else OverlayStyle().trail)
-        style = OverlayStyle(trail=trail, fade=self.fade, width=self.width, radius=self.radius)
-        return Look(
+        trail = LONG_TRAIL if stabilised and self.trail is None else self.trail
+        style = overlay_style(trail, self.occluded, fade=self.fade, width=self.width, radius=self.radius)
+        return PaintOptions(
             colour=self.colour,
             style=style,
-            occluded=self.occluded,
             labels=self.labels,
             stabilise=stabilised,
             highlight=self.follow,
@@ -116,7 +115,7 @@ def visualize(options: VisualizeOptions) -> list[Path]:
     others = (options.html, options.rerun, options.table)
     out = options.out or (default_output(options) if not any(others) else None)
     _check(options, out)
-    look = options.look()
+    paint = options.paint_options()
     sets = [load_any(path) for path in options.tracks]
     truth = load_any(options.truth) if options.truth is not None else None
     if options.points:
@@ -128,7 +127,7 @@ def visualize(options: VisualizeOptions) -> list[Path]:
     with open_video_of(sets[0], options.video, force=options.force, max_size=options.max_size) as source:
         sets = [with_size(tracks, source) for tracks in sets]
         if picture is not None:
-            _draw(options, picture, sets, truth, look, source)
+            _draw(options, picture, sets, truth, paint, source)
             written.append(picture)
         if options.html is not None:
             written += _viewer(options, options.html, sets[0], source)
@@ -136,7 +135,7 @@ def visualize(options: VisualizeOptions) -> list[Path]:
             from ptrack.exports.rerun import write_rerun
 
             frames = ((t, frame.rgb) for t, frame in paired(sets[0], source))
-            write_rerun(sets[0], options.rerun, frames, palette.by_start(sets[0]), look.style.trail)
+            write_rerun(sets[0], options.rerun, frames, palette.by_start(sets[0]), paint.style.trail)
             written.append(options.rerun)
     return written
 
@@ -185,12 +184,17 @@ def _check(options: VisualizeOptions, out: Path | None) -> None:
 
 
 def _draw(
-    options: VisualizeOptions, out: Path, sets: list[Tracks], truth: Tracks | None, look: Look, source: FrameSource
+    options: VisualizeOptions,
+    out: Path,
+    sets: list[Tracks],
+    truth: Tracks | None,
+    paint: PaintOptions,
+    source: FrameSource,
 ) -> None:
     tracks = sets[0]
     if options.style in STILLS:
         frames = _counted(options, tracks, source)
-        painter = Painter(tracks, look)
+        painter = TracksPainter(tracks, paint)
         if options.style == "exposure":
             _save(layouts.long_exposure(painter, frames), out)
         else:
@@ -201,7 +205,7 @@ def _draw(
         return
     against = [layouts.Truth(t, truth) if truth is not None else None for t in sets]
     names = [p.name for p in options.tracks]
-    panel = layouts.Comparison([Painter(t, look) for t in sets], names, against)
+    panel = layouts.Comparison([TracksPainter(t, paint) for t in sets], names, against)
     crop = None
     if options.follow is not None:
         crop = layouts.FollowCrop(tracks, options.follow, options.crop, options.zoom)

@@ -65,8 +65,13 @@ def test_keys(viewer, until):
     ActionChains(viewer).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT).key_up(Keys.SHIFT).perform()
     until(lambda: viewer.execute_script("return ptrackViewer.state.shown") == 10)
     assert viewer.execute_script("return ptrackViewer.state.drawn") == 6
-    body.send_keys("o")
+    body.send_keys("o", "o")  # always, never
     assert viewer.execute_script("return ptrackViewer.state.drawn") == 5  # point 1 is occluded from frame 6 on
+    body.send_keys("o")  # fading: for 8 frames
+    _go(viewer, until, 13)
+    assert viewer.execute_script("return ptrackViewer.state.drawn") == 6
+    _go(viewer, until, 14)
+    assert viewer.execute_script("return ptrackViewer.state.drawn") == 5
     theme = viewer.execute_script("return document.documentElement.dataset.theme")
     body.send_keys("d")
     assert viewer.execute_script("return document.documentElement.dataset.theme") != theme
@@ -78,6 +83,21 @@ def test_keys(viewer, until):
     until(lambda: viewer.find_element("id", "play").text == "Pause")
     body.send_keys(" ")
     until(lambda: viewer.find_element("id", "play").text == "Play")
+
+
+def test_colours_that_are_numbers_have_a_scale(viewer):
+    def scale(mode):
+        viewer.execute_script(
+            "const c = document.getElementById('colour'); c.value = arguments[0]; c.dispatchEvent(new Event('input'))",
+            mode,
+        )
+        return viewer.find_element("id", "scale").text.split("\n")
+
+    assert scale("start") == [""]
+    assert scale("confidence") == ["confidence 0", "1"]
+    assert scale("motion") == ["motion 0", "1.58+ px/frame"]
+    bar = viewer.find_element("id", "scale-bar").value_of_css_property("background-image")
+    assert bar.startswith("linear-gradient")
 
 
 def _at(driver, x, y):

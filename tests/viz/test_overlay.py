@@ -9,7 +9,9 @@ from ptrack.errors import ConfigError
 from ptrack.geometry import grid_points
 from ptrack.viz import colours
 from ptrack.viz.draw import Canvas
-from ptrack.viz.overlay import Overlay, OverlayStyle
+from ptrack.viz.overlay import Overlay
+from ptrack.viz.recent import jumps, presence
+from ptrack.viz.style import OverlayStyle, overlay_style
 
 WHITE = np.array([255, 255, 255], np.uint8)
 
@@ -152,11 +154,42 @@ def test_colours_by_number_and_by_value():
     apart = np.abs(shades[:, None].astype(int) - shades[None]).sum(-1) + 1000 * np.eye(12, dtype=int)
     assert apart.min() > 40
     assert np.array_equal(colours.by_number(5), shades[:5])
-    red, green, nothing, over = colours.by_value(np.array([0.0, 1.0, np.nan, 7.0])).astype(int)
-    assert red[0] > red[1] + 100
-    assert green[1] > green[0] + 100
+    low, high, nothing, over = colours.by_value(np.array([0.0, 1.0, np.nan, 7.0])).astype(int)
+    assert low[0] > low[2] + 100
+    assert high[2] > high[0] + 100
     assert nothing.tolist() == [255, 255, 255]
-    assert np.array_equal(over, green)
+    assert np.array_equal(over, high)
+    assert np.array_equal(colours.by_amount(np.array([np.nan, -3.0, 0.0])), colours.by_amount(np.zeros(3)))
+
+
+# Linear sRGB to what is seen without one kind of cones: Viénot, Brettel and Mollon, "Digital video colourmaps for
+# checking the legibility of displays by dichromats", 1999.
+_BLIND = {
+    "no red": [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, -0.0], [0.00401, -0.00401, 1.0]],
+    "no green": [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, -0.0], [-0.02234, 0.02234, 1.0]],
+}
+
+
+def _oklab(rgb, kind=None):
+    """OKLab of (K, 3) uint8, as somebody with normal eyes or ``kind`` of colour blindness sees it."""
+    linear = np.where(rgb / 255 <= 0.04045, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
+    if kind is not None:
+        linear = np.clip(linear @ np.asarray(_BLIND[kind]).T, 0, 1)
+    cones = np.cbrt(linear @ np.linalg.inv(colours._LMS_TO_RGB).T)
+    return cones @ np.linalg.inv(colours._LAB_TO_LMS).T
+
+
+@pytest.mark.parametrize("kind", [None, *_BLIND])
+@pytest.mark.parametrize("scale", ["by_value", "by_amount"])
+def test_scales_can_be_read_by_the_colour_blind(scale, kind):
+    lab = _oklab(getattr(colours, scale)(np.linspace(0, 1, 11)), kind)
+    step = np.linalg.norm(np.diff(lab, axis=0), axis=1)
+    assert step.min() > 0.02  # OKLab distance: 0.02 is just seen
+    gap = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
+    far = np.abs(np.subtract.outer(np.arange(11), np.arange(11))) >= 4
+    assert gap[far].min() > 0.12  # values 0.4 apart never look alike
+    if scale == "by_amount":
+        assert (np.diff(lab[:, 0]) > 0).all()  # lighter all the way: readable in grey
 
 
 # ------------------------------------------------------------------------------------------------- overlay
@@ -187,13 +220,13 @@ def test_a_later_change_of_the_callers_arrays_does_not_move_the_trail():
 
 
 def test_visible_points_are_full_and_hidden_ones_hollow():
-    style = OverlayStyle(radius=6.0, outline=False)
+    style = OverlayStyle(radius=6.0, outline=False, occluded="always")
     xy = np.array([[20.0, 30.0], [60.0, 30.0]])
     out = Overlay(style).draw(black(), xy, np.array([True, False]))
     shades = colours.by_position(xy, (60, 80))
     assert np.array_equal(out[29, 19], shades[0])
     assert not out[28:32, 58:62].any()
-    assert np.abs(out[30, 65].astype(int) - shades[1]).max() < 40  # on the ring
+    assert np.abs(out[30, 65].astype(int) - shades[1] * 0.75).max() < 8  # on the ring
     assert (out[:, :40].any(-1)).sum() > (out[:, 40:].any(-1)).sum()
 
 
@@ -217,7 +250,7 @@ def test_point_that_is_missing_at_first_gets_its_colour_where_it_appears():
 
 
 def test_trail_has_the_asked_length_and_fades():
-    overlay = Overlay(OverlayStyle(trail=4, width=3.0, radius=2.0, outline=False))
+    overlay = Overlay(OverlayStyle(trail=4, reach=None, width=3.0, radius=2.0, outline=False))
     for x in range(5, 75, 10):
         out = overlay.draw(black(), np.array([[float(x), 30.5]]), np.array([True]))
     level = out[30].astype(float).max(-1)
@@ -228,7 +261,10 @@ def test_trail_has_the_asked_length_and_fades():
 
 
 def test_no_trail_and_no_fade():
-    for style, lit in ((OverlayStyle(trail=0, radius=2.0, outline=False), False), (OverlayStyle(fade=0.0), True)):
+    for style, lit in (
+        (OverlayStyle(trail=0, radius=2.0, outline=False), False),
+        (OverlayStyle(fade=0.0, reach=None), True),
+    ):
         overlay = Overlay(style)
         for x in (10.0, 40.0, 70.0):
             out = overlay.draw(black(), np.array([[x, 30.5]]), np.array([True]))
@@ -237,20 +273,96 @@ def test_no_trail_and_no_fade():
             assert np.array_equal(out[30, 25], out[30, 55])
 
 
-def test_trail_through_an_occlusion_is_faint():
-    overlay = Overlay(OverlayStyle(trail=5, width=3.0, fade=0.0))
-    for x, seen in ((10.0, True), (30.0, True), (50.0, False), (70.0, True)):
-        out = overlay.draw(black(), np.array([[x, 30.5]]), np.array([seen]))
-    level = out[30].astype(int).max(-1)
-    assert level[20] > 2 * level[40] > 0
-    assert level[60] == level[40]
+def _drawn(style, xs, seen=None, confidence=None):
+    """The last picture of one point that moves along y = 30.5 through the places ``xs``."""
+    overlay = Overlay(style)
+    for i, x in enumerate(xs):
+        known = None if confidence is None else np.array([confidence])
+        out = overlay.draw(black(), np.array([[float(x), 30.5]]), np.array([seen is None or seen[i]]), known)
+    return out
+
+
+def test_a_trail_breaks_at_an_occlusion():
+    level = _drawn(OverlayStyle(trail=9, width=3.0, fade=0, reach=None), (10, 20, 30, 40, 50), (1, 1, 0, 1, 1))[30]
+    assert level[15].max() > 100
+    assert level[45].max() > 100
+    assert not level[23:37].any()
+
+
+def test_a_trail_breaks_at_a_jump_and_follows_fast_motion():
+    style = OverlayStyle(trail=9, width=2.0, fade=0, reach=None, radius=2.0)
+    jumped = _drawn(style, (10, 11, 12, 60, 61, 62))[30]
+    assert not jumped[16:54].any()
+    fast = _drawn(style, (10, 22, 34, 46, 58))[30]
+    assert fast[14:55].max(-1).min() > 100
+    assert not _drawn(style, (10, 40, 10, 40, 10))[30, 16:34].any()  # zig-zag
+
+
+def test_jumps_are_found_one_by_one_and_the_cameras_motion_is_none():
+    xy = np.zeros((4, 20, 2)) + np.arange(20)[None, :, None]
+    xy[2:, 3] += 80
+    assert np.argwhere(jumps(xy, 480)).tolist() == [[1, 3]]
+    pan = xy.copy()
+    pan[2:] += 90  # all points at once, with no frame to explain it before or after
+    assert np.argwhere(jumps(pan, 480)).tolist() == []
+    xy[1, 7] = np.nan
+    assert jumps(xy, 480)[:2, 7].tolist() == [False, False]
+
+
+def test_an_occluded_point_fades_from_where_it_was_seen_and_is_gone():
+    style = OverlayStyle(trail=0, radius=6.0, linger=3)
+    light = [int(_drawn(style, [30] * (2 + n), [True] + [False] * (1 + n)).max()) for n in range(4)]
+    assert light[0] > light[1] > light[2] > light[3] == 0
+    assert _drawn(style, [30], [False]).max() == 0  # never seen
+    assert presence(np.array([[True, False], [False, False]]), style).tolist() == [0.75, 0.0]
+    for mode, lit in (("always", True), ("never", False)):
+        out = _drawn(OverlayStyle(trail=0, occluded=mode), [30] * 40, [True] + [False] * 39)
+        assert bool(out.any()) is lit
+
+
+def test_an_unsure_point_is_smaller_and_paler():
+    sure, unsure = (_drawn(OverlayStyle(radius=6.0), [40], confidence=c) for c in (0.9, 0.15))
+    assert (unsure > 40).any(-1).sum() < 0.5 * (sure > 40).any(-1).sum()
+    assert unsure.max() < 0.7 * sure.max()
+
+
+def test_a_ring_is_told_from_a_disc_on_busy_ground_at_480p():
+    rng = np.random.default_rng(0)
+    ground = rng.integers(0, 256, (480, 854, 3), dtype=np.uint8)
+    xy = np.stack(np.meshgrid(np.arange(20, 840, 53), np.arange(15, 470, 30)), -1).reshape(-1, 2).astype(float)
+    one, two = Overlay(), Overlay()
+    one.draw(ground, xy, np.ones(len(xy), bool))
+    discs = one.draw(ground, xy, np.ones(len(xy), bool)).astype(int)
+    two.draw(ground, xy, np.ones(len(xy), bool))
+    rings = two.draw(ground, xy, np.zeros(len(xy), bool)).astype(int)
+    x, y = xy.astype(int).T
+    shades = colours.by_position(xy, (480, 854)).astype(int)
+    assert np.abs(discs[y, x] - shades).max() <= 2  # the middle of a disc is its colour
+    assert (rings[y, x] == ground[y, x]).all()  # the middle of a ring is the picture
+    rim = discs[y, x + 4] - ground[y, x + 4]  # darkened: most of the ground's contrast is gone around a disc
+    assert discs[y, x + 4].std() < 0.6 * ground[y, x + 4].std()
+    assert rim.any()
+
+
+def test_long_trails_of_fast_points_stay_short_unless_asked_for():
+    xs = np.arange(0, 80, 8)
+    level = _drawn(OverlayStyle(width=2.0, radius=2.0), xs)[30].max(-1)
+    assert level[58:68].min() > 60
+    assert not level[:40].any()
+    assert _drawn(overlay_style(trail=9), xs)[30].max(-1)[10:68].min() > 0
+
+
+def test_the_style_of_what_was_asked():
+    assert overlay_style() == OverlayStyle()
+    assert overlay_style(occluded=True).occluded == "always"
+    assert overlay_style(3, False, fade=0.5) == OverlayStyle(trail=3, reach=None, occluded="never", fade=0.5)
 
 
 def test_memory_does_not_grow():
     overlay = Overlay(OverlayStyle(trail=3))
     for i in range(50):
         overlay.draw(black(), np.array([[i, i]], float), np.array([True]))
-    assert len(overlay._past) == 4
+    assert len(overlay._past) == OverlayStyle().linger + 1
 
 
 def test_points_can_be_appended_and_dropped():
@@ -299,7 +411,17 @@ def test_many_points_and_views_of_arrays():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"trail": -1}, {"fade": 1.5}, {"opacity": -0.1}, {"occluded": 2.0}, {"radius": 0.0}, {"width": -1.0}]
+    "wrong",
+    [
+        {"trail": -1},
+        {"fade": 1.5},
+        {"opacity": -0.1},
+        {"occluded": "sometimes"},
+        {"linger": -1},
+        {"reach": 0.0},
+        {"radius": 0.0},
+        {"width": -1.0},
+    ],
 )
 def test_wrong_styles(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

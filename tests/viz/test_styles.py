@@ -14,8 +14,8 @@ from PIL import Image
 
 from ptrack.errors import ConfigError, TracksError
 from ptrack.viz import homography, layouts, palette
-from ptrack.viz.overlay import OverlayStyle
-from ptrack.viz.painter import Look, Painter, View, whole_frame
+from ptrack.viz.painter import PaintOptions, TracksPainter, View, whole_frame
+from ptrack.viz.style import OverlayStyle
 from tests.viz.scenes import H, W, make_tracks
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -42,15 +42,15 @@ def _scene():
     return replace(tracks, tracks=xy, queries=queries)
 
 
-def _paint(**look) -> np.ndarray:
+def _paint(**options) -> np.ndarray:
     tracks = _scene()
-    return Painter(tracks, Look(**look)).paint(9, whole_frame(tracks, _ground()))
+    return TracksPainter(tracks, PaintOptions(**options)).paint(9, whole_frame(tracks, _ground()))
 
 
 def _truth() -> np.ndarray:
     tracks = _scene()
     moved = replace(tracks, tracks=tracks.tracks + np.float32([4, -3]))
-    view, painter = whole_frame(tracks, _ground()), Painter(tracks)
+    view, painter = whole_frame(tracks, _ground()), TracksPainter(tracks)
     picture = painter.paint(9, view)
     from ptrack.viz.draw import Canvas
 
@@ -62,25 +62,26 @@ def _truth() -> np.ndarray:
 def _follow() -> np.ndarray:
     tracks = _scene()
     crop = layouts.FollowCrop(tracks, "p4", side=32, zoom=2)
-    return Painter(tracks, Look(highlight="p4")).paint(9, crop.view(9, _ground()))
+    return TracksPainter(tracks, PaintOptions(highlight="p4")).paint(9, crop.view(9, _ground()))
 
 
 def _exposure() -> np.ndarray:
-    return layouts.long_exposure(Painter(_scene()), ((t, _ground()) for t in range(12)))
+    return layouts.long_exposure(TracksPainter(_scene()), ((t, _ground()) for t in range(12)))
 
 
 def _side_by_side() -> np.ndarray:
     view = whole_frame(_scene(), _ground())
-    return layouts.grid([Painter(_scene()).paint(t, view) for t in (0, 5, 9)], 2)
+    return layouts.grid([TracksPainter(_scene()).paint(t, view) for t in (0, 5, 9)], 2)
 
 
 PICTURES = {
     "start": lambda: _paint(),
+    "occluded": lambda: _paint(style=OverlayStyle(occluded="always")),
     "id": lambda: _paint(colour="id"),
     "motion": lambda: _paint(colour="motion", style=OverlayStyle(trail=6, width=3)),
     "visibility": lambda: _paint(colour="visibility"),
     "confidence": lambda: _paint(colour="confidence"),
-    "no_occluded": lambda: _paint(occluded=False),
+    "no_occluded": lambda: _paint(style=OverlayStyle(occluded="never")),
     "no_fade": lambda: _paint(style=OverlayStyle(trail=9, fade=0, width=1.5, radius=4)),
     "stabilised": lambda: _paint(stabilise=True, style=OverlayStyle(trail=9)),
     "truth": _truth,
@@ -111,11 +112,11 @@ def test_each_picture_is_another():
 def test_the_frame_given_is_not_changed_and_occluded_points_are_hollow():
     ground = np.full((H, W, 3), 90, np.uint8)
     tracks = make_tracks()
-    picture = Painter(tracks, Look(style=OverlayStyle(radius=4, trail=0))).paint(8, View(ground))
+    picture = TracksPainter(tracks, PaintOptions(style=OverlayStyle(radius=4, trail=0))).paint(7, View(ground))
     assert (ground == 90).all()
     colours = palette.by_start(tracks).astype(int)
     for n, filled in ((0, True), (1, False)):
-        x, y = np.floor(tracks.tracks[8, n]).astype(int)
+        x, y = np.floor(tracks.tracks[7, n]).astype(int)
         assert (np.abs(picture[y, x] - colours[n]).max() < 8) == filled
 
 
@@ -166,26 +167,34 @@ def test_few_or_coincident_points_do_no_harm(count):
 
 def test_stabilising_without_any_background_changes_nothing():
     tracks = make_tracks(6, 2)
-    plain = Painter(tracks).paint(4, whole_frame(tracks, _ground()))
-    stabilised = Painter(tracks, Look(stabilise=True)).paint(4, whole_frame(tracks, _ground()))
+    plain = TracksPainter(tracks).paint(4, whole_frame(tracks, _ground()))
+    stabilised = TracksPainter(tracks, PaintOptions(stabilise=True)).paint(4, whole_frame(tracks, _ground()))
     np.testing.assert_array_equal(plain, stabilised)
 
 
 def test_nan_rows_more_points_than_colours_and_single_frames():
     many = make_tracks(2, 3000)
     assert len({tuple(c) for c in palette.by_id(many).tolist()}) > 500
-    for look in (Look(), Look(colour="id", labels=False), Look(colour="motion"), Look(stabilise=True)):
-        Painter(many, look).paint(1, whole_frame(many, _ground()))
+    for look in (
+        PaintOptions(),
+        PaintOptions(colour="id", labels=False),
+        PaintOptions(colour="motion"),
+        PaintOptions(stabilise=True),
+    ):
+        TracksPainter(many, look).paint(1, whole_frame(many, _ground()))
     one = make_tracks(1, 3)
     for mode in palette.MODES:
-        Painter(one, Look(colour=mode, labels=True)).paint(0, whole_frame(one, _ground()))
+        TracksPainter(one, PaintOptions(colour=mode, labels=True)).paint(0, whole_frame(one, _ground()))
     gone = make_tracks(4, 2)
     gone = replace(gone, tracks=np.full_like(gone.tracks, np.nan), visibility=np.zeros((4, 2), np.float32))
     for mode in palette.MODES:
-        picture = Painter(gone, Look(colour=mode)).paint(2, whole_frame(gone, _ground()))
-        np.testing.assert_array_equal(picture, _ground())
+        picture = TracksPainter(gone, PaintOptions(colour=mode)).paint(2, whole_frame(gone, _ground()))
+        bare = TracksPainter(replace(gone, tracks=gone.tracks[:, :0], visibility=gone.visibility[:, :0],
+                             confidence=gone.confidence[:, :0], queries=gone.queries[:0], ids=gone.ids[:0]),
+                             PaintOptions(colour=mode))  # fmt: skip
+        np.testing.assert_array_equal(picture, bare.paint(2, whole_frame(gone, _ground())))
     none = make_tracks(3, 0)
-    np.testing.assert_array_equal(Painter(none).paint(1, whole_frame(none, _ground())), _ground())
+    np.testing.assert_array_equal(TracksPainter(none).paint(1, whole_frame(none, _ground())), _ground())
 
 
 def test_a_long_video_is_painted_anywhere_in_constant_memory():
@@ -193,7 +202,7 @@ def test_a_long_video_is_painted_anywhere_in_constant_memory():
 
     tracks = make_tracks(50_000, 4)
     tracks = replace(tracks, tracks=tracks.tracks % np.float32([W, H]))
-    painter = Painter(tracks, Look(stabilise=True))
+    painter = TracksPainter(tracks, PaintOptions(stabilise=True))
     tracemalloc.start()
     for t in (0, 49_999, 25_000, 3):
         painter.paint(t, whole_frame(tracks, _ground()))
@@ -243,17 +252,38 @@ def test_truth_is_matched_by_id_and_frame():
 
 def test_side_by_side_names_the_panels():
     tracks, view = make_tracks(), View(_ground())
-    one = layouts.Comparison([Painter(tracks)], ["a"]).paint(3, view)
-    np.testing.assert_array_equal(one, Painter(tracks).paint(3, view))
-    three = layouts.Comparison([Painter(tracks)] * 3, ["a", "b", "c"]).paint(3, view)
+    one = layouts.Comparison([TracksPainter(tracks)], ["a"]).paint(3, view)
+    np.testing.assert_array_equal(one, TracksPainter(tracks).paint(3, view))
+    three = layouts.Comparison([TracksPainter(tracks)] * 3, ["a", "b", "c"]).paint(3, view)
     assert three.shape[0] > H or three.shape[1] > 2 * W
-    missing = layouts.Comparison([Painter(tracks)], ["a"]).paint(99, view)
+    missing = layouts.Comparison([TracksPainter(tracks)], ["a"]).paint(99, view)
     np.testing.assert_array_equal(missing, _ground())
+
+
+@pytest.mark.parametrize("mode", palette.MODES)
+def test_a_scale_stands_where_colour_is_a_number(mode):
+    tracks = make_tracks()
+    painter = TracksPainter(tracks, PaintOptions(colour=mode))
+    picture = painter.paint(3, View(np.full((240, 320, 3), 90, np.uint8)))
+    corner = picture[-60:, :100].reshape(-1, 3)
+    number = mode in ("motion", "visibility", "confidence")
+    assert (painter.scheme.scale is not None) is number
+    for shade in () if painter.scheme.scale is None else painter.scheme.scale.colours[[0, 20, 40, -1]]:
+        assert (corner == shade).all(-1).any()
+    if not number:
+        assert (corner == 90).all(-1).any()
+
+
+def test_fast_is_measured_on_visible_points():
+    tracks = make_tracks(12, 4)
+    wild = tracks.tracks.copy()
+    wild[6:, 1] += np.float32(40) * (np.arange(6) % 2)[:, None]  # the occluded point leaps about
+    assert palette.fast(replace(tracks, tracks=wild)) == pytest.approx(np.hypot(1.5, 0.5), abs=1e-4)
 
 
 def test_unknown_colour_mode():
     with pytest.raises(ConfigError, match="Did you mean 'motion'"):
-        Painter(make_tracks(), Look(colour="motoin"))
+        TracksPainter(make_tracks(), PaintOptions(colour="motoin"))
 
 
 def test_contact_sheet_takes_the_first_and_the_last_frame():
@@ -265,11 +295,11 @@ def test_contact_sheet_takes_the_first_and_the_last_frame():
             shown.append(t)
             yield t, _ground()
 
-    sheet = layouts.contact_sheet(Painter(tracks), frames(), count=4)
+    sheet = layouts.contact_sheet(TracksPainter(tracks), frames(), count=4)
     assert sheet.shape[1] >= 2 * W
     assert layouts.evenly(4, 12).tolist() == [0, 4, 7, 11]
     assert layouts.evenly(5, 3).tolist() == [0, 1, 2]
-    assert layouts.contact_sheet(Painter(make_tracks(1, 1)), [(0, _ground())]).shape == (H, W, 3)
+    assert layouts.contact_sheet(TracksPainter(make_tracks(1, 1)), [(0, _ground())]).shape == (H, W, 3)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from ptrack.video import FrameSource
 from ptrack.video.writer import H264Writer
 from ptrack.viz import palette
 from ptrack.viz.pairing import paired, with_size
+from ptrack.viz.recent import SURE, UNSURE, jumps
+from ptrack.viz.style import OverlayStyle
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -92,6 +94,15 @@ def frame_times(tracks: Tracks) -> np.ndarray:
     return np.round(seconds * 90000) / 90000
 
 
+def joined_steps(tracks: Tracks) -> np.ndarray:
+    """Return (T, N) bool: a trail leads from the frame before to this one; False at occlusions, jumps and gaps."""
+    joined = np.zeros(tracks.visibility.shape, bool)
+    if tracks.num_frames > 1:
+        side = min(tracks.info.height, tracks.info.width)
+        joined[1:] = tracks.visible[1:] & tracks.visible[:-1] & ~jumps(tracks.tracks.astype(np.float64), side)
+    return joined
+
+
 def viewer_data(tracks: Tracks, *, scale: float = 1.0) -> dict[str, Any]:
     """Return what the page's script reads, without the video.
 
@@ -100,8 +111,6 @@ def viewer_data(tracks: Tracks, *, scale: float = 1.0) -> dict[str, Any]:
         scale: size of the video's pictures relative to the frame the coordinates refer to.
     """
     times = frame_times(tracks)
-    moves = np.linalg.norm(np.diff(tracks.tracks, axis=0), axis=-1)
-    moves = moves[np.isfinite(moves)]
     return {
         "width": tracks.info.width, "height": tracks.info.height, "scale": scale,
         "ids": tracks.ids.tolist(), "frames": tracks.frame_index.tolist(),
@@ -112,10 +121,16 @@ def viewer_data(tracks: Tracks, *, scale: float = 1.0) -> dict[str, Any]:
         "visibility": _base64(np.round(np.nan_to_num(tracks.visibility) * 255).astype(np.uint8)),
         "confidence": _base64(np.round(np.nan_to_num(tracks.confidence) * 255).astype(np.uint8)),
         "visible": _base64(tracks.visible.astype(np.uint8)),
+        "joined": _base64(joined_steps(tracks).astype(np.uint8)),
         "colours": {
             "start": palette.hex_colours(palette.by_start(tracks)), "id": palette.hex_colours(palette.by_id(tracks)),
         },
-        "fast": float(np.percentile(moves, 98)) if moves.size else 1.0,
+        "fast": palette.fast(tracks),
+        "scales": {
+            "motion": palette.hex_colours(palette.amount_scale("", "", "").colours),
+            "probability": palette.hex_colours(palette.probability_scale("").colours),
+        },
+        "style": {"unsure": UNSURE, "sure": SURE, "linger": OverlayStyle().linger, "reach": OverlayStyle().reach},
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@
   const xy = new Float32Array(bytes(data.xy).buffer); // (T, N, 2) pixels of a W x H frame, NaN without a position
   const seen = bytes(data.visibility), sure = bytes(data.confidence); // (T, N), 0..255
   const flag = bytes(data.visible); // (T, N) 1 if visible; exact, where seen is rounded to 1/255
+  const joined = bytes(data.joined); // (T, N) 1 if a trail leads here from the frame before
   const view = $("view"), pen = view.getContext("2d"), video = $("video"), tip = $("tip");
   const state = { frame: 0, shown: -1, hover: -1, selected: new Set(), lasso: null, lassoMode: false, ready: false };
   const has = (t, n) => xy[2 * (t * N + n)] === xy[2 * (t * N + n)];
@@ -93,8 +94,10 @@
   }
 
   // -- colours
-  const hsl = (h, s, l) => `hsl(${h.toFixed(1)} ${s}% ${l}%)`;
-  function heat(v) { return hsl(220 - 220 * Math.max(0, Math.min(1, v)), 90, 55); } // blue to red
+  const onScale = (name, v) => {
+    const steps = data.scales[name];
+    return steps[Math.round(Math.max(0, Math.min(1, v)) * (steps.length - 1))];
+  };
   function speedOf(t, n) { // pixels per frame
     if (t < 1 || !has(t, n) || !has(t - 1, n)) return 0;
     const a = 2 * (t * N + n), b = a - 2 * N;
@@ -103,11 +106,21 @@
   function colourOf(t, n) {
     switch ($("colour").value) {
       case "id": return data.colours.id[n];
-      case "motion": return heat(speedOf(t, n) / data.fast);
-      case "visibility": return heat(1 - seen[t * N + n] / 255);
-      case "confidence": return heat(1 - sure[t * N + n] / 255);
+      case "motion": return onScale("motion", speedOf(t, n) / data.fast);
+      case "visibility": return onScale("probability", seen[t * N + n] / 255);
+      case "confidence": return onScale("probability", sure[t * N + n] / 255);
       default: return data.colours.start[n];
     }
+  }
+
+  function showScale() { // what the colours mean, where they stand for numbers
+    const mode = $("colour").value, moving = mode === "motion";
+    $("scale").hidden = mode === "start" || mode === "id";
+    if ($("scale").hidden) return;
+    $("scale-low").textContent = `${mode} 0`;
+    $("scale-high").textContent = moving ? `${data.fast.toPrecision(3)}+ px/frame` : "1";
+    $("scale-bar").style.background = `linear-gradient(to right, ${data.scales[moving ? "motion" : "probability"].join(",")})`;
+    $("scale-bar").setAttribute("aria-label", `Colours from ${$("scale-low").textContent} to ${$("scale-high").textContent}`);
   }
 
   // -- drawing, in canvas pixels: k of them per video pixel
@@ -124,29 +137,52 @@
   }
   const dotted = () => Math.max(2.2, Math.min(5, view.width / 230));
   const shownPoint = (n) => !$("solo").checked || state.selected.size === 0 || state.selected.has(n);
-  function drawTrail(t, n, radius) {
-    const from = Math.max(0, t - Number($("length").value));
+  // How present an occluded point still is, 0 to 1: it fades from where it was last visible.
+  function presence(t, n) {
+    if (flag[t * N + n] || state.selected.has(n)) return 1;
+    if ($("occluded").value !== "brief") return $("occluded").value === "always" ? 1 : 0;
+    const longest = data.style.linger + 1;
+    for (let s = 1; s < longest && s <= t; s++) if (flag[(t - s) * N + n]) return 1 - s / longest;
+    return 0;
+  }
+  const certainty = (i) => Math.max(0, Math.min(1, (sure[i] / 255 - data.style.unsure) / (data.style.sure - data.style.unsure)));
+  function drawTrail(t, n, radius, strength) {
+    const length = Number($("length").value), reach = data.style.reach * Math.max(1, length / 24) * Math.min(view.width, view.height);
     pen.lineWidth = radius * 0.6;
-    for (let s = from + 1; s <= t; s++) {
-      const a = 2 * ((s - 1) * N + n), b = 2 * (s * N + n);
-      if (!has(s - 1, n) || !has(s, n) || !flag[s * N + n]) continue;
-      pen.globalAlpha = 0.15 + 0.75 * (s - from) / (t - from);
-      pen.beginPath();
-      pen.moveTo(xy[a] * k, xy[a + 1] * k);
-      pen.lineTo(xy[b] * k, xy[b + 1] * k);
-      pen.stroke();
+    let walked = 0; // pixels between this step and the point
+    for (let s = t; s > Math.max(0, t - length) && walked < reach; s--) {
+      const i = s * N + n, a = 2 * (i - N), b = 2 * i;
+      if (!has(s - 1, n) || !has(s, n)) continue;
+      if (joined[i]) {
+        const fade = (1 - (t - s) / length) * (1 - walked / reach);
+        pen.globalAlpha = 0.9 * strength * fade * (0.3 + 0.7 * Math.min(certainty(i), certainty(i - N)));
+        pen.beginPath();
+        pen.moveTo(xy[a] * k, xy[a + 1] * k);
+        pen.lineTo(xy[b] * k, xy[b + 1] * k);
+        pen.stroke();
+      }
+      walked += Math.hypot(xy[b] - xy[a], xy[b + 1] - xy[a + 1]) * k;
     }
     pen.globalAlpha = 1;
   }
-  function drawPoint(t, n, radius) {
-    const i = t * N + n, x = xy[2 * i] * k, y = xy[2 * i + 1] * k;
-    const chosen = state.selected.has(n) || state.hover === n, r = chosen ? radius * 1.5 : radius;
+  function drawPoint(t, n, radius, strength) {
+    const i = t * N + n, x = xy[2 * i] * k, y = xy[2 * i + 1] * k, sureness = certainty(i);
+    const chosen = state.selected.has(n) || state.hover === n;
+    const r = chosen ? radius * 1.5 : flag[i] ? radius * (0.5 + 0.5 * sureness) : radius;
+    pen.globalAlpha = chosen ? 1 : flag[i] ? 0.45 + 0.55 * sureness : 0.75 * strength;
+    if (flag[i]) {
+      pen.fillStyle = "rgba(0,0,0,.75)";
+      pen.beginPath();
+      pen.arc(x, y, r * 1.25, 0, 2 * Math.PI);
+      pen.fill();
+      pen.fillStyle = pen.strokeStyle;
+    }
     pen.beginPath();
     pen.arc(x, y, r, 0, 2 * Math.PI);
-    if (flag[i]) pen.fill();
-    pen.lineWidth = flag[i] ? 1 : r * 0.5;
-    if (chosen) { pen.strokeStyle = "#fff"; pen.lineWidth = r * 0.4; }
-    if (!flag[i] || chosen) pen.stroke();
+    pen.lineWidth = r * 0.4;
+    if (flag[i]) pen.fill(); else pen.stroke();
+    if (chosen) { pen.strokeStyle = "#fff"; pen.stroke(); }
+    pen.globalAlpha = 1;
     if ($("labels").checked || state.hover === n) {
       pen.font = `${Math.round(radius * 3.2)}px system-ui, sans-serif`;
       pen.lineWidth = 3;
@@ -162,14 +198,16 @@
       t = drawPicture(t);
       if (!video.paused) state.frame = t;
     } else { pen.fillStyle = "#101316"; pen.fillRect(0, 0, view.width, view.height); }
-    const radius = dotted(), trails = $("trails").checked, hidden = $("occluded").checked;
+    const radius = dotted(), trails = $("trails").checked;
+    showScale();
     pen.lineCap = "round";
     let drawn = 0;
     for (let n = 0; n < N; n++) {
-      if (!shownPoint(n) || !has(t, n) || (!flag[t * N + n] && !hidden)) continue;
+      const strength = has(t, n) && shownPoint(n) ? presence(t, n) : 0;
+      if (!strength) continue;
       pen.strokeStyle = pen.fillStyle = colourOf(t, n);
-      if (trails) drawTrail(t, n, radius);
-      drawPoint(t, n, radius);
+      if (trails) drawTrail(t, n, radius, strength);
+      drawPoint(t, n, radius, strength);
       drawn++;
     }
     if (state.lasso) drawLasso();
@@ -202,7 +240,7 @@
     const t = state.shown, reach = 9 * (window.devicePixelRatio || 1) / k;
     let best = -1, least = reach * reach;
     for (let n = 0; n < N; n++) {
-      if (!has(t, n) || !shownPoint(n) || (!flag[t * N + n] && !$("occluded").checked)) continue;
+      if (!has(t, n) || !shownPoint(n) || !presence(t, n)) continue;
       const i = 2 * (t * N + n), d = (xy[i] - x) ** 2 + (xy[i + 1] - y) ** 2;
       if (d <= least) { least = d; best = n; }
     }
@@ -265,7 +303,7 @@
     state.lasso = null;
     for (let n = 0; n < N; n++) {
       const i = 2 * (t * N + n);
-      if (has(t, n) && (flag[t * N + n] || $("occluded").checked) && inside(polygon, xy[i], xy[i + 1])) found.push(n);
+      if (has(t, n) && presence(t, n) && inside(polygon, xy[i], xy[i + 1])) found.push(n);
     }
     select(found, event.ctrlKey || event.metaKey);
     setLasso(false);
@@ -327,6 +365,11 @@
     rows.forEach((row) => watch.observe(row));
   };
   const turn = (id) => { $(id).checked = !$(id).checked; draw(state.shown); };
+  const nextOccluded = () => {
+    const box = $("occluded");
+    box.selectedIndex = (box.selectedIndex + 1) % box.options.length;
+    draw(state.shown);
+  };
   const faster = (by) => {
     const box = $("speed");
     box.selectedIndex = Math.max(0, Math.min(box.options.length - 1, box.selectedIndex + by));
@@ -348,7 +391,7 @@
     ArrowRight: (e) => { video.pause(); goTo(state.frame + (e.shiftKey ? 10 : 1)); },
     Home: () => goTo(0), End: () => goTo(T - 1),
     "[": () => faster(-1), "]": () => faster(1),
-    t: () => turn("trails"), o: () => turn("occluded"), n: () => turn("labels"), s: () => turn("solo"),
+    t: () => turn("trails"), o: nextOccluded, n: () => turn("labels"), s: () => turn("solo"),
     l: () => setLasso(!state.lassoMode), a: () => select(data.ids.map((_, n) => n), false), d: turnTheme,
     Escape: () => { state.lasso = null; setLasso(false); select([], false); },
   };
