@@ -48,7 +48,7 @@ class SpeedOptions:
     dtypes: tuple[str, ...] = ("auto",)
     sizes: tuple[tuple[int, int] | None, ...] = (None,)  # (H, W) frames are resized to; None: as they are
     checkpoints: tuple[Path, ...] = ()  # for the models that take one, in order
-    random_weights: bool = False  # Track-On2 models without a checkpoint: their speed does not depend on the weights
+    random_weights: bool = False  # Track-On2 and TAPNext without a checkpoint: speed does not depend on the weights
     quality: str | None = None  # fast, default or best, for the models that have it
     support_grid: int = 0  # points per side of the extra grid
     frames: int = 30  # timed
@@ -201,7 +201,7 @@ def load_model(case: SpeedCase, options: SpeedOptions) -> tuple[OnlineModel, str
     """Return the model of a case and what its weights are, "loaded" or "random"."""
     from ptrack.models.zoo import find, load
 
-    if options.random_weights and case.model.startswith("track-on"):
+    if options.random_weights and case.model.startswith(("track-on", "tapnext")):
         return _random(case), "random"
     entry = find(case.model)
     takers = [m for m in options.models if find(m).takes_checkpoint]
@@ -214,17 +214,21 @@ def load_model(case: SpeedCase, options: SpeedOptions) -> tuple[OnlineModel, str
 
 
 def _random(case: SpeedCase) -> OnlineModel:
-    """Build a Track-On2 model with random weights; nothing is downloaded."""
+    """Build a Track-On2 or TAPNext model with random weights; nothing is downloaded."""
     from ptrack.models.devices import choose_device, choose_dtype
     from ptrack.models.online.config import DINOV2, DINOV3
     from ptrack.models.online.fold import fold
     from ptrack.models.online.load import MEMORY
     from ptrack.models.online.model import TrackOn2
+    from ptrack.models.tapnext.load import SIZES, untrained
 
     configs = {"track-on2-dinov2": DINOV2, "track-on2-dinov3": DINOV3, "track-on-r": DINOV3}
-    if case.model not in configs:
-        raise ModelError(f"--random-weights knows {', '.join(configs)}, not '{case.model}'.")
+    known = [*configs, *SIZES]
+    if case.model not in known:
+        raise ModelError(f"--random-weights knows {', '.join(known)}, not '{case.model}'.")
     device = choose_device(case.device).device
+    if case.model in SIZES:
+        return untrained(case.model, device, choose_dtype(case.dtype, device))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = TrackOn2(configs[case.model], memory=case.memory or MEMORY).eval().to(device)

@@ -61,7 +61,8 @@ def speed(
         list[Path] | None, typer.Option(help="Weights, one per model that takes a file, in order.")
     ] = None,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Track-On2 models with random weights: same speed, no tracking.")
+        bool,
+        typer.Option("--random-weights", help="Random weights for Track-On2 and TAPNext: same speed, no tracking."),
     ] = False,
     points: Annotated[list[int] | None, typer.Option(help="Points; may be repeated. Default: 256.", min=1)] = None,
     n_sqrt: Annotated[list[int] | None, typer.Option(help="Points per side of a square grid.", min=1)] = None,

@@ -1,4 +1,4 @@
-"""``ptrack convert checkpoint``: published ``.pt`` weights to safetensors with the configuration inside."""
+"""``ptrack convert checkpoint``: published weights to safetensors with the configuration inside."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ def register(group: typer.Typer) -> None:
 
 
 def checkpoint(
-    source: Annotated[Path, typer.Argument(help="Published Track-On2 or Track-On-R file (.pt).")],
+    source: Annotated[Path, typer.Argument(help="Published file of Track-On2, Track-On-R, TAPNext or TAPNext++.")],
     target: Annotated[Path, typer.Argument(help="File to write (.safetensors).")],
     backbone: Annotated[
         str | None, typer.Option(help="Transformer of a file that holds none, e.g. dinov3_s_plus (the default).")
     ] = None,
+    model: Annotated[
+        str, typer.Option(help="tapnext, tapnextpp or tapnextpp-512, for a file whose name does not say which.")
+    ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -29,10 +32,9 @@ def checkpoint(
 
     Example: ptrack convert checkpoint trackon2_dinov2_checkpoint.pt trackon2.safetensors
     """
-    from ptrack.models.checkpoints import convert
+    from ptrack.models.conversion import convert
 
     output = Output(json_mode=json, quiet=quiet)
-    done = convert(source, target, backbone=backbone, overwrite=overwrite)
-    held = "with" if done["transformer"] else "without"
-    output.result(f"{target}: {done['backbone']}, {done['tensors']} tensors, {held} the frozen transformer")
-    output.document({"path": str(target), **done})
+    done = convert(source, target, model=model, backbone=backbone, overwrite=overwrite)
+    output.result(f"{target}: {done.summary}")
+    output.document({"path": str(target), **done.facts})

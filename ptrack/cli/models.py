@@ -26,7 +26,15 @@ def models(json: Annotated[bool, typer.Option("--json", help="One JSON document 
     output.table("Models", ["name", "what it is", "licence", "weights"], rows)
     output.document(
         [
-            {"name": m.name, "summary": m.summary, "licence": m.licence, "weights": m.weights, "options": m.options}
+            {
+                "name": m.name,
+                "summary": m.summary,
+                "licence": m.licence,
+                "weights": m.weights,
+                "bytes": m.size,
+                "sha256": m.sha256 or None,
+                "options": m.options,
+            }
             for m in MODELS.values()
         ]
     )

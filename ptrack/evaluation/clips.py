@@ -16,6 +16,7 @@ from ptrack.errors import DataError, did_you_mean
 from ptrack.evaluation.protocols import Protocol, select_split
 from ptrack.evaluation.resizing import resize
 from ptrack.video.frames import Frame, FrameSource, SourceInfo
+from ptrack.video.select import ReadOptions
 
 CHUNK = 64  # frames in memory while a clip is read backwards
 HDF5 = (".h5", ".hdf5")
@@ -137,7 +138,7 @@ class ClipSource(FrameSource):
     """
 
     def __init__(self, clip: Clip, size: tuple[int, int], frames: int, method: str) -> None:
-        super().__init__()
+        super().__init__(ReadOptions())
         self.clip, self.size, self.count, self.method = clip, size, frames, method
         self.info = SourceInfo(
             name=clip.id, kind="array", width=size[1], height=size[0], fps=clip.fps, expected_frames=frames

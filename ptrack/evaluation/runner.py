@@ -18,6 +18,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
+from ptrack import geometry
 from ptrack._version import __version__
 from ptrack.config import to_mapping
 from ptrack.data.clips import Clip
@@ -25,7 +26,7 @@ from ptrack.errors import DataError, Interrupted, ModelError, OutputError, PTrac
 from ptrack.evaluation import metrics, results
 from ptrack.evaluation.clips import ClipRow, ClipSource, choose, content_key, file_names, open_clips
 from ptrack.evaluation.predictions import Prediction, load_prediction, save_prediction
-from ptrack.evaluation.protocols import Case, Protocol, Skip, check_mode, find_protocol
+from ptrack.evaluation.protocols import RASTER, Case, Protocol, Skip, check_mode, find_protocol
 from ptrack.evaluation.results import ModelResult, Report, VideoResult
 from ptrack.fileio import atomic_path
 from ptrack.memory import MemoryMeter
@@ -100,9 +101,17 @@ class TrackerSubject:
 
     def predict(self, clip: Clip, case: Case, file: str) -> Prediction:
         """Track the queries of the case; backwards too where the query mode scores frames before the query."""
-        source = ClipSource(clip, case.size, case.frames, self.protocol.resampling)
-        xy, visibility = run_tracker(self.tracker, source, case.queries, self.mode == "strided", self.batch)
-        return Prediction(xy, visibility, self.threshold)
+        size = self._size(case)
+        source = ClipSource(clip, size, case.frames, self.protocol.resampling)
+        xy = geometry.rescale(case.queries[:, 1:], case.size, size)
+        queries = np.column_stack([case.queries[:, 0], xy])
+        tracks, visibility = run_tracker(self.tracker, source, queries, self.mode == "strided", self.batch)
+        return Prediction(geometry.rescale(tracks, size, case.size), visibility, self.threshold)
+
+    def _size(self, case: Case) -> tuple[int, int]:
+        """(H, W) of the frames: the protocol's, except where a model was published with others than TAP-Vid's."""
+        own = getattr(self.tracker.model, "frame_size", None)
+        return own if own is not None and self.protocol.size == RASTER else case.size
 
 
 @dataclass

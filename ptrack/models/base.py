@@ -65,6 +65,20 @@ class OnlineModel(Protocol):
         ...
 
 
+@runtime_checkable
+class ReservesSlots(Protocol):
+    """What a model also offers whose points must all take part from the first frame on, also those that join later.
+
+    Such a model sees every frame from the first one on, and every known point has a slot there.
+    """
+
+    reserve: int  # slots to keep for points that nobody knows yet
+
+    def reserve_slots(self, state: Any, slots: int) -> Any:
+        """Return the state with so many more slots; ``add`` fills them first."""
+        ...
+
+
 def count_parameters(module: torch.nn.Module) -> int:
     """Return the number of parameters of a module."""
     return sum(p.numel() for p in module.parameters())

@@ -208,25 +208,9 @@ def _checked(config: OnlineConfig, state: State, where: str) -> Checkpoint:
     has_vit = any(key.startswith(VIT) for key in state)
     if not has_vit:
         expected = {k: v for k, v in expected.items() if not k.startswith(VIT)}
-    missing = sorted(expected.keys() - state.keys())
-    extra = sorted(state.keys() - expected.keys())
-    wrong = [
-        f"{k} is {tuple(state[k].shape)} instead of {expected[k]}"
-        for k in sorted(expected.keys() & state.keys())
-        if tuple(state[k].shape) != expected[k]
-    ]
-    problems = [_listed("missing", missing), _listed("unexpected", extra), _listed("of the wrong shape", wrong)]
-    if any(problems):
-        text = "; ".join(p for p in problems if p)
+    if text := saved.differences(expected, state):
         raise CheckpointError(f"{where} does not fit Track-On2 with the backbone {config.backbone}: {text}.")
     return Checkpoint(config, state, has_vit or config.backbone not in VITS)
-
-
-def _listed(kind: str, names: list[str], most: int = 8) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} {kind} ({', '.join(names[:most])}{more})"
 
 
 def expected_shapes(config: OnlineConfig) -> dict[str, tuple[int, ...]]:

@@ -118,6 +118,33 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
         raise CheckpointError(f"{where}: the weights do not fit ({str(error).splitlines()[-1].strip()}).") from error
 
 
+def differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> str:
+    """Return what is wrong with a table of weights in words, empty if nothing is.
+
+    Args:
+        expected: name -> shape.
+        found: name -> tensor.
+    """
+    wrong = [
+        f"{k} is {tuple(found[k].shape)} instead of {tuple(expected[k])}"
+        for k in sorted(expected.keys() & found.keys())
+        if tuple(found[k].shape) != tuple(expected[k])
+    ]
+    parts = (
+        _listed("missing", sorted(expected.keys() - found.keys())),
+        _listed("unexpected", sorted(found.keys() - expected.keys())),
+        _listed("of the wrong shape", wrong),
+    )
+    return "; ".join(part for part in parts if part)
+
+
+def _listed(kind: str, names: list[str], most: int = 8) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)} {kind} ({', '.join(names[:most])}{more})"
+
+
 def first_line(error: BaseException) -> str:
     """Return what fits into a sentence of an error's text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:160]

@@ -28,6 +28,9 @@ class ModelEntry:
     builder: str  # "module:function" of ``(LoadRequest) -> LoadedModel``
     options: tuple[str, ...] = ()  # keyword options of ``load`` that it takes
     takes_checkpoint: bool = False  # ``checkpoint=`` may be given
+    file: str = ""  # of downloaded weights: path below the server's address
+    size: int | None = None  # bytes of that file; None: unknown
+    sha256: str = ""  # of that file; "": unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,35 @@ _ENTRIES = [
                 "Track-On2 fine-tuned on real videos (Track-On-R), on DINOv3 ViT-S+/16",
                 "MIT; DINOv3 weights under Meta's DINOv3 License",
                 "gorkaydemir/track_on_r",
+            ),
+        )
+    ),
+    *(
+        ModelEntry(
+            name=name,
+            summary=summary,
+            licence="Apache-2.0",
+            weights=f"storage.googleapis.com/{file}, or --checkpoint FILE",
+            builder="ptrack.models.tapnext.load:build",
+            options=("reserve", "threshold"),
+            takes_checkpoint=True,
+            file=file,
+        )
+        for name, summary, file in (
+            (
+                "tapnext",
+                "TAPNext trained further on real videos (BootsTAPNext): a recurrent state per point and image token",
+                "dm-tapnet/tapnext/bootstapnext_ckpt.npz",
+            ),
+            (
+                "tapnextpp",
+                "TAPNext++, TAPNext for long videos, lost points and points outside the frame",
+                "dm-tapnet/tapnextpp/tapnextpp_ckpt.pt",
+            ),
+            (
+                "tapnextpp-512",
+                "TAPNext++ on frames of 512x512: more exact, four to five times the work",
+                "gresearch/tapnextpp/tapnextpp_512.ckpt",
             ),
         )
     ),

@@ -29,6 +29,7 @@ from ptrack.tracks_io import TracksWriter, format_of, load_tracks, save_tracks
 from ptrack.video.frames import Frame, FrameSource
 from ptrack.video.prefetch import PrefetchedFrames
 
+SAVE_SECONDS = 0.1  # a state that takes longer to save (TAPNext: 150 to 600 MB) is saved that much more rarely
 FLUSH_SECONDS = 2.0  # work lost at most by a kill; a flush and a state of 256 points take about 10 ms
 
 
@@ -279,7 +280,7 @@ def _forward(run: _Run) -> int:
     if run.phase != "tracking":
         return run.start
     overlay = _OverlayThread(run) if run.overlay_in_stream else None
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), run.options.flush_seconds
     batch = 1 if run.source.info.live else max(1, run.tracker.model.encode_batch)
     with PrefetchedFrames(run.source) as frames:
         try:
@@ -289,9 +290,11 @@ def _forward(run: _Run) -> int:
                     overlay.put(row)
                 run.report(_progress(run, run.writer.rows, run.source.info.expected_frames, row.result))
                 aligned = run.writer.rows % batch == 0  # a resumed run then forms the same encoder batches
-                if aligned and (run.stop.signum or time.monotonic() - saved >= run.options.flush_seconds):
+                if aligned and (run.stop.signum or time.monotonic() - saved >= pause):
+                    began = time.monotonic()
                     _save(run)
                     saved = time.monotonic()
+                    pause = run.options.flush_seconds * max(1.0, (saved - began) / SAVE_SECONDS)
                 if run.stop.signum and aligned:
                     if run.source.info.live:
                         break

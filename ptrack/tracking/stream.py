@@ -14,6 +14,7 @@ import torch
 
 from ptrack._version import __version__
 from ptrack.errors import QueryError
+from ptrack.models.base import ReservesSlots
 from ptrack.tracking.tracker import QueryRows, StepResult, Tracker, as_frame
 from ptrack.tracks import Queries, Tracks, TracksInfo
 from ptrack.tracks_io import concatenate_rows
@@ -83,6 +84,8 @@ def backward_rows(
     if not used.any():
         return
     stop = int(queries.t[used].max()) + 1
+    if isinstance(tracker.model, ReservesSlots):  # all points take part in all frames, as on the way forward
+        used, stop = queries.t < frames, frames
     mirrored = np.column_stack([stop - 1 - queries.t[used], queries.xy[used]])
     tracker.reset((source.info.height, source.info.width))
     tracker.add(Queries(mirrored, queries.ids[used]), check_inside=False)

@@ -17,7 +17,7 @@ import torch
 
 from ptrack import geometry
 from ptrack.errors import ModelError, QueryError
-from ptrack.models.base import OnlineModel
+from ptrack.models.base import OnlineModel, ReservesSlots
 from ptrack.tracks import Queries, Tracks
 
 if TYPE_CHECKING:
@@ -166,7 +166,10 @@ class Tracker:
 
     @_locked
     def remove(self, ids: Iterable[Any]) -> None:
-        """Stop tracking some points; the others go on as they were. Raises QueryError for an unknown id."""
+        """Stop tracking some points; raises QueryError for an unknown id.
+
+        The others go on; where a model's points see each other (Track-On2, TAPNext), their tracks may change.
+        """
         s = self.state
         gone = {str(i) for i in ids}
         unknown = gone - set(s.ids)
@@ -226,7 +229,14 @@ class Tracker:
     def needs_features(self, ahead: int = 0) -> bool:
         """Return whether the frame ``ahead`` frames from now has any point to track."""
         s = self.state
-        return s.used > 0 or self._support_joins() or bool((s.points[:, 0] <= s.frame + ahead).any())
+        waited_for = bool((s.points[:, 0] <= s.frame + ahead).any())
+        return s.used > 0 or waited_for or self._support_joins() or self._sees_all()
+
+    def _sees_all(self) -> bool:
+        """Whether the model needs every frame because later points take part as well: see ``ReservesSlots``."""
+        if not isinstance(self.model, ReservesSlots):
+            return False
+        return self.state.model is not None or len(self.state.ids) > 0 or self.model.reserve > 0
 
     def _support_joins(self) -> bool:
         """The support grid joins on the first frame once there is any point, even one that starts later."""
@@ -246,7 +256,8 @@ class Tracker:
         positions = np.full((n, 2), np.nan, np.float32)
         visibility, confidence = np.zeros(n, np.float32), np.zeros(n, np.float32)
         starting = (s.slots == WAITING) & (s.points[:, 0] <= s.frame)
-        if features is not None and size is not None and (starting.any() or s.used or self._support_joins()):
+        needed = bool(starting.any()) or s.used > 0 or self._support_joins() or self._sees_all()
+        if features is not None and size is not None and needed:
             with torch.inference_mode():
                 self._join(features, size, starting)
                 s.model, out = self.model.step(s.model, features)
@@ -264,7 +275,8 @@ class Tracker:
     def _join(self, features: Any, size: tuple[int, int], starting: np.ndarray) -> None:
         """Hand the points that start now, and once the support grid behind them, to the model."""
         s = self.state
-        if s.model is None:
+        first = s.model is None
+        if first:
             s.model = self.model.init_state()
         if starting.any():
             late = starting & s.unchecked
@@ -275,6 +287,9 @@ class Tracker:
         if self._support_joins():
             self._give(features, geometry.support_points(self.support_grid, size))
             s.support = True
+        if first and isinstance(self.model, ReservesSlots):
+            later = int((s.slots == WAITING).sum())
+            s.model = self.model.reserve_slots(s.model, later + self.model.reserve)
 
     def _give(self, features: Any, xy: np.ndarray) -> None:
         points = torch.from_numpy(np.ascontiguousarray(xy)).to(self.model.device)

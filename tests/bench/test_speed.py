@@ -181,3 +181,14 @@ def test_command_ends_with_one_line_of_json(clip: Path, tmp_path: Path) -> None:
         run.invoke(app, arguments, catch_exceptions=False)
     with pytest.raises(ConfigError, match="WIDTHxHEIGHT"):
         run.invoke(app, ["bench", "speed", "--size", "big"], catch_exceptions=False)
+
+
+def test_tapnext_is_measured_with_random_weights(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ptrack.models.tapnext import load
+    from tests.parity.tapnext.recorded import TINY
+
+    monkeypatch.setattr(load, "TapNextConfig", lambda input_size: TINY)
+    options = SpeedOptions(models=("tapnextpp",), points=(4,), random_weights=True, frames=2, warmup=1, video=clip)
+    (row,) = bench_speed(options).rows
+    assert (row.model, row.weights, row.memory, row.vit_seconds) == ("tapnextpp", "random", None, None)
+    assert row.median["step"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ import torch
 import ptrack
 from ptrack.errors import CheckpointError
 from ptrack.models.checkpoints import VIT, checkpoint_of, to_official
-from ptrack.models.hub import fetch
+from ptrack.models.hub import fetch, fetch_address
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.model import TrackOn2
 from ptrack.models.zoo import MODELS
+from tests.parity.tapnext.recorded import tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -29,6 +31,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, bytes] = {}
         self.seen: list[tuple[str, str, str | None]] = []
+        self.checksum = ""  # sent as Google's servers do
         self.cut: int | None = None  # break the next download off after so many bytes
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -55,10 +58,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        tag = f'"{hashlib.sha256(data).hexdigest()}"'
+        if self.headers.get("If-Range", tag) != tag:  # another version: the whole file
+            wanted = None
         start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
         self.send_response(206 if wanted else 200)
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("ETag", tag)
         self.send_header("X-Repo-Commit", COMMIT)
+        if self.server.checksum:
+            self.send_header("x-goog-hash", f"crc32c=AAAAAA==,md5={self.server.checksum}")
         self.send_header("Content-Length", str(len(data) - start))
         self.send_header("Accept-Ranges", "bytes")
         if wanted:
@@ -79,6 +87,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield server
     server.shutdown()
     server.server_close()
@@ -144,7 +153,79 @@ def test_dinov3_takes_its_transformer_from_timm(hub: Hub, tmp_path: Path) -> Non
     assert torch.equal(found.contiguous(), checkpoint.state[VIT + "blocks.3.mlp.fc1_g.weight"])
 
 
+# ---- plain web servers ----------------------------------------------------------------------------------------------
+
+
+def test_an_address_is_downloaded_once(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files["a/w.bin"] = b"weights" * 100
+    path = fetch_address(f"{hub.address}/a/w.bin")
+    assert path == tmp_path / "cache" / "ptrack" / "127.0.0.1" / "a" / "w.bin"
+    assert path.read_bytes() == hub.files["a/w.bin"]
+    assert [p.name for p in path.parent.iterdir() if p.suffix != ".lock"] == ["w.bin"]
+    hub.seen.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert fetch_address(f"{hub.address}/a/w.bin") == path
+    assert hub.seen == []
+
+
+def test_a_broken_download_of_an_address_is_resumed(hub: Hub) -> None:
+    hub.files["a/w.bin"] = bytes(range(256)) * 20_000
+    hub.cut = 3_000_000
+    path = fetch_address(f"{hub.address}/a/w.bin")
+    assert path.read_bytes() == hub.files["a/w.bin"]
+    assert [wanted for _, _, wanted in hub.seen] == [None, "bytes=3000000-"]
+
+
+def test_a_partial_file_of_another_version_is_not_continued(hub: Hub, tmp_path: Path) -> None:
+    hub.files["a/w.bin"] = b"new" * 1000
+    part = tmp_path / "cache" / "ptrack" / "127.0.0.1" / "a" / "w.bin.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"old" * 2000)
+    part.with_name("w.bin.part.etag").write_text('"of another day"')
+    assert fetch_address(f"{hub.address}/a/w.bin").read_bytes() == hub.files["a/w.bin"]
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_what_arrives_is_checked(hub: Hub, tmp_path: Path, sent: bool) -> None:
+    hub.files["a/w.bin"] = b"weights"
+    hub.checksum = base64.b64encode(hashlib.md5(b"others").digest()).decode() if sent else ""
+    with pytest.raises(CheckpointError, match="checksum"):
+        fetch_address(f"{hub.address}/a/w.bin", sha256="" if sent else "0" * 64)
+    assert not list((tmp_path / "cache").rglob("*.bin*[!k]"))  # the lock alone is left
+    hub.checksum = base64.b64encode(hashlib.md5(b"weights").digest()).decode()
+    assert fetch_address(f"{hub.address}/a/w.bin", sha256=hashlib.sha256(b"weights").hexdigest()).is_file()
+
+
+@pytest.mark.parametrize("name", ["tapnext", "tapnextpp", "tapnextpp-512"])
+def test_tapnext_offline_says_which_file_goes_where(name: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CheckpointError) as error:
+        ptrack.load(name, device="cpu")
+    for words in ("HF_HUB_OFFLINE", f"https://storage.googleapis.com/{MODELS[name].file}", "--checkpoint"):
+        assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_address_that_cannot_be_reached(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match="answered 404"):
+        fetch_address(f"{hub.address}/a/nothing.bin")
+    with pytest.raises(CheckpointError, match="refused"):
+        fetch_address("http://127.0.0.1:9/a/w.bin")
+
+
+def test_tapnext_is_downloaded(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ptrack.models.tapnext import load
+
+    monkeypatch.setattr(load, "BASE", hub.address)
+    torch.save(tiny(), tmp_path / "w.pt")
+    hub.files[MODELS["tapnextpp"].file] = (tmp_path / "w.pt").read_bytes()
+    tracker = ptrack.load("tapnextpp", device="cpu", reserve=3)
+    assert tracker.weights_sha256 == hashlib.sha256(hub.files[MODELS["tapnextpp"].file]).hexdigest()
+    assert (tracker.model.name, tracker.model.reserve, tracker.model.threshold) == ("tapnextpp", 3, 0.5)
+
+
 def test_licences_are_named() -> None:
+    assert {MODELS[name].licence for name in ("tapnext", "tapnextpp", "tapnextpp-512")} == {"Apache-2.0"}
     assert "DINOv3 License" in MODELS["track-on2-dinov3"].licence
     assert "DINOv3 License" in MODELS["track-on-r"].licence
     assert "Apache-2.0" in MODELS["track-on2-dinov2"].licence
