@@ -103,7 +103,7 @@ def test_every_stage_of_two_blocks(two_blocks: TapNext) -> None:
 
 def _stages(model: TapNext, image: torch.Tensor, state: State) -> tuple[dict[str, torch.Tensor], tuple]:
     """The activations inside the first block and after the parts of all, under their recorded names; the states."""
-    x = torch.cat([image[None], model._point_tokens(state, 1)], dim=1)
+    x = torch.cat([image[None], model._point_tokens(state.query, state.delay, 1)], dim=1)
     first, memory = model.blocks[0], state.blocks[0]
     mixing, r = first.ssm_block.recurrent_block, first.ssm_block.temporal_pre_norm(x)
     u = mixing.linear_x(r)
@@ -247,7 +247,7 @@ def test_every_stage_of_the_whole_network() -> None:
     state = model._joined(model.init_state(), queries[:, 1:], queries[:, 0].long(), (256, 256))
     with torch.inference_mode():
         for t, frame in enumerate(model.encode(torch.from_numpy(clip["video"][:2]))):
-            x = torch.cat([frame.tokens[None], model._point_tokens(state, 1)], dim=1)
+            x = torch.cat([frame.tokens[None], model._point_tokens(state.query, state.delay, 1)], dim=1)
             _close(x[0, kept], wanted[f"frame{t}/tokens_in"], "tokens_in")
             after = []
             for i, block in enumerate(model.blocks):

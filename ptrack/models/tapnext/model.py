@@ -26,12 +26,15 @@ from torch import Tensor, nn
 from ptrack import geometry
 from ptrack.errors import ModelError
 from ptrack.models.base import StepOutput
+from ptrack.models.graph import GraphReplay
 from ptrack.models.layers.attention import MultiHead
 from ptrack.models.online.preprocess import prepare
 from ptrack.models.tapnext.blocks import Block, Expansion
 from ptrack.models.tapnext.config import TapNextConfig
 from ptrack.models.tapnext.heads import around, head, locate, mass_near
 from ptrack.models.tapnext.state import BlockState, State
+
+Memory = list[tuple[Tensor, ...]]  # of every block: the recurrence's output, then the convolution's last inputs
 
 WAVELENGTH = 10_000.0  # base of the sine table of query positions
 HALF = 127.5  # of 255: pixels become -1..1
@@ -72,6 +75,7 @@ class TapNext(nn.Module):
         super().__init__()
         c = self.config = config
         self.threshold = c.threshold
+        self._replay = GraphReplay(self._advance)
         self.lin_proj = nn.Conv2d(3, c.width, c.patch, stride=c.patch)
         self.image_pos_emb = nn.Parameter(torch.zeros(1, c.native_grid**2, c.width))
         self.unknown_token = nn.Parameter(torch.zeros(1, 1, c.width))
@@ -145,16 +149,16 @@ class TapNext(nn.Module):
         rows = self.waves[index.clamp(0, self.config.raster - 1).long()]
         return (rows * weight[..., None]).sum(1), weight.sum(1, keepdim=True)
 
-    def _point_tokens(self, state: State, frames: int) -> Tensor:
-        """Return what every slot shows in the next frames: (F, N, C)."""
-        wait = (state.delay - torch.arange(frames, device=state.delay.device)[:, None])[..., None]  # (F, N, 1)
-        shown = torch.where(wait == 0, state.query, self.mask_token.view(-1))
+    def _point_tokens(self, query: Tensor, delay: Tensor, frames: int) -> Tensor:
+        """Return what every slot shows in the next frames, (F, N, C), from (N, C) query tokens and (N,) delays."""
+        wait = (delay - torch.arange(frames, device=delay.device)[:, None])[..., None]  # (F, N, 1)
+        shown = torch.where(wait == 0, query, self.mask_token.view(-1))
         return torch.where(wait > 0, self.unknown_token.view(-1), shown)
 
     # ---- frames of tracking -----------------------------------------------------------------------------------------
 
     def advance(self, image_tokens: Tensor, state: State) -> tuple[FrameOutputs, State]:
-        """Take all slots of a state through the next frames.
+        """Take all slots of a state through the next frames. On a GPU, a single frame is replayed as a CUDA graph.
 
         Args:
             image_tokens: (F, n, C) of the frames, in order.
@@ -164,11 +168,24 @@ class TapNext(nn.Module):
             The outputs of all N slots, reserved ones among them, and the state after the frames.
         """
         frames = len(image_tokens)
-        tokens = torch.cat([image_tokens, self._point_tokens(state, frames)], dim=1)
-        seen = torch.ones(frames, *state.seen.shape, device=tokens.device)
-        seen[0] = state.seen
-        points, blocks = self.transform(tokens, state.blocks, seen)
-        return self.read(points), state.after(blocks, frames)
+        run = self._replay if frames == 1 and self.device.type == "cuda" else self._advance
+        memory = [(block.hidden, *block.inputs) for block in state.blocks]
+        logits, visibility, memory = run(image_tokens, state.query, state.delay, state.seen, memory)
+        blocks = tuple(BlockState(hidden, tuple(inputs)) for hidden, *inputs in memory)
+        return FrameOutputs(logits, visibility), state.after(blocks, frames)
+
+    def _advance(
+        self, image_tokens: Tensor, query: Tensor, delay: Tensor, seen: Tensor, memory: Memory
+    ) -> tuple[Tensor, Tensor, Memory]:
+        """Do :meth:`advance` on plain tensors, none of whose values decides what is computed."""
+        frames = len(image_tokens)
+        tokens = torch.cat([image_tokens, self._point_tokens(query, delay, frames)], dim=1)
+        first = torch.cat([seen[None], seen.new_ones(frames - 1, *seen.shape)])
+        states = [BlockState(hidden, tuple(inputs)) for hidden, *inputs in memory]
+        points, blocks = self.transform(tokens, states, first)
+        outputs = self.read(points)
+        after = [(block.hidden, *block.inputs) for block in blocks]
+        return outputs.coordinate_logits, outputs.visibility_logit, after
 
     def transform(
         self, tokens: Tensor, states: Sequence[BlockState], seen: Tensor
