@@ -15,8 +15,7 @@ from ptrack.data.source import Source
 from ptrack.errors import DataError, did_you_mean
 from ptrack.evaluation.protocols import Protocol, select_split
 from ptrack.evaluation.resizing import resize
-from ptrack.video.frames import Frame, FrameSource, SourceInfo
-from ptrack.video.select import ReadOptions
+from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 
 CHUNK = 64  # frames in memory while a clip is read backwards
 HDF5 = (".h5", ".hdf5")
