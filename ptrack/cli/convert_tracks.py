@@ -38,6 +38,9 @@ def convert_tracks(
     size: Annotated[
         str | None, typer.Option(help="Frame size of tracks that do not hold it.", metavar="WIDTHxHEIGHT")
     ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second of the video, for tracks that hold no times.")
+    ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the formats with their coordinate origins.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
@@ -54,7 +57,7 @@ def convert_tracks(
         raise TracksError("Name the tracks to read and the file to write: ptrack convert tracks IN OUT --to FORMAT.")
     from ptrack.exports.convert import convert_file
 
-    found, tracks = convert_file(source, target, to=to, from_=from_, size=size, overwrite=overwrite)
+    found, tracks = convert_file(source, target, to=to, from_=from_, size=size, fps=fps, overwrite=overwrite)
     output.result(f"{target}: {tracks.num_points} points, {tracks.num_frames} frames, {found.name}")
     output.note(f"coordinates: {found.origin}")
     output.document(

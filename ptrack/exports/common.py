@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptrack.errors import TracksError
+from ptrack.fileio import atomic_path
 from ptrack.geometry import Size
 from ptrack.tracks import Tracks, TracksInfo
 
@@ -18,6 +20,38 @@ def frame_size(tracks: Tracks, name: str) -> Size:
     if min(size) < 1:
         raise TracksError(f"The format '{name}' needs the frame size, which these tracks do not hold; track again.")
     return size
+
+
+def frame_rate(tracks: Tracks, name: str) -> float:
+    """Return how many frames of the source come per second, whatever the stride; measured on the time stamps.
+
+    Raises:
+        TracksError: the tracks hold no times, and ``name`` needs them.
+    """
+    index, seconds = tracks.frame_index, tracks.pts_seconds
+    steps = np.diff(index)
+    stride = int(np.gcd.reduce(steps)) if len(steps) and (steps > 0).all() else 1
+    stated = tracks.info.fps * stride
+    timed = len(steps) > 0 and bool(np.isfinite(seconds).all()) and seconds[-1] > seconds[0]
+    if timed and (stated or not np.array_equal(seconds, index)):  # without a rate, frame numbers stand in for seconds
+        measured = float((index[-1] - index[0]) / (seconds[-1] - seconds[0]))
+        return stated if stated and abs(measured / stated - 1) < 0.01 else _usual(measured)
+    if stated:
+        return stated
+    raise TracksError(f"The format '{name}' needs the frame rate, which these tracks do not hold; give it with --fps.")
+
+
+def _usual(rate: float) -> float:
+    """Return the whole or NTSC rate within 0.1 % of a measured one, else the rate itself."""
+    usual = (round(rate), round(rate * 1.001) / 1.001)
+    near = min(usual, key=lambda r: abs(r - rate))
+    return near if abs(near / rate - 1) < 1e-3 and near > 0 else rate
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def keyed(tracks: Tracks, point: int) -> Iterator[tuple[int, float, float, bool]]:

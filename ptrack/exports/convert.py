@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ptrack.errors import TracksError
 from ptrack.exports.formats import FORMATS, Format, export, load_any
 from ptrack.tracks import Tracks
@@ -32,6 +34,19 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[2]), int(found[1])
 
 
+def with_rate(tracks: Tracks, fps: float) -> Tracks:
+    """Return the tracks with times of ``fps`` frames of the source per second.
+
+    Raises:
+        TracksError: ``fps`` is not above 0, or the tracks hold measured times.
+    """
+    if not 0 < fps < 1e6:
+        raise TracksError(f"--fps {fps:g}: give the source's frames per second, above 0.")
+    if tracks.info.fps or not np.array_equal(tracks.pts_seconds, tracks.frame_index):
+        raise TracksError(f"--fps {fps:g}: these tracks hold their own times; leave it out.")
+    return replace(tracks, pts_seconds=tracks.frame_index / fps, info=replace(tracks.info, fps=fps))
+
+
 def convert_file(
     source: Path | str,
     target: Path | str,
@@ -39,6 +54,7 @@ def convert_file(
     to: str | None = None,
     from_: str | None = None,
     size: str | None = None,
+    fps: float | None = None,
     overwrite: bool = False,
 ) -> tuple[Format, Tracks]:
     """Read tracks from one file and write them to another.
@@ -49,6 +65,7 @@ def convert_file(
         to: name of the format to write; by the ending of ``target`` if None.
         from_: name of the format to read; by ending and content if None.
         size: "WIDTHxHEIGHT" for tracks that do not hold the frame size (DeepLabCut's, CSV).
+        fps: frames of the source per second, for tracks that hold none (DeepLabCut's, CSV without times).
         overwrite: replace ``target``.
 
     Returns:
@@ -63,4 +80,6 @@ def convert_file(
     tracks = load_any(source, from_)
     if size:
         tracks = replace(tracks, info=replace(tracks.info, width=width, height=height))
+    if fps is not None:
+        tracks = with_rate(tracks, fps)
     return export(tracks, target, name, overwrite=overwrite), tracks

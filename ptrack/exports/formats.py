@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptrack.errors import TracksError, did_you_mean
-from ptrack.exports import arrays, compositing, pose, tables
+from ptrack.exports import aftereffects, arrays, blender, coco, nuke, pose, tables
 from ptrack.fileio import check_writable
 from ptrack.tracks import Tracks
 
@@ -98,30 +98,30 @@ _ALL = (
     Format(
         name="coco",
         suffix=".json",
-        summary="COCO-like keypoints, one annotation per frame",
-        origin=CORNER,
-        write=tables.write_coco,
+        summary="COCO keypoints, one annotation per frame",
+        origin=f"keypoints: {CENTRE}; boxes: from the upper-left corner of the image",
+        write=coco.write_coco,
     ),
     Format(
         name="blender",
         suffix=".py",
         summary="a Python script for Blender's text editor that adds the tracks to the active movie clip",
         origin="fractions of the width and height, (0, 0) is the lower-left corner of the image, y upwards",
-        write=compositing.write_blender,
+        write=blender.write_blender,
     ),
     Format(
         name="aftereffects",
         suffix=".txt",
         summary="After Effects keyframe data (motion tracker points), to paste onto a layer",
         origin=CORNER,
-        write=compositing.write_aftereffects,
+        write=aftereffects.write_aftereffects,
     ),
     Format(
         name="nuke",
         suffix=".nk",
         summary="a Nuke script of Tracker3 nodes, four points each",
         origin=LOWER_LEFT,
-        write=compositing.write_nuke,
+        write=nuke.write_nuke,
     ),
 )
 FORMATS: dict[str, Format] = {f.name: f for f in _ALL}

@@ -24,8 +24,9 @@ return [v, ptrackViewer.state.shown, ptrackViewer.state.frame];
 def page(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("viewer")
     write_clip(folder / "clip.mp4", [numbered_frame(i) for i in range(T)])
-    write_viewer(make_tracks(T), open_source(str(folder / "clip.mp4")), folder / "v.html", embed=request.param)
-    return (folder / "v.html").as_uri(), request.param
+    name = "v.html" if request.param else "take #2? 50% a:b.html"  # the video beside it has the same name
+    write_viewer(make_tracks(T), open_source(str(folder / "clip.mp4")), folder / name, embed=request.param)
+    return (folder / name).as_uri(), request.param
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ CONSUMERS = {
     "test_with_pandas.py": ("pandas", "tables"),
     "test_with_sleap_io.py": ("sleap_io",),
     "test_with_rerun.py": ("rerun",),
+    "test_with_pycocotools.py": ("pycocotools",),
 }
 MISSING = {
     file: [name for name in names if importlib.util.find_spec(name) is None] for file, names in CONSUMERS.items()

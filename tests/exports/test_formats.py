@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ptrack.errors import OutputError, TracksError
 from ptrack.exports import FORMATS, export, find_format, guess_format, load_any
-from ptrack.exports.compositing import aftereffects_text, blender_script, nuke_script
-from ptrack.exports.tables import coco_document
+from ptrack.exports.aftereffects import aftereffects_text, key_frames
+from ptrack.exports.blender import blender_script
+from ptrack.exports.coco import coco_document
+from ptrack.exports.convert import with_rate
+from ptrack.exports.nuke import nuke_script
 from tests.exports.make import H, W, example
 
 
@@ -61,7 +67,13 @@ def test_coco(tracks):
     document = json.loads(json.dumps(coco_document(tracks), allow_nan=False))
     keypoints = np.asarray([a["keypoints"] for a in document["annotations"]]).reshape(5, 3, 3)
     present = np.isfinite(tracks.tracks).all(axis=2)
-    np.testing.assert_allclose(keypoints[present][:, :2], tracks.tracks[present], atol=5e-5)
+    np.testing.assert_allclose(keypoints[present][:, :2], tracks.tracks[present] - 0.5, atol=5e-5)  # pixel indices
+    box = document["annotations"][4]["bbox"]  # continuous, from the image's corner
+    np.testing.assert_allclose(box[:2], tracks.tracks[4].min(axis=0), atol=5e-5)
+    np.testing.assert_allclose(box[2:], np.ptp(tracks.tracks[4], axis=0), atol=5e-5)
+    assert [a["id"] for a in document["annotations"]] == [1, 2, 3, 4, 5]
+    assert [a["image_id"] for a in document["annotations"]] == [i["id"] for i in document["images"]]
+    assert all(type(v) is float for v in document["annotations"][0]["keypoints"][0:2])
     assert keypoints[0, 1].tolist() == [0, 0, 0]
     assert keypoints[3, 2, 2] == 1
     assert document["annotations"][0]["num_keypoints"] == 2
@@ -89,20 +101,24 @@ class _Blender:
         return type("Track", (), {"markers": Markers()})()
 
 
-def _run_blender(text, size):
-    import sys
-    import types
+class _Clips(list):
+    def load(self, path):
+        self.append(_Blender((W, H)))
+        self.loaded = path
+        return self[-1]
 
+
+def _run_blender(text, size, screen=types.SimpleNamespace(areas=[]), clips=1):
     clip = _Blender(size)
     bpy = types.ModuleType("bpy")
-    bpy.context = types.SimpleNamespace(screen=types.SimpleNamespace(areas=[]))
-    bpy.data = types.SimpleNamespace(movieclips=[clip])
+    bpy.context = types.SimpleNamespace(screen=screen)
+    bpy.data = types.SimpleNamespace(movieclips=_Clips([clip] * clips))
     sys.modules["bpy"] = bpy
     try:
         exec(compile(text, "tracks.py", "exec"), {})
     finally:
         del sys.modules["bpy"]
-    return clip.made
+    return bpy.data.movieclips[0].made
 
 
 def test_blender_script_makes_the_tracks(tracks):
@@ -118,6 +134,17 @@ def test_blender_script_makes_the_tracks(tracks):
             assert made[name][frame].mute == (not tracks.visible[t, n])
 
 
+def test_blender_script_in_background_mode(tracks, tmp_path, monkeypatch):
+    assert list(_run_blender(blender_script(tracks), (W, H), screen=None)) == tracks.ids.tolist()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match="Open the movie clip"):
+        _run_blender(blender_script(tracks), (W, H), screen=None, clips=0)
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    script = blender_script(tracks)
+    monkeypatch.chdir("/")  # Blender runs elsewhere
+    assert list(_run_blender(script, (W, H), screen=None, clips=0)) == tracks.ids.tolist()
+
+
 def test_blender_script_survives_hostile_names_and_another_clip():
     tracks = example(('"""', "\\", 'a"b\\"""\n{x}'))
     assert list(_run_blender(blender_script(tracks), (W, H))) == tracks.ids.tolist()
@@ -125,16 +152,62 @@ def test_blender_script_survives_hostile_names_and_another_clip():
         _run_blender(blender_script(tracks), (10, 10))
 
 
+def _aftereffects(tracks):
+    """Units per second and, per point, rows (unit, x, y) of keyframe data, read by its grammar."""
+    head, *blocks = aftereffects_text(tracks).split("Motion Trackers\t")
+    rate = float(re.search(r"\tUnits Per Second\t(\S+)\n", head)[1])
+    points = []
+    for block in blocks:
+        name, columns, *rows = block.split("\n\n")[0].splitlines()
+        if name.endswith("Feature Center"):
+            assert columns == "\tFrame\tX pixels\tY pixels"
+            points.append(np.asarray([line.split("\t")[1:] for line in rows], float).reshape(-1, 3))
+    return rate, points
+
+
 def test_aftereffects_text(tracks):
     text = aftereffects_text(tracks)
     assert text.startswith("Adobe After Effects 8.0 Keyframe Data\n\n\tUnits Per Second\t25\n\tSource Width\t64\n")
     assert text.rstrip().endswith("End of Keyframe Data")
-    block = text.split("Motion Trackers\tTracker #1\tTrack Point #2\tFeature Center\n")[1].split("\n\n")[0]
-    rows = np.asarray([line.split("\t")[1:] for line in block.splitlines()[1:]], float)
+    rows = _aftereffects(tracks)[1][1]
     np.testing.assert_array_equal(rows[:, 0], tracks.frame_index[2:])
     np.testing.assert_allclose(rows[:, 1:], tracks.tracks[2:, 1], atol=5e-5)
     percent = text.split("Track Point #3\tConfidence\n")[1].split("\n\n")[0].splitlines()[4]
     assert percent == "\t9\t25.00"
+
+
+@pytest.mark.parametrize(
+    ("rate", "stride", "stated"),
+    [(30, 2, 15), (30, 1, 30), (30000 / 1001, 3, 0), (24, 5, 4.8), (12.5, 1, 12.5), (59.94, 4, 30)],
+)
+def test_aftereffects_keys_are_at_the_time_of_their_frames(rate, stride, stated):
+    tracks = example(start=10, stride=stride)
+    stamps = np.round(tracks.frame_index / rate, 4) + 0.5  # a file whose clock starts at half a second
+    tracks = replace(tracks, pts_seconds=stamps, info=replace(tracks.info, fps=stated))
+    found, points = _aftereffects(tracks)
+    assert found == pytest.approx(rate, rel=2e-4)
+    np.testing.assert_allclose(points[0][:, 0] / found, stamps - 0.5, atol=1e-3)
+
+
+def test_aftereffects_keys_of_a_variable_rate_follow_the_stamps(tracks):
+    stamps = np.asarray([0, 0.04, 0.5, 0.52, 1.0])
+    rate, units = key_frames(replace(tracks, frame_index=np.arange(5), pts_seconds=stamps))
+    np.testing.assert_allclose(units / rate, stamps, atol=0.5 / rate)
+    assert (np.diff(units) > 0).all()
+    assert _aftereffects(replace(tracks, frame_index=np.arange(5), pts_seconds=stamps))[0] == pytest.approx(rate)
+
+
+def test_without_any_times_aftereffects_asks_for_the_rate(tracks, tmp_path):
+    untimed = replace(tracks, pts_seconds=tracks.frame_index.astype(float), info=replace(tracks.info, fps=0.0))
+    with pytest.raises(TracksError, match="give it with --fps"):
+        export(untimed, tmp_path / "a.txt", "aftereffects")
+    rate, units = key_frames(with_rate(untimed, 30.0))
+    assert rate == 30
+    np.testing.assert_array_equal(units, tracks.frame_index)
+    with pytest.raises(TracksError, match="their own times"):
+        with_rate(tracks, 30.0)
+    with pytest.raises(TracksError, match="above 0"):
+        with_rate(untimed, 0.0)
 
 
 def test_nuke_script(tracks):
@@ -163,8 +236,6 @@ def test_every_format_states_its_origin_and_writes(tracks, tmp_path):
 
 @pytest.mark.parametrize("name", ["blender", "aftereffects", "nuke", "tapvid"])
 def test_formats_that_need_the_frame_size_say_so(name, tracks, tmp_path):
-    from dataclasses import replace
-
     bare = replace(tracks, info=replace(tracks.info, width=0))
     with pytest.raises(TracksError, match="needs the frame size"):
         export(bare, tmp_path / "x", name)
@@ -188,8 +259,6 @@ def test_wrong_names_and_existing_files(tracks, tmp_path):
 
 
 def test_long_and_single_frame_tracks(tmp_path):
-    from dataclasses import replace
-
     tracks = example(("a",))
     one = replace(tracks, tracks=tracks.tracks[:1], visibility=tracks.visibility[:1], confidence=tracks.confidence[:1],
                   frame_index=tracks.frame_index[:1], pts_seconds=tracks.pts_seconds[:1])  # fmt: skip

@@ -155,3 +155,13 @@ def test_missing_video_and_empty_tracks(clip, tmp_path):
     far = replace(late, frame_index=np.asarray([7, 8]))
     with pytest.raises(InputError, match="none of the 2 frames"):
         list(paired(far, open_source(np.zeros((3, H, W, 3), np.uint8))))
+
+
+def test_a_video_beside_the_page_is_found_whatever_its_name(clip, tmp_path):
+    from urllib.parse import unquote, urljoin, urlsplit
+
+    page = tmp_path / "a #1? 50% x:y.html"
+    write_viewer(make_tracks(), open_source(str(clip)), page, embed=False)
+    address = urljoin(page.as_uri(), _data(page.read_text())["videoFile"])  # as a browser does
+    assert unquote(urlsplit(address).path) == str(page.with_suffix(".mp4"))
+    assert page.with_suffix(".mp4").exists()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -215,7 +216,7 @@ def write_viewer(
         if embed:
             data["video"] = base64.b64encode(target.read_bytes()).decode("ascii")
         else:
-            data["videoFile"] = beside.name
+            data["videoFile"] = quote(beside.name, safe="")  # an address: #, ?, % and : mean something there
     with atomic_path(path) as temporary:
         temporary.write_text(viewer_html(data, title or Path(tracks.info.source).name or "tracks"), encoding="utf-8")
     return [path] if embed else [path, beside]

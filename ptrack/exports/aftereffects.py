@@ -1,0 +1,81 @@
+"""After Effects keyframe data, to paste onto a layer.
+
+After Effects has one rate for all keys and whole frames in between. The rate is that of the source, measured on the
+tracks' time stamps, so that a key's frame divided by "Units Per Second" is its time in the clip, whatever the stride.
+Positions are rounded to 4 decimals.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ptrack.exports.common import frame_rate, frame_size, write_text
+from ptrack.tracks import Tracks
+
+MOST_DOUBLINGS = 6  # of the rate: frames that come closer than 1/64 of the usual time share a unit
+
+
+def key_frames(tracks: Tracks) -> tuple[float, np.ndarray]:
+    """Return the units per second and the (T,) int64 units of the rows; row 0 keeps its frame number.
+
+    Where the source's frames come at a constant rate, the units are its frame numbers. Where they do not, a frame
+    number is no time: the units then count from the stamps, at the average rate, doubled until no two rows share one.
+
+    Raises:
+        TracksError: the tracks hold no rate.
+    """
+    rate = frame_rate(tracks, "aftereffects")
+    index, seconds = tracks.frame_index.astype(np.int64), tracks.pts_seconds
+    if not np.isfinite(seconds).all():
+        return rate, index
+    passed = seconds - seconds[:1]
+    if (np.abs(passed * rate - (index - index[:1])) < 0.5).all():
+        return rate, index
+    begin = index[:1] / rate  # seconds before the first row, as far as a frame number tells them
+    units = index
+    for _ in range(MOST_DOUBLINGS):
+        units = np.round((begin + passed) * rate).astype(np.int64)
+        if (np.diff(units) > 0).all():
+            break
+        rate *= 2
+    return rate, units
+
+
+def aftereffects_text(tracks: Tracks) -> str:
+    """Return After Effects keyframe data: one motion-tracker point per point, with its confidence in percent.
+
+    Coordinates: pixels, (0, 0) at the upper-left corner of the image. Frames are counted from 0, see ``key_frames``.
+    """
+    h, w = frame_size(tracks, "aftereffects")
+    rate, units = key_frames(tracks)
+    head = [
+        "Adobe After Effects 8.0 Keyframe Data",
+        "",
+        f"\tUnits Per Second\t{rate:.6g}",
+        f"\tSource Width\t{w}",
+        f"\tSource Height\t{h}",
+        "\tSource Pixel Aspect Ratio\t1",
+        "\tComp Pixel Aspect Ratio\t1",
+        "",
+    ]
+    points = [line for n in range(tracks.num_points) for line in _point(tracks, n, units)]
+    return "\n".join([*head, *points, "", "End of Keyframe Data", ""])
+
+
+def _point(tracks: Tracks, n: int, units: np.ndarray) -> list[str]:
+    """Return the lines of one point; rows without a position have no key."""
+    xy, name = tracks.tracks[:, n], f"Motion Trackers\tTracker #1\tTrack Point #{n + 1}"
+    rows = np.flatnonzero(np.isfinite(xy).all(axis=1))
+    places = [f"\t{units[t]}\t{xy[t, 0]:.4f}\t{xy[t, 1]:.4f}" for t in rows]
+    percents = [f"\t{units[t]}\t{100 * tracks.visibility[t, n]:.2f}" for t in rows]
+    return [
+        *(f"{name}\tFeature Center", "\tFrame\tX pixels\tY pixels", *places, ""),
+        *(f"{name}\tConfidence", "\tFrame\tpercent", *percents, ""),
+    ]
+
+
+def write_aftereffects(tracks: Tracks, path: Path) -> None:
+    """Write ``aftereffects_text`` to ``path``."""
+    write_text(path, aftereffects_text(tracks))

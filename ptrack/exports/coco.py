@@ -1,0 +1,68 @@
+"""COCO keypoints, as pycocotools and the detectors that train on COCO read them.
+
+Letters: T frames, N points.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptrack import geometry
+from ptrack.fileio import atomic_path
+from ptrack.tracks import Tracks
+
+
+def write_coco(tracks: Tracks, path: Path) -> None:
+    """Write COCO keypoints: one image and one annotation per frame, all points as its keypoints.
+
+    ``v`` is 0 without a position (x = y = 0), 1 for an occluded and 2 for a visible point. Keypoints have whole numbers
+    at pixel centres: COCO's are pixel indices, to which detectors add 0.5. Boxes start at the upper-left corner of the
+    image and hold all points with a position. Ids count from 1, as pycocotools takes 0 for "nothing matched".
+    """
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(coco_document(tracks), file, ensure_ascii=False, allow_nan=False)
+
+
+def coco_document(tracks: Tracks) -> dict[str, Any]:
+    """Return what ``write_coco`` writes."""
+    info = tracks.info
+    names = picture_names(tracks)
+    stamps = np.where(np.isfinite(tracks.pts_seconds), tracks.pts_seconds, -1.0).tolist()
+    images = [
+        {
+            **{"id": t + 1, "file_name": names[t], "width": info.width, "height": info.height},
+            **{"frame_index": int(tracks.frame_index[t]), "pts_seconds": None if stamps[t] < 0 else stamps[t]},
+        }
+        for t in range(tracks.num_frames)
+    ]
+    return {
+        "info": {"description": f"Point tracks of {info.source}", "version": info.ptrack_version},
+        "images": images,
+        "annotations": [_annotation(tracks, t) for t in range(tracks.num_frames)],
+        "categories": [{"id": 1, "name": "points", "keypoints": tracks.ids.tolist(), "skeleton": []}],
+    }
+
+
+def picture_names(tracks: Tracks) -> list[str]:
+    """Return ``file_name`` of every row: the picture's own in an image folder, else the frame number, six digits."""
+    return [f"{int(index):06d}.jpg" for index in tracks.frame_index]
+
+
+def _annotation(tracks: Tracks, t: int) -> dict[str, Any]:
+    xy = tracks.tracks[t].astype(np.float64)
+    present = np.isfinite(xy).all(axis=1)
+    flags = np.where(present, np.where(tracks.visible[t], 2, 1), 0)
+    places = np.where(present[:, None], np.round(geometry.to_opencv(xy), 4), 0)
+    keypoints = [v for (x, y), flag in zip(places.tolist(), flags.tolist(), strict=True) for v in (x, y, flag)]
+    box = [0.0, 0.0, 0.0, 0.0]
+    if present.any():
+        low, high = xy[present].min(axis=0), xy[present].max(axis=0)
+        box = [round(float(v), 4) for v in (*low, *(high - low))]
+    return {
+        **{"id": t + 1, "image_id": t + 1, "category_id": 1, "iscrowd": 0, "num_keypoints": int((flags > 0).sum())},
+        **{"keypoints": keypoints, "bbox": box, "area": round(box[2] * box[3], 4)},
+    }
