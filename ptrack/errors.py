@@ -6,6 +6,7 @@ Functions raise these; ``ptrack.cli.app`` turns each into one line on stderr and
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -69,6 +70,11 @@ class Interrupted(PTrackError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the known word nearest to ``word``, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    """Return `` Did you mean 'x'?`` for the known word nearest to ``word``, or an empty string.
+
+    A known word of initials is near what it stands for: ``lr`` to ``learning_rate`` and ``learning-rates``.
+    """
+    known = list(known)
+    initials = "".join(part[0] for part in re.split(r"[^A-Za-z0-9]+", word.lower()) if part)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5) or [k for k in known if k == initials]
     return f" Did you mean '{near[0]}'?" if near else ""

@@ -110,3 +110,5 @@ def test_sha256(tmp_path):
 def test_did_you_mean():
     assert did_you_mean("matchin", ["matching", "lk"]) == " Did you mean 'matching'?"
     assert did_you_mean("zzz", ["matching"]) == ""
+    assert did_you_mean("learning_rate", ["lr", "epochs", "warmup"]) == " Did you mean 'lr'?"
+    assert did_you_mean("learning-rates", ["lr", "epochs", "warmup"]) == " Did you mean 'lr'?"

@@ -1,4 +1,4 @@
-"""``ptrack convert checkpoint``: published weights to safetensors with the configuration inside."""
+"""``ptrack convert checkpoint``: published weights and training checkpoints to safetensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ def register(group: typer.Typer) -> None:
 
 
 def checkpoint(
-    source: Annotated[Path, typer.Argument(help="Published file of Track-On2, Track-On-R, TAPNext or TAPNext++.")],
+    source: Annotated[
+        Path, typer.Argument(help="Published file of Track-On2, Track-On-R, TAPNext or TAPNext++, or latest.pth.")
+    ],
     target: Annotated[Path, typer.Argument(help="File to write (.safetensors).")],
     backbone: Annotated[
         str | None, typer.Option(help="Transformer of a file that holds none, e.g. dinov3_s_plus (the default).")
@@ -28,7 +30,7 @@ def checkpoint(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Convert published weights to safetensors, which hold no code and load faster.
+    """Convert published or trained weights to safetensors, which hold no code and load faster.
 
     Example: ptrack convert checkpoint trackon2_dinov2_checkpoint.pt trackon2.safetensors
     """

@@ -78,9 +78,10 @@ def evaluate(
     save_predictions: Annotated[
         Path | None, typer.Option(help="Folder for VIDEO.npz with the tracks.", rich_help_panel="Output")
     ] = None,
-    run: Annotated[
+    run_dir: Annotated[
         Path | None,
         typer.Option(
+            "--run-dir",  # torchrun takes --run for an abbreviation of an option of its own
             help="Folder of per-video results, reused when content and settings are the same. "
             "Default: eval-runs/DATASET in this folder.",
             rich_help_panel="Output",
@@ -119,7 +120,7 @@ def evaluate(
         device=device,
         dtype=dtype,
         threshold=threshold,
-        run=run or Path("eval-runs") / dataset,
+        run=run_dir or Path("eval-runs") / dataset,
         fresh=fresh,
         save=save_predictions,
     )

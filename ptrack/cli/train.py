@@ -9,6 +9,7 @@ import typer
 from ptrack.cli.console import Output
 
 if TYPE_CHECKING:
+    from ptrack.training.engine import TrainResult
     from ptrack.training.run import Request
 
 DATA, MODEL, RECIPE, RUN = "Data", "Model", "Recipe", "Run"
@@ -32,25 +33,25 @@ def register(app: typer.Typer) -> None:
 
 def train(
     data_root: Annotated[
-        str | None, _option("data-root", "Converted .h5 files or a PointOdyssey folder [rendered scenes].", DATA)
+        str | None, _option("data-root", "Converted .h5 files or a PointOdyssey folder (rendered scenes).", DATA)
     ] = None,
     video_dirs: Annotated[str | None, _option("video-dirs", "Only these videos, separated by commas.", DATA)] = None,
-    sequence_length: Annotated[int | None, _option("sequence-length", "Frames of a clip [8].", DATA)] = None,
-    num_points: Annotated[int | None, _option("num-points", "Points of a clip, at most [8].", DATA)] = None,
-    image_size: Annotated[int | None, _option("image-size", "Side of the square frames, pixels [256].", DATA)] = None,
-    num_workers: Annotated[int | None, _option("num-workers", "Loader processes [4].", DATA)] = None,
+    sequence_length: Annotated[int | None, _option("sequence-length", "Frames of a clip (8).", DATA)] = None,
+    num_points: Annotated[int | None, _option("num-points", "Points of a clip, at most (8).", DATA)] = None,
+    image_size: Annotated[int | None, _option("image-size", "Side of the square frames, pixels (256).", DATA)] = None,
+    num_workers: Annotated[int | None, _option("num-workers", "Loader processes (4).", DATA)] = None,
     eval_data: Annotated[
         str | None, _option("eval-data", "Scored after each epoch: davis:FILE.pkl or a converted .h5.", DATA)
     ] = None,
     model: Annotated[
-        str | None, _option("model", "nano, transformer or online [nano; transformer if there is a data set].", MODEL)
+        str | None, _option("model", "nano, transformer or online (nano; transformer if there is a data set).", MODEL)
     ] = None,
     backbone: Annotated[
-        str | None, _option("backbone", "resnet18, resnet34, resnet50, lite0 [resnet18]; online: others too.", MODEL)
+        str | None, _option("backbone", "resnet18, resnet34, resnet50, lite0 (resnet18); online: others too.", MODEL)
     ] = None,
     pretrained: Annotated[bool | None, _flag("pretrained", "Start the backbone from published weights.", MODEL)] = None,
     iterations: Annotated[
-        int | None, _option("iterations", "Refinements of the transformer, 1 is plain [4].", MODEL)
+        int | None, _option("iterations", "Refinements of the transformer, 1 is plain (4).", MODEL)
     ] = None,
     init_from: Annotated[
         str | None, _option("init-from", "Weights to start from: a file or a model's name.", MODEL)
@@ -65,25 +66,25 @@ def train(
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[int | None, _option("batch-size", "Clips per step and process [4].", RECIPE)] = None,
-    epochs: Annotated[int | None, _option("epochs", "Times through the data [50].", RECIPE)] = None,
+    batch_size: Annotated[int | None, _option("batch-size", "Clips per step and process (4).", RECIPE)] = None,
+    epochs: Annotated[int | None, _option("epochs", "Times through the data (50).", RECIPE)] = None,
     max_steps: Annotated[int | None, _option("max-steps", "Stop after so many steps.", RECIPE)] = None,
-    lr: Annotated[float | None, _option("lr", "Peak learning rate [1e-4].", RECIPE)] = None,
-    grad_accum: Annotated[int | None, _option("grad-accum", "Forward passes per step [1].", RECIPE)] = None,
+    lr: Annotated[float | None, _option("lr", "Peak learning rate (1e-4).", RECIPE)] = None,
+    grad_accum: Annotated[int | None, _option("grad-accum", "Forward passes per step (1).", RECIPE)] = None,
     ema: Annotated[float | None, _option("ema", "Decay of averaged weights, 0 for none.", RECIPE)] = None,
-    amp: Annotated[str | None, _option("amp", "auto, off, bf16 or fp16 [auto: off on the CPU].", RECIPE)] = None,
+    amp: Annotated[str | None, _option("amp", "auto, off, bf16 or fp16 (auto: off on the CPU).", RECIPE)] = None,
     seed: Annotated[
-        int | None, _option("seed", "Decides initialisation, order, augmentation, dropout [0].", RECIPE)
+        int | None, _option("seed", "Decides initialisation, order, augmentation, dropout (0).", RECIPE)
     ] = None,
-    save_dir: Annotated[str | None, _option("save-dir", "Checkpoints and pictures [./checkpoints].", RUN)] = None,
-    log_dir: Annotated[str | None, _option("log-dir", "TensorBoard and training.jsonl [./logs].", RUN)] = None,
+    save_dir: Annotated[str | None, _option("save-dir", "Checkpoints and pictures (./checkpoints).", RUN)] = None,
+    log_dir: Annotated[str | None, _option("log-dir", "TensorBoard and training.jsonl (./logs).", RUN)] = None,
     resume: Annotated[str | None, _option("resume", "Go on from a checkpoint or its folder.", RUN)] = None,
     save_every: Annotated[
-        str | None, _option("save-every", "Seconds between saves, 60 or 60s or 5m [60s].", RUN)
+        str | None, _option("save-every", "Seconds between saves, 60 or 60s or 5m (60s).", RUN)
     ] = None,
-    eval_every: Annotated[int | None, _option("eval-every", "Steps between validations [each epoch].", RUN)] = None,
-    keep: Annotated[int | None, _option("keep", "Generations of latest.pth that stay [2].", RUN)] = None,
-    device: Annotated[str | None, _option("device", "auto, cpu, cuda, cuda:1 or mps [auto].", RUN)] = None,
+    eval_every: Annotated[int | None, _option("eval-every", "Steps between validations (each epoch).", RUN)] = None,
+    keep: Annotated[int | None, _option("keep", "Generations of latest.pth that stay (2).", RUN)] = None,
+    device: Annotated[str | None, _option("device", "auto, cpu, cuda, cuda:1 or mps (auto).", RUN)] = None,
     compile_model: Annotated[bool | None, _flag("compile", "torch.compile the model.", RUN)] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RUN)] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=RUN)] = False,
@@ -160,6 +161,17 @@ def seconds(text: str) -> float:
         raise ConfigError(f"--save-every {text}: write a duration such as 60, 60s or 5m.") from None
 
 
+def describe_best(result: TrainResult) -> str:
+    """Return the best validation as a part of a sentence; says so if training never came above its start."""
+    if not result.best:
+        return ""
+    score, step = result.best["score"], result.best["step"]
+    if step == 0:
+        return f"; no validation was better than before training ({score:.2f}): best.safetensors holds these weights"
+    start = f", {result.start:.2f} before training" if result.start is not None else ""
+    return f"; best validation {score:.2f} after step {step:.0f}{start}"
+
+
 def run(request: Request, output: Output) -> None:
     """Resolve the configuration, show it, train, and say where the results are."""
     import os
@@ -179,8 +191,9 @@ def run(request: Request, output: Output) -> None:
         listener = display if display.live else PlainLines(output.note)
         result = train(plan, [] if output.quiet else [listener], output.note)
     folder = Path(plan.config.save_dir)
-    best = f"; best validation {result.best['score']:.2f} after step {result.best['step']:.0f}" if result.best else ""
-    output.result(f"Trained {result.steps} steps{best}. Checkpoints, weights and pictures are in {folder}.")
+    output.result(
+        f"Trained {result.steps} steps{describe_best(result)}. Checkpoints, weights and pictures are in {folder}."
+    )
     if first:
         output.document(
             {

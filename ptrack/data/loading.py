@@ -82,9 +82,9 @@ def choose_clips(
 ) -> list[int]:  # fmt: skip
     """Return the positions of the clips of a split.
 
-    A store that has clips of a split called train keeps its own splits. Otherwise its videos (clips of one name
-    stay together) are divided at random by ``seed``, ``train_fraction`` of them for training, at least one on each
-    side when there are two.
+    A store that marks clips for training and others for validation keeps its own splits. Otherwise its videos (clips
+    of one name stay together; only those marked for training, if any are) are divided at random by ``seed``,
+    ``train_fraction`` of them for training, at least one on each side when there are two.
 
     Args:
         store: the clips.
@@ -98,8 +98,13 @@ def choose_clips(
     """
     chosen = _named(store, videos) if videos else list(range(len(store)))
     if split != "all":
-        own = any(s == "train" for s in store.splits)
-        keep = _own_split(store, split) if own else _divided(store, chosen, split, train_fraction, seed)
+        marked, held_out = _own_split(store, "train"), _own_split(store, "val")
+        if marked and not held_out:
+            chosen = [i for i in chosen if i in marked]
+        if marked and held_out:
+            keep = marked if split == "train" else held_out
+        else:
+            keep = _divided(store, chosen, split, train_fraction, seed)
         chosen = [i for i in chosen if i in keep]
     if not chosen:
         raise DataError(f"There are no clips for the split '{split}' in {', '.join(map(str, store.paths))}.")

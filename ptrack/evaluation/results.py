@@ -40,7 +40,7 @@ class VideoResult:
     reason: str = ""  # why it was skipped or failed
     frames: int = 0
     points: int = 0
-    seconds: float = 0.0  # of decoding and tracking
+    seconds: float = 0.0  # of decoding and tracking; 0 for stored tracks
     scores: dict[str, float | None] = field(default_factory=dict)  # None: undefined
     visibility_counts: list[list[int]] = field(default_factory=list)  # [visible, hidden] x BINS of the prediction
     error_counts: list[int] = field(default_factory=list)  # len(EDGES) + 1 bins of errors of visible points

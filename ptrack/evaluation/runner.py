@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ptrack.tracking.tracker import Tracker
 
 PATIENCE = timedelta(days=2)  # processes may differ by hours; torch's 30 minutes would end the faster ones
-RESULT_VERSION = 1  # of the per-video files; another number makes older ones be computed again
+RESULT_VERSION = 2  # of the per-video files; another number makes older ones be computed again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,7 @@ class Subject(Interface):
 
     name: str
     settings: dict[str, Any]
+    tracks: bool  # predicting means tracking, and the time it takes is the tracker's speed
 
     def predict(self, clip: Clip, case: Case, file: str) -> Prediction:
         """Return the prediction; raises a PTrackError if there is none."""
@@ -98,6 +99,7 @@ class TrackerSubject:
     mode: str
     batch: int | None
     threshold: float
+    tracks: bool = True
 
     def predict(self, clip: Clip, case: Case, file: str) -> Prediction:
         """Track the queries of the case; backwards too where the query mode scores frames before the query."""
@@ -122,6 +124,7 @@ class FolderSubject:
     folder: Path
     settings: dict[str, Any]
     threshold: float
+    tracks: bool = False
 
     def predict(self, clip: Clip, case: Case, file: str) -> Prediction:
         """Read the prediction of a video."""
@@ -172,7 +175,7 @@ def evaluate_clip(subject: Subject, protocol: Protocol, mode: str, clip: Clip, r
     case = protocol.case(clip, mode)
     began = time.perf_counter()
     prediction = subject.predict(clip, case, file)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - began if subject.tracks else 0.0
     scores = results.plain_scores(protocol.score(case, prediction.tracks, prediction.visible, mode))
     scored = metrics.scored_frames(case.queries[:, 0], case.frames, mode)
     if "labelled" in case.labels:
@@ -411,5 +414,7 @@ def running(step: Step, metric: str, percent: bool) -> str:
     value, mean = step.result.scores.get(metric), step.mean.get(metric, math.nan)
     shown = "undefined" if value is None else f"{value * scale:.1f}"
     label = results.LABELS.get(metric, metric)
-    speed = "kept" if step.result.reused else f"{step.result.frames / max(step.result.seconds, 1e-9):.1f} frames/s"
-    return f"{where}: {label} {shown} (mean {mean * scale:.1f}), {speed}"
+    speed = f", {step.result.frames / step.result.seconds:.1f} frames/s" if step.result.seconds else ""
+    if step.result.reused:
+        speed = ", kept"
+    return f"{where}: {label} {shown} (mean {mean * scale:.1f}){speed}"

@@ -9,7 +9,6 @@ Letters: C channels of the transformer.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -51,7 +50,9 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path | str, *, backbone: str | None = None) -> Checkpoint:
-    """Read a published ``.pt`` file or a safetensors file of ours. Nothing in the file is ever executed.
+    """Read a published ``.pt`` file, a checkpoint of ``ptrack train``, or a safetensors file of ours.
+
+    Nothing in the file is ever executed.
 
     Args:
         path: the file.
@@ -62,7 +63,11 @@ def read_checkpoint(path: Path | str, *, backbone: str | None = None) -> Checkpo
     """
     path = Path(path)
     if _is_pickle(path):
-        return from_official(read_pt(path), backbone=backbone, where=str(path))
+        content = saved.load_pickle(path, _numpy_scalars())
+        if saved.is_training(content):
+            config, state = saved.trained_weights(content, saved.ONLINE, OnlineConfig, "Track-On2", str(path))
+            return _checked(config, state, str(path))
+        return from_official(_unwrap(content, str(path)), backbone=backbone, where=str(path))
     return _read_safetensors(path, backbone)
 
 
@@ -72,18 +77,7 @@ def read_pt(path: Path | str) -> State:
     Raises:
         CheckpointError: damaged, not such a file, or holding anything but data.
     """
-    try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than weights, or is no checkpoint at all; it was not loaded and nothing in it was run."
-        ) from error
-    except Exception as error:  # the zip and pickle readers raise a dozen kinds for damaged files
-        raise CheckpointError(
-            f"{path} is damaged or not a PyTorch checkpoint ({saved.first_line(error)}); download it again."
-        ) from error
-    return _unwrap(content, str(path))
+    return _unwrap(saved.load_pickle(path, _numpy_scalars()), str(path))
 
 
 def read_tensors(path: Path | str) -> State:

@@ -1,4 +1,4 @@
-"""Published weights of any model to safetensors."""
+"""Published and trained weights of any model to safetensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptrack.models import checkpoints
+from ptrack.errors import OutputError
+from ptrack.fileio import check_writable
+from ptrack.models import checkpoints, saved
+from ptrack.models.nano import weights as nano
+from ptrack.models.offline import weights as transformer
 from ptrack.models.tapnext import weights as tapnext
 
 
@@ -21,10 +25,10 @@ class Converted:
 def convert(
     source: Path | str, target: Path | str, *, model: str = "", backbone: str | None = None, overwrite: bool = False
 ) -> Converted:
-    """Write the weights of a published file as safetensors with the configuration inside.
+    """Write the weights of a published file or a training checkpoint as safetensors with the configuration inside.
 
     Args:
-        source: a file of Track-On2, Track-On-R, TAPNext or TAPNext++.
+        source: a file of Track-On2, Track-On-R, TAPNext or TAPNext++, or ``latest.pth`` or ``best.pth`` of a training.
         target: the file to write.
         model: name as in ``ptrack models`` of TAPNext weights whose file has another name than the published one.
         backbone: transformer of a Track-On2 file that holds none.
@@ -35,7 +39,10 @@ def convert(
         OutputError: ``target`` exists, has another suffix, or cannot be written.
         ModelError: ``model`` is no TAPNext.
     """
-    if model or tapnext.holds(source):
+    trained = "" if model else saved.trained_model(source)
+    if trained in ("nano", "transformer"):
+        return _convert_trained(Path(source), Path(target), trained, overwrite=overwrite)
+    if model or (not trained and tapnext.holds(source)):
         done = tapnext.convert(source, target, model=model, overwrite=overwrite)
         size = done["input_size"]
         return Converted(summary=f"{done['model']}, {done['tensors']} tensors, frames of {size}x{size}", facts=done)
@@ -44,3 +51,19 @@ def convert(
     return Converted(
         summary=f"{done['backbone']}, {done['tensors']} tensors, {held} the frozen transformer", facts=done
     )
+
+
+def _convert_trained(source: Path, target: Path, model: str, *, overwrite: bool) -> Converted:
+    """Write the weights of a training checkpoint of nano or the transformer."""
+    if target.suffix != ".safetensors":
+        raise OutputError(f"{target} must end in .safetensors.")
+    check_writable(target, overwrite=overwrite)
+    if model == "nano":
+        config, state = nano.read_weights(source)
+        tracker = nano.untrained(config)
+        nano.fill(tracker, state, str(source))
+        nano.save_weights(target, tracker)
+    else:
+        state = transformer.read_weights(source)[1]
+        transformer.save_weights(target, transformer.load_weights(source))
+    return Converted(summary=f"{model}, {len(state)} tensors", facts={"model": model, "tensors": len(state)})

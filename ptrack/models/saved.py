@@ -1,9 +1,14 @@
-"""Files of weights with their configuration inside: safetensors whose metadata say format and configuration."""
+"""Files of weights with their configuration inside: safetensors whose metadata say format and configuration.
+
+Files of ``torch.save`` are read too, without running anything in them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import pickle
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +22,10 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
+TRAINING = "ptrack-training"  # what the checkpoints of ``ptrack train`` call their format
+ONLINE = ("track-on2", "online")  # how training configurations name Track-On2: now, and earlier
+_FOREIGN = re.compile(r"GLOBAL:? (\S+)")  # in torch's message about a pickle that asks for a function or class
+
 
 def write(path: Path | str, format: str, config: Any, state: Mapping[str, Tensor], **notes: str) -> None:
     """Write tensors, configuration and some text ``notes``; the file appears when whole.
@@ -24,12 +33,13 @@ def write(path: Path | str, format: str, config: Any, state: Mapping[str, Tensor
     Raises:
         OutputError: it cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     metadata = {"format": format, "config": json.dumps(to_mapping(config)), **notes}
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
+    # Not save_file: it makes a file of mode 0600 whatever the umask, and reports a full disk as no OSError.
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(save(tensors, metadata=metadata))
 
 
 def read(path: Path | str, advice: str = "") -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -82,28 +92,81 @@ def configuration(metadata: Mapping[str, str], format: str, cls: type[C], where:
         raise CheckpointError(f"{where}: its configuration cannot be used ({first_line(error)}).") from error
 
 
-def read_training(path: Path | str, model: str, cls: type[C], name: str) -> tuple[C, dict[str, Tensor]]:
-    """Return configuration and weights, averaged ones if there are any, of a training checkpoint.
+def load_pickle(path: Path | str, allowed: Sequence[Any] = ()) -> Any:
+    """Return what a file of ``torch.save`` holds: tensors and plain containers. Nothing in it is ever run.
 
     Args:
-        path: ``latest.pth`` or ``best.pth``.
-        model: as the training configuration calls it.
-        cls: of the configuration.
-        name: of the model in sentences.
+        path: the file.
+        allowed: further types that may be in it, see ``torch.serialization.safe_globals``.
 
     Raises:
-        CheckpointError: missing, damaged, or of another model.
+        CheckpointError: not readable, damaged, or asking for functions or classes.
     """
     import torch
 
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{path} is missing, damaged or not a checkpoint ({type(error).__name__}).") from error
-    config = saved.get("config") if isinstance(saved, dict) else None
-    if not isinstance(config, dict) or config.get("model") != model:
-        raise CheckpointError(f"{path} is no training checkpoint of {name}.")
-    return from_mapping(cls, config["arch"], str(path)), dict(saved.get("ema") or saved["model"])
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"Cannot read the checkpoint {path}: {error.strerror or error}.") from error
+    except pickle.UnpicklingError as error:
+        found = _FOREIGN.search(str(error))
+        asks = f" (it asks for '{found[1]}')" if found else ""
+        raise CheckpointError(
+            f"{path} holds more than weights{asks}; it was not loaded and nothing in it was run. Use only files from a "
+            "source you trust."
+        ) from error
+    except Exception as error:  # the zip and pickle readers raise a dozen kinds for damaged files
+        raise CheckpointError(
+            f"{path} is damaged, half-written or not a PyTorch checkpoint ({first_line(error)})."
+        ) from error
+
+
+def is_training(content: Any) -> bool:
+    """Return whether the content of a file is a checkpoint of ``ptrack train``."""
+    return isinstance(content, Mapping) and content.get("format") == TRAINING
+
+
+def trained_model(path: Path | str) -> str:
+    """Return the model that a checkpoint of ``ptrack train`` is of, empty for any other file."""
+    if Path(path).suffix != ".pth":
+        return ""
+    content = load_pickle(path)
+    return str(content["config"]["model"]) if is_training(content) else ""
+
+
+def trained_weights(
+    content: Any, models: Sequence[str], cls: type[C], name: str, where: str
+) -> tuple[C, dict[str, Tensor]]:
+    """Return configuration and weights, averaged ones if there are any, of the content of a training checkpoint.
+
+    Args:
+        content: of ``latest.pth`` or ``best.pth``.
+        models: as training configurations call the model.
+        cls: of the model's configuration.
+        name: of the model in sentences.
+        where: the file, in sentences.
+
+    Raises:
+        CheckpointError: of another model, or no such checkpoint.
+    """
+    config = content.get("config") if is_training(content) else None
+    if not isinstance(config, Mapping) or config.get("model") not in models:
+        trained = f"; it was trained as '{config.get('model')}'" if isinstance(config, Mapping) else ""
+        raise CheckpointError(f"{where} is no training checkpoint of {name}{trained}.")
+    try:
+        return from_mapping(cls, config["arch"], where), dict(content.get("ema") or content["model"])
+    except (ConfigError, KeyError) as error:
+        raise CheckpointError(f"{where}: its configuration cannot be used ({first_line(error)}).") from error
+
+
+def read_training(path: Path | str, models: Sequence[str], cls: type[C], name: str) -> tuple[C, dict[str, Tensor]]:
+    """Return configuration and weights of a training checkpoint; see :func:`trained_weights`.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another model.
+    """
+    return trained_weights(load_pickle(path), models, cls, name, str(path))
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

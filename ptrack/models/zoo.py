@@ -92,6 +92,15 @@ _ENTRIES = [
         options=("iterations",),
         takes_checkpoint=True,
     ),
+    ModelEntry(
+        name="track-on2",
+        summary="Track-On2 as you trained it with 'ptrack train --model track-on2'",
+        licence="yours; DINO weights as below",
+        weights="--checkpoint FILE",
+        builder="ptrack.models.online.load:build",
+        options=("memory", "vit_checkpoint", "compile"),
+        takes_checkpoint=True,
+    ),
     *(
         ModelEntry(
             name=name,

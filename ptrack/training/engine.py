@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -89,6 +89,7 @@ class TrainResult:
     best: dict[str, float]  # "score" and "step", empty without validation
     latest: Path
     losses: list[float] = field(default_factory=list)  # of the steps of this call
+    start: float | None = None  # validation score before the first step, if that was validated
 
 
 Evaluate = Callable[[System], dict[str, float]]  # scores of a further data set
@@ -132,6 +133,8 @@ class Trainer:
         self.best: dict[str, float] = {}
         self.history: list[dict[str, Any]] = []
         self.folder = Path(c.save_dir)
+        self.has_clips_to_validate = self.data.valid is not None and len(self.data.valid) > 0
+        self.validates = self.has_clips_to_validate or self.evaluate is not None
         self._saved_at = time.monotonic()
         self._failures = 0
 
@@ -165,10 +168,13 @@ class Trainer:
         self.best, self.history = dict(saved.best), list(saved.history)
 
     def save(self) -> Path:
-        """Write ``latest.pth`` (first process only)."""
+        """Write ``latest.pth``, and the weights for inference if no validation chooses them (first process only)."""
         self._saved_at = time.monotonic()
         if not self.group.first:
             return self.folder / state.LATEST
+        if not self.validates and self.export is not None:
+            with self._averaged():
+                self.export(self.system, self.folder / state.BEST_WEIGHTS)
         return state.save_latest(self.folder, self.capture(), self.config.keep)
 
     # ---- the run ----------------------------------------------------------------------------------------------------
@@ -194,12 +200,16 @@ class Trainer:
         losses: list[float] = []
         if self.group.first:
             check_writable(self.folder / state.LATEST, overwrite=True)
+        if not self.validates:
+            self._note(f"There is nothing to validate on: {state.BEST_WEIGHTS} holds the last weights, not the best.")
         self.system.train()
         with _quiet_generator(), StopRequest() as stop:
+            if self.step == 0 and self.config.init_from is not None and not self.history:
+                self._validate()  # what training starts from may be better than what it makes of it
             while self.step < self.total_steps:
                 self._epoch(stepper, stop, losses)
             latest = self.save()
-        return TrainResult(self.step, self.epoch, dict(self.best), latest, losses)
+        return TrainResult(self.step, self.epoch, dict(self.best), latest, losses, self._start_score())
 
     def _wrapped(self) -> nn.Module:
         wrapped: nn.Module = self.system
@@ -288,11 +298,10 @@ class Trainer:
 
     def _validate(self) -> None:
         """Score the averaged weights, keep the best, tell the listeners, save."""
-        own = self.data.valid is not None and len(self.data.valid) > 0
-        if own or self.evaluate is not None:
-            better = False
-            with self.average.applied(self.system.model) if self.average else contextlib.nullcontext():
-                scores = validation.scores(self.group.sum(self._validation_sums())) if own else {}
+        if self.validates:
+            with self._averaged():
+                clips = self.has_clips_to_validate
+                scores = validation.scores(self.group.sum(self._validation_sums())) if clips else {}
                 if self.evaluate is not None:
                     scores |= self.evaluate(self.system)
                 better = self._is_best(scores)
@@ -300,6 +309,10 @@ class Trainer:
             if better and self.group.first:
                 state.save_best(self.folder, self.capture())
         self.save()
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Have the averaged weights in the model, if they are averaged."""
+        return self.average.applied(self.system.model) if self.average else contextlib.nullcontext()
 
     def _validation_sums(self) -> Tensor:
         valid = self.data.valid
@@ -310,10 +323,15 @@ class Trainer:
         stream = order.loader(valid, batches, self.config.num_workers, seed=self.config.seed) if batches else iter(())
         return validation.validate(self.system, stream, threshold)
 
+    def _start_score(self) -> float | None:
+        """Return the validation score before the first step, None if that was not validated."""
+        first = next((record for record in self.history if record["step"] == 0), None)
+        return None if first is None else _position_score({k: v for k, v in first.items() if k not in _PLACE})
+
     def _is_best(self, scores: dict[str, float]) -> bool:
         """Remember the scores; return whether the position score is the best so far."""
         self.history.append({"step": self.step, "epoch": self.epoch, **scores})
-        score = scores.get("delta_avg", next(iter(scores.values())))  # of our own clips, else the further set's first
+        score = _position_score(scores)
         better = not self.best or score > self.best["score"]
         if better:
             self.best = {"score": score, "step": float(self.step)}
@@ -335,6 +353,14 @@ class Trainer:
     def _note(self, text: str) -> None:
         for listener in self._heard():
             listener.on_note(text)
+
+
+_PLACE = ("step", "epoch")  # keys of a validation record that are no scores
+
+
+def _position_score(scores: Mapping[str, float]) -> float:
+    """Return the score that decides what is best: of the run's own clips, else the further set's first."""
+    return scores.get("delta_avg", next(iter(scores.values())))
 
 
 @contextlib.contextmanager

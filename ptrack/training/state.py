@@ -25,8 +25,9 @@ import torch
 
 from ptrack.errors import CheckpointError
 from ptrack.fileio import atomic_path
+from ptrack.models import saved
 
-FORMAT, VERSION = "ptrack-training", 1
+FORMAT, VERSION = saved.TRAINING, 1
 LATEST, BEST, BEST_WEIGHTS = "latest.pth", "best.pth", "best.safetensors"
 REQUIRED = ("config", "step", "epoch", "epoch_step", "model", "optimizer", "best", "rng")
 
@@ -80,28 +81,23 @@ def save_best(folder: Path, state: RunState) -> Path:
 
 
 def _write(path: Path, state: RunState) -> None:
-    """Write a checkpoint; a full disk comes up as OSError, whatever torch makes of it."""
-    try:
-        torch.save({"format": FORMAT, "version": VERSION, **vars(state)}, path)
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-    except RuntimeError as error:  # torch's zip writer reports a failed write so
-        raise OSError(str(error).splitlines()[0]) from error
+    """Write a checkpoint. Into an open file: given a path, torch says neither that nor why writing failed."""
+    with open(path, "wb") as file:
+        torch.save({"format": FORMAT, "version": VERSION, **vars(state)}, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read(path: Path) -> RunState:
     """Read a checkpoint without executing anything in it.
 
     Raises:
-        CheckpointError: missing, damaged, or not a training checkpoint.
+        CheckpointError: missing, damaged, holding more than weights, or not a training checkpoint.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}.")
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{path} is damaged or half-written ({type(error).__name__}).") from error
-    if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+    values = saved.load_pickle(path)
+    if not saved.is_training(values):
         raise CheckpointError(
             f"{path} holds no training state. To start from its weights, pass it as --init-from instead of --resume."
         )

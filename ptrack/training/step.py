@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ptrack.data.samples import TrainingBatch
 from ptrack.errors import ConfigError
+from ptrack.models.layers.dropout import by_clip
 from ptrack.processes import Group
 from ptrack.signals import SIGNALS
 from ptrack.training import losses
@@ -76,9 +77,9 @@ class Stepper:
     def __call__(self, parts: Sequence[TrainingBatch], step: int, rate: float, stop: int = 0) -> StepResult:
         """Do optimisation step ``step`` on the micro-batches ``parts`` with learning rate ``rate``.
 
-        The global generator is seeded from (seed, step, rank): dropout is the same in a resumed run.
+        Random numbers of the model depend on (seed, step, number of the clip in the step): they are the same in a
+        resumed run and for every number of processes and passes.
         """
-        torch.manual_seed(derive_seed(self.seed, "step", step, self.group.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         buffers = _float_buffers(self.system)
@@ -110,7 +111,12 @@ class Stepper:
         total: losses.Terms = {}
         for i, (part, target) in enumerate(zip(parts, targets, strict=True)):
             wait = i < len(parts) - 1 and self.group.world > 1
-            with self.wrapped.no_sync() if wait else contextlib.nullcontext():  # type: ignore[operator, union-attr]
+            torch.manual_seed(derive_seed(self.seed, "step", step))
+            first = (i * self.group.world + self.group.rank) * len(part.clip_ids)
+            with (
+                by_clip(range(first, first + len(part.clip_ids))),
+                self.wrapped.no_sync() if wait else contextlib.nullcontext(),  # type: ignore[operator, union-attr]
+            ):
                 with self._autocast(part.frames.device):
                     terms = self.wrapped(part, target, counts, seed)
                 # DistributedDataParallel averages gradients over processes; the terms are shares of one sum.

@@ -297,9 +297,20 @@ def test_a_source_keeps_its_own_splits(tmp_path):
     store = ClipStore(write_store(tmp_path / "s.h5", clips))
     assert choose_clips(store, "train") == [0, 1]
     assert choose_clips(store, "val") == [2, 3, 4, 5]
-    only_train = ClipStore(write_store(tmp_path / "t.h5", clips[:1]))
+    one = ClipStore(write_store(tmp_path / "t.h5", clips[:1]))
+    assert choose_clips(one, "train") == [0]
     with pytest.raises(DataError, match="no clips for the split 'val'"):
-        choose_clips(only_train, "val")
+        choose_clips(one, "val")
+
+
+def test_clips_of_one_split_are_divided_too(tmp_path):
+    """Kubric's are all called train: without a division there would be nothing to validate on."""
+    clips = [raw_clip(f"v{i}", frames=2, split="train", id=f"v{i}") for i in range(10)]
+    other = raw_clip("x", frames=2, split="all", id="x")
+    store = ClipStore(write_store(tmp_path / "s.h5", [*clips, other]))
+    train, val = choose_clips(store, "train"), choose_clips(store, "val")
+    assert len(train) == 8
+    assert sorted(train + val) == list(range(10))
 
 
 def test_two_videos_give_one_to_each_side(tmp_path):

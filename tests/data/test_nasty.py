@@ -76,8 +76,26 @@ def test_annotation_with_objects_is_not_unpickled(root):
     )
     Canary.touched = False
     _, report = converted(root)
-    assert "cannot be read" in reason(report, "bad")
+    assert "'trajs_2d' in" in reason(report, "bad")
+    assert "Nothing of it was executed" in reason(report, "bad")
     assert not Canary.touched
+
+
+def test_optional_arrays_may_hold_none(root):
+    """PointOdyssey's scenes without cameras or 3-D tracks hold None there."""
+    path = write_simple(root, "bare") / "anno.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    none = np.array([None], dtype=object)
+    np.savez(path, **arrays, trajs_3d=none, intrinsics=none, extrinsics=np.array(None, dtype=object))
+    store, report = converted(root)
+    assert report.skipped == []
+    clip = store["point-odyssey/all/bare"]
+    np.testing.assert_array_equal(clip.tracks, arrays["trajs_2d"].astype(np.float32))
+    assert clip.trajs_3d is None
+    assert clip.extrinsics is None
+    np.savez(path, **(arrays | {"visibs": none}))
+    assert "'visibs'" in reason(converted(root, overwrite=True)[1], "bare")
 
 
 def test_wrong_shapes(root):

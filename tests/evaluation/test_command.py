@@ -21,7 +21,7 @@ run = CliRunner()
 
 
 def ask(tmp_path: Path, *arguments: str) -> list[str]:
-    return ["eval", "--dataset", "davis", "--data", str(DAVIS), "--run", str(tmp_path / "run"), *arguments]
+    return ["eval", "--dataset", "davis", "--data", str(DAVIS), "--run-dir", str(tmp_path / "run"), *arguments]
 
 
 def test_table_with_published_numbers(tmp_path: Path) -> None:
@@ -74,9 +74,19 @@ def test_a_failed_video_shows_in_the_exit_code(tmp_path: Path) -> None:
     assert "failed: There are no predictions" in page.read_text()
 
 
+def test_scoring_stored_tracks_has_no_speed(tmp_path: Path) -> None:
+    saved = ask(tmp_path, "--model", "static", "--save-predictions", str(tmp_path / "p"))
+    assert "frames/s" in run.invoke(app, saved, catch_exceptions=False).stderr
+    result = run.invoke(app, ask(tmp_path, "--from-predictions", str(tmp_path / "p")), catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "frames/s" not in result.stderr
+    columns, row = (line.split("\t") for line in result.stdout.splitlines()[:2])
+    assert row[columns.index("frames/s")] == "-"
+
+
 def test_skipped_videos_are_named(tmp_path: Path) -> None:
     arguments = ["eval", "--dataset", "badja", "--data", str(DATASETS / "badja"), "--model", "static"]
-    result = run.invoke(app, [*arguments, "--run", str(tmp_path / "run"), "--limit", "3"], catch_exceptions=False)
+    result = run.invoke(app, [*arguments, "--run-dir", str(tmp_path / "run"), "--limit", "3"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "rs_dog is left out by the protocol" in result.stderr
 
@@ -84,7 +94,7 @@ def test_skipped_videos_are_named(tmp_path: Path) -> None:
 def test_own_videos(tmp_path: Path) -> None:
     data = own_video(tmp_path / "own", 1)
     arguments = ["eval", "--dataset", "custom", "--data", str(data), "--model", "static", "--quiet"]
-    result = run.invoke(app, [*arguments, "--run", str(tmp_path / "run")], catch_exceptions=False)
+    result = run.invoke(app, [*arguments, "--run-dir", str(tmp_path / "run")], catch_exceptions=False)
     assert result.exit_code == 0
     assert result.stdout == ""
 

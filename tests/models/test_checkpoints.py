@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import ptrack
+from ptrack.cli.app import app
 from ptrack.errors import CheckpointError, ConfigError, ModelError, OutputError
 from ptrack.models import checkpoints as c
 from ptrack.models.backbones.vit import VITS
+from ptrack.models.conversion import convert
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.model import TrackOn2
 
@@ -236,3 +238,56 @@ def test_every_backbone_has_a_source_and_a_licence() -> None:
     assert {v.licence for v in VITS.values()} == {"Apache-2.0", "DINOv3 License"}
     with pytest.raises(ConfigError, match="Did you mean 'dinov3_s'"):
         OnlineConfig(backbone="dinov3_x")
+
+
+TRAINED = {"format": "ptrack-training", "version": 1, "ema": None}
+
+
+@pytest.mark.parametrize("named", ["track-on2", "online"])  # "online": what earlier configurations say
+def test_checkpoints_of_a_training_are_weights_too(named: str, tmp_path: Path) -> None:
+    from ptrack.config import to_mapping
+
+    state = c.checkpoint_of(TrackOn2(SMALL)).state
+    config = {"model": named, "arch": to_mapping(SMALL)}
+    torch.save({**TRAINED, "config": config, "model": state}, tmp_path / "latest.pth")
+    assert _same(c.read_checkpoint(tmp_path / "latest.pth"), c.Checkpoint(SMALL, state, True))
+    line = ["convert", "checkpoint", str(tmp_path / "latest.pth"), str(tmp_path / "a.safetensors")]
+    assert CliRunner().invoke(app, line, catch_exceptions=False).exit_code == 0
+    tracker = ptrack.load("track-on2", checkpoint=tmp_path / "a.safetensors", device="cpu")
+    assert (tracker.model.name, tracker.model.memory) == ("track-on2", SMALL.memory)
+    with pytest.raises(CheckpointError, match="weights of your own.*--checkpoint"):
+        ptrack.load("track-on2", device="cpu")
+    other = {**TRAINED, "config": {"model": "nano", "arch": {}}, "model": {}}
+    torch.save(other, tmp_path / "nano.pth")
+    with pytest.raises(CheckpointError, match="no training checkpoint of Track-On2; it was trained as 'nano'"):
+        c.read_checkpoint(tmp_path / "nano.pth")
+
+
+@pytest.mark.parametrize("model", ["nano", "transformer"])
+def test_checkpoints_of_the_other_models_are_converted(model: str, tmp_path: Path) -> None:
+    from ptrack.config import to_mapping
+    from ptrack.models.nano import weights as nano
+    from ptrack.models.offline import weights as transformer
+    from ptrack.models.offline.model import PointTransformer, TransformerConfig
+
+    if model == "nano":
+        network = nano.untrained(nano.NanoConfig(input_size=(32, 32), dim=8, hidden=8, token=8))
+    else:
+        network = PointTransformer(TransformerConfig(norm="group", input_size=(32, 32), dim=32, levels=1, layers=1))
+    config = {"model": model, "arch": to_mapping(network.config)}
+    torch.save({**TRAINED, "config": config, "model": network.state_dict()}, tmp_path / "latest.pth")
+    done = convert(tmp_path / "latest.pth", tmp_path / "a.safetensors")
+    assert done.facts["model"] == model
+    read = nano.read_weights if model == "nano" else transformer.read_weights
+    found, state = read(tmp_path / "a.safetensors")
+    assert found == network.config
+    assert all(torch.allclose(network.state_dict()[k].float(), v, rtol=1e-3, atol=1e-3) for k, v in state.items())
+
+
+def test_weights_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        c.save_checkpoint(tmp_path / "a.safetensors", c.checkpoint_of(TrackOn2(SMALL)))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o644

@@ -112,8 +112,27 @@ def test_without_imagenet_weights_the_error_says_what_to_do(here: Path, monkeypa
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(CheckpointError, match=r"resnet18-f37072fd\.pth.*--no-pretrained"):
+    with pytest.raises(CheckpointError, match=r"resnet18-f37072fd\.pth.*--backbone lite0.*--no-pretrained"):
         train("--data-root", "pointodyssey", *QUICK)
+
+
+def test_help_shows_the_defaults() -> None:
+    text = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"}).output
+    for default in ("(8)", "(nano; transformer if there is a data set)", "(1e-4)", "(./checkpoints)", "(60s)"):
+        assert default in text
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_torchrun_takes_no_option_for_one_of_its_own(command: str) -> None:
+    """It reads abbreviations of its options anywhere, as ``--run`` of ``--run-path``."""
+    import typer
+    from torch.distributed.run import get_args_parser
+
+    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    options = [o for p in parameters for o in (*p.opts, *p.secondary_opts) if o.startswith("-")]
+    for option in options:
+        line = [command, option, "x"]
+        assert get_args_parser().parse_args(["-m", "ptrack", *line]).training_script_args == line
 
 
 def test_every_option_has_both_spellings() -> None:
@@ -162,7 +181,7 @@ def test_a_resolved_configuration_can_be_given_again(tmp_path: Path) -> None:
 
 def test_unknown_keys_in_a_file_are_named_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("model: transformer\nlearning_rates: 3\n")
-    with pytest.raises(ConfigError, match=r"bad\.yaml: unknown key 'learning_rates'"):
+    with pytest.raises(ConfigError, match=r"bad\.yaml: unknown key 'learning_rates'.* 'lr'"):
         run.resolve(Request(recipe=str(tmp_path / "bad.yaml")))
     with pytest.raises(ConfigError, match="--model must be one of"):
         run.resolve(Request({"model": "cnn"}))

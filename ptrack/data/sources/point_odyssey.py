@@ -23,6 +23,7 @@ from ptrack.data.source import (
 
 ANNOTATIONS = ("anno.npz", "annot.npz", "annotations.npz")  # v1.2, the authors' example, v1.0
 PICTURES = {"rgbs": r"rgb_(\d+)\.(?:jpe?g|png)", "frames": r"frame_(\d+)\.(?:jpe?g|png)"}
+OPTIONAL = ("trajs_3d", "intrinsics", "extrinsics", "fps")  # scenes without them have None there
 DEPTH_SCALE = 1000.0 / 65535.0  # metres per stored value
 
 
@@ -60,7 +61,7 @@ class PointOdyssey(Source):
     def load(self, ref: ClipRef) -> Clip:
         """Load a sequence; cameras of v1.0 follow another axis convention and are kept as they are."""
         folder = Path(ref.key[0])
-        where, anno = load_npz([folder / name for name in ANNOTATIONS])
+        where, anno = load_npz([folder / name for name in ANNOTATIONS], OPTIONAL)
         kind = "frames" if (folder / "frames").is_dir() and not (folder / "rgbs").is_dir() else "rgbs"
         frames = FileFrames(numbered_frames(folder / kind, PICTURES[kind], first=0))
         tracks = need(anno, "trajs_2d", where)

@@ -126,7 +126,8 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(
             f"The ImageNet weights of {name} cannot be downloaded ({error}). Fetch {url} elsewhere and put "
-            f"it at {where}, or train from scratch with --no-pretrained."
+            f"it at {where}, use --backbone lite0, whose weights come with the package, or train from scratch with "
+            "--no-pretrained."
         ) from error
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(f"{where} is damaged ({type(error).__name__}); delete it and start again.") from error

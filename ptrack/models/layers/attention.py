@@ -6,9 +6,9 @@ Letters: R independent rows, Q queries, K keys, D channels, h heads, d = D / h.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptrack.models.layers.dropout import attend, dropout
 from ptrack.models.layers.linear import Linear, linear
 
 
@@ -41,8 +41,7 @@ class MultiHead(nn.Module):
         if ignore is not None:
             dead = ignore.all(-1)[:, None, None]
             seen = ~ignore[:, None, None, :] | dead[..., None]  # a dead row looks at everything, then is zeroed: no NaN
-        p = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=p)
+        y = attend(q, k, v, seen, self.dropout if self.training else 0.0)
         y = self.out_proj(y.transpose(1, 2).flatten(2))
         return y if dead is None else y.masked_fill(dead, 0.0)
 
@@ -60,7 +59,7 @@ class MultiHead(nn.Module):
         score = torch.matmul(torch.matmul(heads, wk).transpose(0, 1), keys.transpose(1, 2))  # (R, h, K)
         if ignore is not None:
             score = score.masked_fill(ignore[:, None], float("-inf"))
-        p = F.dropout(score.softmax(-1), self.dropout, self.training)
+        p = dropout(score.softmax(-1), self.dropout, self.training)
         seen = torch.matmul(p, values).transpose(0, 1)  # (h, R, D)
         y = torch.matmul(seen, wv.transpose(1, 2)).transpose(0, 1) + p.sum(-1, keepdim=True) * bv
         return self.out_proj(y.flatten(1))
@@ -86,7 +85,7 @@ class PostNormBlock(nn.Module):
         self.dropout = dropout
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
     def finish(self, q: Tensor, attended: Tensor) -> Tensor:
         """Everything after the attention: ``q`` is the residual, ``attended`` the attention's output; both (..., D)."""

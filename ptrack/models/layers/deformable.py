@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptrack.models.layers.attention import PostNormBlock
+from ptrack.models.layers.dropout import dropout as drop_out
 from ptrack.models.layers.linear import Linear, linear
 
 Shapes = tuple[tuple[int, int], ...]  # (height, width) of each level
@@ -153,7 +154,7 @@ class DeformableAttention(nn.Module):
         sample = sample_bags if values.device.type == "cpu" else sample_grids
         parts = [a.flatten(1, 2) for a in (x, y, share.expand_as(x))]
         core = sample(values.float(), shapes, *parts).view(B, N, K, -1)
-        return query + F.dropout(self.output_proj(core.to(values.dtype)), self.dropout, self.training)
+        return query + drop_out(self.output_proj(core.to(values.dtype)), self.dropout, self.training)
 
 
 class DeformableBlock(PostNormBlock):

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptrack import geometry
 from ptrack.errors import ConfigError
 from ptrack.models.backbones.resnet import NORMS
+from ptrack.models.layers.dropout import Dropout, attend
 from ptrack.models.offline.features import PYRAMID_BACKBONES, STRIDES, Pyramid
 from ptrack.models.offline.sampling import best_place, gather_bilinear, local_correlation
 
@@ -373,7 +373,7 @@ class Block(nn.Module):
         self.over_time = SelfAttention(dim, heads, dropout)
         self.over_points = SelfAttention(dim, heads, dropout)
         self.feed = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim), nn.Dropout(dropout)
+            nn.Linear(dim, 4 * dim), nn.GELU(), Dropout(dropout), nn.Linear(4 * dim, dim), Dropout(dropout)
         )
 
     def forward(self, x: Tensor, active: Tensor, attention: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -400,7 +400,7 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(x).view(B * G, A, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
         mask = active.reshape(B * G, 1, 1, A)
         mask = mask | ~mask.any(-1, keepdim=True)  # a group without active tokens: listen to all, nobody uses it
-        y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
+        y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
         seen = None
         if attention:
             score = (q.float() @ k.float().transpose(-1, -2)) / math.sqrt(C // self.heads)

@@ -34,7 +34,7 @@ def read_weights(path: Path | str) -> tuple[TransformerConfig, dict[str, Tensor]
         CheckpointError: missing, damaged, or of another model.
     """
     if Path(path).suffix == ".pth":
-        return saved.read_training(path, "transformer", TransformerConfig, "the transformer")
+        return saved.read_training(path, ("transformer",), TransformerConfig, "the transformer")
     metadata, state = saved.read(path)
     return saved.configuration(metadata, FORMAT, TransformerConfig, str(path)), state
 

@@ -27,10 +27,10 @@ PUBLISHED = {
 
 
 def build(request: LoadRequest) -> LoadedModel:
-    """Build a published online model; see ``ptrack.models.zoo``.
+    """Build a published online model, or ``track-on2`` with the weights of a file; see ``ptrack.models.zoo``.
 
-    Options: ``memory`` (frames remembered per point, 72), ``vit_checkpoint`` (a file with the frozen transformer where
-    the checkpoint has none), ``compile`` (compiled inference, for GPUs).
+    Options: ``memory`` (frames remembered per point; 72, for ``track-on2`` as trained), ``vit_checkpoint`` (a file with
+    the frozen transformer where the checkpoint has none), ``compile`` (compiled inference, for GPUs).
 
     Raises:
         CheckpointError: weights missing, damaged, or of another architecture.
@@ -39,10 +39,15 @@ def build(request: LoadRequest) -> LoadedModel:
     from ptrack.models.zoo import LoadedModel
 
     name = request.entry.name
-    repo, filename, backbone = PUBLISHED[name]
-    memory = request.options.get("memory", MEMORY)
-    if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
+    repo, filename, backbone = PUBLISHED.get(name, ("", "", None))
+    memory = request.options.get("memory", MEMORY if repo else None)
+    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int) or memory < 1):
         raise ModelError(f"memory is {memory!r}; it must be a whole number of frames, at least 1.")
+    if request.checkpoint is None and not repo:
+        raise CheckpointError(
+            f"'{name}' stands for weights of your own: give them with --checkpoint FILE. Published ones are called "
+            f"{', '.join(PUBLISHED)}."
+        )
     path = request.checkpoint or fetch(repo, filename)
     checkpoint = read_checkpoint(path, backbone=backbone)
     if checkpoint.config.backbone != backbone and request.checkpoint is None:

@@ -29,6 +29,7 @@ from ptrack.errors import ModelError
 from ptrack.models.backbones.encoders import build_encoder
 from ptrack.models.base import StepOutput
 from ptrack.models.layers.attention import AttentionBlock
+from ptrack.models.layers.dropout import chosen
 from ptrack.models.layers.linear import Linear
 from ptrack.models.online.backbone import Backbone
 from ptrack.models.online.config import OnlineConfig
@@ -252,7 +253,7 @@ class TrackOn2(nn.Module):
         """
         B, N, S, D = past.shape
         if self.training and self.config.memory_mask > 0:
-            hidden_at_random = torch.rand(B, N, S, device=q.device) < self.config.memory_mask
+            hidden_at_random = chosen((B, N, S), self.config.memory_mask, q.device)
             ignore = hidden_at_random if ignore is None else ignore | hidden_at_random
         rows, tokens = q.reshape(B * N, D), past.reshape(B * N, S, D)
         mask = None if ignore is None else F.pad(ignore.reshape(B * N, S), (0, 1))  # the current token is always seen
