@@ -22,6 +22,7 @@ from ptrack.fileio import atomic_path, check_writable
 from ptrack.tracks import SCHEMA_VERSION, Tracks, TracksInfo
 
 CHUNK_ROWS = 32  # frames per HDF5 chunk: at 256 points 64 KiB of positions
+COPY_ROWS = 256  # frames copied at once, a multiple of CHUNK_ROWS
 PER_FRAME = ("tracks", "visibility", "confidence", "frame_index", "pts_seconds")
 FORMATS = {"h5": ".h5", "npz": ".npz", "csv": ".csv", "json": ".json"}
 
@@ -197,6 +198,32 @@ class TracksWriter:
                 self.flush()
             finally:
                 self._file.close()
+
+
+def copy_finished(source: Path, target: Path) -> None:
+    """Copy a finished tracks file so that equal tracks make equal files, in memory that does not grow with them.
+
+    Where HDF5 puts a chunk depends on when rows were flushed and on whether the file was closed in between; a copy that
+    is written in one go has one layout.
+
+    Raises:
+        OutputError: the disk is full.
+        TracksError: the source is damaged.
+    """
+    try:
+        with h5py.File(source, "r") as opened, atomic_path(target) as temporary:
+            file: Any = opened
+            info, ids = _read_info(file.attrs), [i.decode() for i in file["ids"][:]]
+            writer = TracksWriter(temporary, file["queries"][:], np.asarray(ids, dtype=np.str_), info)
+            rows = file["tracks"].shape[0]
+            for begin in range(0, rows, COPY_ROWS):
+                block = [file[name][begin : begin + COPY_ROWS] for name in PER_FRAME]
+                for row in zip(*block, strict=True):
+                    writer.append(*row)
+                writer.flush()
+            writer.finish(info)
+    except (OSError, KeyError) as error:
+        raise TracksError(f"{source} cannot be copied; it is damaged ({error}).") from error
 
 
 def _save_h5(tracks: Tracks, path: Path) -> None:

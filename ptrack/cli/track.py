@@ -23,8 +23,11 @@ ptrack track video.mp4 --point 320,240 --point 400,200@25 --backward
 
 ptrack track clips/*.mp4 --queries points.csv --format csv --out results/
 
+ptrack track clips/ --out results/ --workers 2
+
 ptrack track --camera 0 --grid 8
 """
+MANY = "Many videos"
 
 
 def register(app: typer.Typer) -> None:
@@ -139,9 +142,9 @@ def track(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel="Model")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Model")] = "auto",
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Tracks file (one source) or folder. Default: SOURCE.tracks.h5 in this folder.",
+            help="Tracks file (one source), folder or URL. Default: SOURCE.tracks.h5 in this folder.",
             rich_help_panel="Output",
         ),
     ] = None,
@@ -162,22 +165,71 @@ def track(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, write nothing.", rich_help_panel="Output")
     ] = False,
+    list_file: Annotated[
+        str | None,
+        typer.Option(
+            "--list",
+            help="Text file with one source per line (- is standard input); a tab and a name choose the outputs' name.",
+            metavar="FILE",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes, each with its own model.", metavar="N", rich_help_panel=MANY)
+    ] = None,
+    retries: Annotated[
+        int,
+        typer.Option(help="Further tries after a crash, a timeout or a network error.", rich_help_panel=MANY),
+    ] = 1,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds for one video.", metavar="SECONDS", rich_help_panel=MANY)
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="What became of each video, as .json or .csv.", metavar="FILE", rich_help_panel=MANY),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Only part I (from 0) of N. Default: that of a Slurm job array; none for all.",
+            metavar="I/N",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Track on a Ray cluster: its address, auto, or local.", metavar="ADDRESS", rich_help_panel=MANY
+        ),
+    ] = None,
+    trust_mtime: Annotated[
+        bool,
+        typer.Option(
+            "--trust-mtime",
+            help="Take a video of the same path, size and time for unchanged, without reading it.",
+            rich_help_panel=MANY,
+        ),
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel="Output")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel="Output")] = False,
 ) -> None:
     """Track points through videos, image folders and cameras, on a CPU or a GPU."""
+    from ptrack.batch.driver import BatchOptions
+    from ptrack.batch.run import BatchRequest, is_batch
+    from ptrack.cli.batch import track_many
     from ptrack.models.zoo import DEFAULT_MODEL
     from ptrack.queries_io import QueryOptions
     from ptrack.tracking.request import TrackRequest
     from ptrack.video import ReadOptions
 
     named = list(sources or [])
-    if bool(named) == (camera is not None):
+    if bool(named or list_file) == (camera is not None):
         raise InputError("Name at least one video, image folder or 'demo', or give --camera, but not both.")
+    remote = "://" in (out or "")
     request = TrackRequest(
-        sources=named or [camera or ""],
+        sources=named if camera is None else [camera],
         camera=camera is not None,
         queries=QueryOptions(
             grid=grid, grid_frame=grid_frame, points=tuple(point or ()), file=queries, mask=mask, num=num
@@ -195,7 +247,7 @@ def track(
         dtype=dtype,
         support_grid=support_grid,
         model_options={"quality": quality, "memory": memory},
-        out=out,
+        out=Path(out) if out and not remote else None,
         format=format,
         overlay=overlay,
         trail=trail,
@@ -205,7 +257,23 @@ def track(
         backward=backward,
         dry_run=dry_run,
     )
-    _run(request, Output(json_mode=json, quiet=quiet))
+    output = Output(json_mode=json, quiet=quiet)
+    many = remote or list_file or workers or shard or ray or report or timeout is not None or trust_mtime
+    if many or is_batch(request):
+        options = BatchOptions(retries=retries, timeout=timeout, overwrite=overwrite)
+        batch = BatchRequest(
+            track=request,
+            list_file=list_file or "",
+            out=out or "",
+            workers=workers,
+            ray=ray or "",
+            shard=shard or "",
+            trust_mtime=trust_mtime,
+            options=options,
+        )
+        track_many(batch, output, report, dry_run)
+    else:
+        _run(request, output)
 
 
 def _run(request: TrackRequest, output: Output) -> None:

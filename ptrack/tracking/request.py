@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from ptrack.errors import OutputError
-from ptrack.models.zoo import DEFAULT_MODEL
+from ptrack.errors import CheckpointError, OutputError, PTrackError, QueryError
+from ptrack.fileio import sha256_of
+from ptrack.models.zoo import DEFAULT_MODEL, find
 from ptrack.queries_io import QueryOptions
+from ptrack.tracks import SCHEMA_VERSION
 from ptrack.tracks_io import FORMATS, format_of
 from ptrack.video import ReadOptions
 
@@ -53,14 +57,14 @@ def source_stem(source: str, camera: bool = False) -> str:
     return path.resolve().name if path.is_dir() else plain
 
 
-def output_paths(request: TrackRequest, source: str) -> tuple[Path, Path | None]:
-    """Return where the tracks and the overlay of a source go.
+def output_paths(request: TrackRequest, source: str, stem: str = "") -> tuple[Path, Path | None]:
+    """Return where the tracks and the overlay of a source go; their names begin with ``stem``, by default the source's.
 
     Raises:
         OutputError: one file named for several sources, or suffix and ``--format`` disagree.
         TracksError: unknown suffix.
     """
-    stem, out = source_stem(source, request.camera), request.out
+    stem, out = stem or source_stem(source, request.camera), request.out
     if request.format is not None and request.format not in FORMATS:
         raise OutputError(f"--format {request.format}: choose one of {', '.join(FORMATS)}.")
     if out is not None and out.suffix and not out.is_dir():
@@ -80,3 +84,52 @@ def resolve(source: str) -> str:
     if source == DEMO and not Path(source).exists():
         return str(resources.files("ptrack") / "assets" / "demo.mp4")
     return source
+
+
+def deciding_settings(request: TrackRequest) -> dict[str, Any]:
+    """Return everything that decides the tracks of a request besides the source's content, as JSON values.
+
+    Files count by their content, so that a renamed query file changes nothing and an edited one does. The device does
+    not count: all give the same tracks up to rounding.
+
+    Raises:
+        QueryError, CheckpointError: a file that the request names is missing.
+    """
+    q = request.queries
+    queries = {
+        "grid": q.grid,
+        "grid_frame": q.grid_frame,
+        "points": list(q.points),
+        "file": _content(q.file, QueryError),
+        "mask": _content(q.mask, QueryError),
+        "num": q.num,
+    }
+    return {
+        "schema": SCHEMA_VERSION,
+        "model": request.model,
+        "weights": _weights(request),
+        "options": {k: v for k, v in request.model_options.items() if v is not None},
+        "support_grid": request.support_grid,
+        "dtype": request.dtype,
+        "backward": request.backward,
+        "queries": queries,
+        "read": asdict(request.read),
+    }
+
+
+def _content(path: Path | None, error: type[PTrackError]) -> str | None:
+    if path is None:
+        return None
+    if not path.is_file():
+        raise error(f"There is no file {path}.")
+    return sha256_of(path)
+
+
+def _weights(request: TrackRequest) -> str:
+    """Return the sha256 of the weights where they are files that need no download."""
+    if request.checkpoint is not None:
+        return _content(request.checkpoint, CheckpointError) or ""
+    if not find(request.model).weights.startswith("packaged"):
+        return ""
+    files = sorted(Path(str(resources.files("ptrack.models") / "weights")).glob("*.safetensors"))
+    return hashlib.sha256("".join(sha256_of(path) for path in files).encode()).hexdigest()

@@ -1,14 +1,13 @@
 """Tracking a source into files: resumable, interruptible, in memory that does not grow with the video.
 
 While a run goes on, its rows are in ``NAME.partial.h5`` beside the output, readable at any time, and the tracker's own
-state is in ``NAME.partial.state``. When the run is whole the partial file is renamed (HDF5) or written anew in the
-wanted format, and the state is deleted.
+state is in ``NAME.partial.state``. When the run is whole the partial file is written anew in the wanted format, so that
+equal tracks make equal files however often the run was stopped, and both are deleted.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -25,7 +24,7 @@ from ptrack.tracking.snapshot import load_snapshot, save_snapshot
 from ptrack.tracking.stream import Row, backward_rows, duplicate_queries, late_queries, stream_rows, tracks_info
 from ptrack.tracking.tracker import StepResult, Tracker
 from ptrack.tracks import Queries, TracksInfo
-from ptrack.tracks_io import TracksWriter, format_of, load_tracks, save_tracks
+from ptrack.tracks_io import TracksWriter, copy_finished, format_of, load_tracks, save_tracks
 from ptrack.video.frames import Frame, FrameSource
 from ptrack.video.prefetch import PrefetchedFrames
 
@@ -266,7 +265,7 @@ def _remove_partial(run: _Run) -> None:
 def _publish(run: _Run) -> None:
     """Give the finished tracks their name and format."""
     if format_of(run.options.out) == "h5":
-        os.replace(run.partial, run.options.out)
+        copy_finished(run.partial, run.options.out)
     else:
         save_tracks(load_tracks(run.partial), run.options.out)
     _remove_partial(run)

@@ -1,0 +1,108 @@
+"""What became of a batch, as tables and files, and what the status files of a folder say together."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ptrack.batch.driver import Summary
+from ptrack.batch.owner import alive, owners
+from ptrack.batch.places import Place
+from ptrack.batch.status import SUFFIX, Status, parse_status
+from ptrack.errors import OutputError
+from ptrack.fileio import atomic_path, check_writable
+
+COLUMNS = (
+    *("job", "source", "state", "error", "tries", "frames", "points", "seconds", "frames_per_second"),
+    *("host", "started", "outputs", "warnings"),
+)
+
+
+def row_of(status: Status, state: str = "") -> dict[str, Any]:
+    """Return the row of a job in reports; ``state`` is what a run knows beyond the status file."""
+    outputs = sorted(status.outputs) if status.state == "done" else []
+    values = asdict(status) | {"state": state or status.state, "outputs": outputs}
+    return {name: list(values[name]) if name == "warnings" else values[name] for name in COLUMNS}
+
+
+def check_report(path: Path) -> None:
+    """Raise OutputError unless a report can be written; an earlier report is replaced."""
+    if path.suffix.lower() not in (".json", ".csv"):
+        raise OutputError(f"--report {path}: the file's name must end in .json or .csv.")
+    check_writable(path, overwrite=True)
+
+
+def write_report(path: Path, rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Write the rows as JSON (with ``about`` beside them) or CSV; the file appears whole.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".json":
+            document = {**about, "jobs": list(rows)}
+            temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            return
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            for row in rows:
+                joined = {name: "; ".join(row[name]) for name in ("outputs", "warnings")}
+                writer.writerow({**row, **joined})
+
+
+def rows_of(summary: Summary) -> list[dict[str, Any]]:
+    """Return one row per job of a run."""
+    return [row_of(r.status, r.state) for r in summary.results]
+
+
+def counts_of(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Return how many jobs are in each state."""
+    states = [row["state"] for row in rows]
+    return {state: states.count(state) for state in dict.fromkeys(sorted(states))}
+
+
+@dataclass(frozen=True)
+class FolderStatus:
+    """What the status files of a folder say."""
+
+    rows: list[dict[str, Any]]  # one per job, by name
+    runs: list[str]  # "process 12 on host, shard 0/3" of runs that are alive
+
+    @property
+    def complete(self) -> bool:
+        """Return whether every job is done."""
+        return all(row["state"] == "done" for row in self.rows)
+
+
+def folder_status(place: Place, watch: float = 0.0) -> FolderStatus:
+    """Read all status files of a folder, those of all shards and machines.
+
+    A job that "runs" although no run on this machine is alive is interrupted.
+
+    Args:
+        place: the folder.
+        watch: seconds to watch owners on other machines; 0 takes their word.
+
+    Raises:
+        OutputError: the folder does not exist or holds no status files.
+    """
+    names = sorted(name for name in place.sizes() if name.endswith(SUFFIX))
+    if not names:
+        raise OutputError(
+            f"{place.name or 'This folder'} holds no status files (*{SUFFIX}); name the --out folder of a run."
+        )
+    running = {o.run: o for name, o in owners(place).items() if alive(place, name, o, watch)}
+    rows = []
+    for name in names:
+        status = parse_status(place.read(name) or b"") or Status(
+            job=name.removesuffix(SUFFIX), source="", state="failed", error="its status file is damaged; run it again."
+        )
+        stale = status.state == "running" and status.run not in running
+        rows.append(row_of(status, "interrupted" if stale else ""))
+    runs = [f"process {o.pid} on {o.host}, shard {o.shard}" for o in running.values()]
+    return FolderStatus(rows, runs)

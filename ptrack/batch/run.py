@@ -1,0 +1,175 @@
+"""A whole batch: sources to jobs, a place, an owner, an executor, and the driver's loop over them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ptrack.batch.driver import BatchOptions, Driver, Listener, Plan, Summary, plan_jobs
+from ptrack.batch.executors import Event, Executor, InProcess
+from ptrack.batch.jobs import Entry, Job, Shard, expand, is_remote, make_jobs, parse_shard, read_list, slurm_shard
+from ptrack.batch.owner import RunOwner
+from ptrack.batch.places import LocalPlace, Place, open_place
+from ptrack.batch.tracking import TrackTask
+from ptrack.errors import ConfigError, InputError, OutputError
+from ptrack.tracking.request import TrackRequest
+from ptrack.tracks_io import FORMATS
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRequest:
+    """Many videos to track."""
+
+    track: TrackRequest  # what to do with each; its ``sources`` are expanded
+    list_file: str = ""  # further sources, one a line; "-" is standard input
+    out: str = ""  # folder or URL of the outputs; this folder by default
+    workers: int | None = None  # processes; None tracks in this one, where a crash of a decoder would end the run
+    ray: str = ""  # address of a Ray cluster, "auto" or "local"
+    shard: str = ""  # "i/n"; by default that of a Slurm job array; "none" for none
+    trust_mtime: bool = False  # do not read sources to see whether they have changed
+    options: BatchOptions = field(default_factory=BatchOptions)
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--workers {self.workers}: give 1 or more.")
+        if self.track.camera:
+            raise ConfigError("A camera is tracked alone; leave out --workers, --list, --shard, --ray and --report.")
+
+
+def is_batch(request: TrackRequest) -> bool:
+    """Return whether the sources are more than one video at hand: several, a folder of videos, a pattern, a URL."""
+    if request.camera:
+        return False
+    if len(request.sources) != 1:
+        return True
+    source = request.sources[0]
+    return is_remote(source) or expand([source])[0] != [Entry(source)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A checked request."""
+
+    request: BatchRequest
+    jobs: list[Job]  # of this shard
+    total: int  # of all shards
+    shard: Shard
+    task: TrackTask
+    notes: list[str]  # for the user
+
+    @property
+    def out(self) -> str:
+        """The folder or URL of the outputs."""
+        return self.request.out or "."
+
+
+def prepare(request: BatchRequest, environment: Mapping[str, str] = os.environ) -> Batch:
+    """Check everything that can be wrong for all videos, and list the jobs. Nothing is written, no model is built.
+
+    Raises:
+        PTrackError: an option, the list, the queries, the model's name; two sources with one output.
+    """
+    check_folder(request.out)
+    task = TrackTask(request.track, trust_time=request.trust_mtime)
+    entries, notes = expand(request.track.sources)
+    if request.list_file:
+        entries += read_list(request.list_file)
+    if not entries:
+        raise InputError("Name at least one video, folder or list.")
+    jobs, more = make_jobs(entries)
+    shard = Shard() if request.shard == "none" else parse_shard(request.shard) if request.shard else None
+    if shard is None:
+        shard = slurm_shard(environment) or Shard()
+    mine = [job for job in jobs if shard.takes(job.name)]
+    if shard.count > 1:
+        more.append(f"shard {shard}: {len(mine)} of {len(jobs)} videos")
+    return Batch(request, mine, len(jobs), shard, task, [*notes, *more])
+
+
+def check_folder(out: str) -> None:
+    """Raise OutputError if the place of many outputs is a file or has a file's ending."""
+    if "://" in out or not out:
+        return
+    path = Path(out)
+    if path.suffix.lower() in FORMATS.values() and not path.is_dir():
+        raise OutputError(f"--out {out} is one file, but there may be several results; name a folder.")
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"--out {out} is a file; name a folder.")
+    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"Cannot write {out}: {existing} is not writable. Choose a writable place.")
+
+
+def plan(batch: Batch) -> Plan:
+    """Return what a run would do."""
+    return plan_jobs(batch.jobs, open_place(batch.out), batch.task, batch.request.options.overwrite)
+
+
+def run_batch(batch: Batch, listener: Listener | None = None) -> Summary:
+    """Track all videos of a batch; what became of each is in the status files and in the summary.
+
+    Raises:
+        OutputError: another run is at work in the folder, or it cannot be written.
+        PTrackError: no model can be built.
+    """
+    place = _opened(batch.out)
+    listener = listener or Listener()
+    driver: Driver | None = None
+
+    def taken() -> None:
+        if driver is not None:
+            driver.halt(f"another run has taken {batch.out}; this one has stopped")
+
+    with RunOwner(place, batch.shard, lost=taken) as owner:
+        executor = _executor(batch, listener)
+        options = batch.request.options
+        driver = Driver(batch.jobs, place, batch.task, executor, options, owner.run, listener)
+        return driver.run()
+
+
+def _opened(out: str) -> Place:
+    place = open_place(out)
+    if isinstance(place, LocalPlace):
+        try:
+            place.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot make the folder {out}: {error.strerror or error}.") from error
+    return place
+
+
+def _executor(batch: Batch, listener: Listener) -> Executor:
+    request = batch.request
+    if request.ray:
+        from ptrack.batch.ray_actors import RayActors
+
+        return RayActors(batch.task.spec(batch.out, request.workers or 0), request.ray)
+    if request.workers is None and request.options.timeout is None:
+        return InProcess(batch.task.spec(batch.out), _teller(batch, listener))
+    from ptrack.batch.local import LocalProcesses
+
+    workers = request.workers or 1
+    return LocalProcesses(batch.task.spec(batch.out, workers, threads_each(workers)))
+
+
+def threads_each(workers: int) -> int:
+    """Return the CPU threads of each of ``workers`` processes; 0 where the environment has said it already."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // workers)
+
+
+def _teller(batch: Batch, listener: Listener) -> Any:
+    """Return what hands news of a job in this process on while it runs: the driver only looks in between."""
+    by_name = {job.name: job for job in batch.jobs}
+
+    def tell(event: Event) -> None:
+        if event.kind == "started":
+            listener.started(by_name[event.job], 1)
+        elif event.kind == "progress":
+            listener.progress(by_name[event.job], event.data)
+
+    return tell
