@@ -9,14 +9,20 @@ import difflib
 import re
 from collections.abc import Iterable
 
+_DOUBLED_STOP = re.compile(r"(?<=[\w)'\"])\.(?=\)?\.(?:\s|$))")  # of a sentence inside another one; "..." stays
+
 
 class PTrackError(Exception):
     """Base of all errors whose message is meant for the user.
 
-    The message is one clear sentence naming the file or option, what is wrong and what to do.
+    The message is one clear sentence naming the file or option, what is wrong and what to do. Where it quotes another
+    sentence, the full stop of that one is left out.
     """
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_DOUBLED_STOP.sub("", str(message)))
 
 
 class InputError(PTrackError):
@@ -74,7 +80,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     A known word of initials is near what it stands for: ``lr`` to ``learning_rate`` and ``learning-rates``.
     """
-    known = list(known)
+    known = [name for name in known if name != word]
     initials = "".join(part[0] for part in re.split(r"[^A-Za-z0-9]+", word.lower()) if part)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5) or [k for k in known if k == initials]
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def count(number: int, thing: str) -> str:
+    """Return ``1 frame`` or ``2 frames``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +30,8 @@ FORMATS = {"h5": ".h5", "npz": ".npz", "csv": ".csv", "json": ".json"}
 
 def format_of(path: Path | str) -> str:
     """Return "h5", "npz", "csv" or "json" from a file name; raises TracksError for another suffix."""
+    if not isinstance(path, str | os.PathLike):
+        raise TracksError(f"A tracks file is named by a text or a path, not by {path!r} ({type(path).__name__}).")
     suffix = Path(path).suffix.lower()
     name = {".hdf5": "h5", ".hdf": "h5"}.get(suffix, suffix[1:])
     if name not in FORMATS:

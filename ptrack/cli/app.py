@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ptrack._version import __version__
-from ptrack.cli.console import ERROR, remark
+from ptrack.cli import console
 from ptrack.errors import PTrackError
 
 _M_ARENA_MAX = -8  # mallopt(3)
@@ -107,10 +107,11 @@ def _leave(status: list[int]) -> None:
 
 def main() -> None:
     """Run the command line in this process; errors become one line and ``SystemExit``."""
+    console._asked.clear()
     try:
         app()
     except PTrackError as error:
         if os.environ.get("PTRACK_DEBUG"):
             raise
-        remark(str(error), "error", ERROR)
+        console.failed(error)
         sys.exit(error.exit_code)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptrack.cli.console import Output, count, last_part
+from ptrack.cli.console import Output, last_part
 from ptrack.cli.progress import Bar, Display, duration
+from ptrack.errors import count
 
 if TYPE_CHECKING:
     from ptrack.batch.driver import JobResult, Listener, Summary

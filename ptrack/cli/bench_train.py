@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ptrack.cli.console import Output
+from ptrack.errors import count
 
 
 def register(group: typer.Typer) -> None:
@@ -45,7 +46,7 @@ def train(
     plan = resolve(Request({"device": device, "amp": amp, **model}, config, tuple(set_values or ())))
     result = bench_train(plan.config, steps=steps, warmup=warmup, plain=plain, note=output.note)
     output.result(
-        f"{result.clips_per_second:.2f} clips/s of {result.frames} frames, {result.points} points, "
+        f"{result.clips_per_second:.2f} clips/s of {count(result.frames, 'frame')}, {count(result.points, 'point')}, "
         f"{result.size[1]}x{result.size[0]} px in batches of {result.batch} on {result.device}; "
         f"peak memory {result.memory_mib:.0f} MiB"
     )

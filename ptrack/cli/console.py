@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from ptrack.cli.progress import Display
+    from ptrack.errors import PTrackError
 
 WARNING, ERROR = "33", "1;31"  # SGR numbers: yellow, bold red
 _displays: list[Display] = []  # the live display while there is one; it makes room for other lines
+_asked: list[Output] = []  # the output that owes a JSON document
 
 
 def emit(text: str) -> None:
@@ -39,11 +41,6 @@ def remark(text: str, label: str = "", colour: str = "") -> None:
         if start and colour and stream.isatty() and colours_wanted():
             start = f"\x1b[{colour}m{start}\x1b[0m"
         print(f"{start}{text}", file=stream, flush=True)
-
-
-def count(number: int, thing: str) -> str:
-    """Return ``1 frame`` or ``2 frames``."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def last_part(source: str) -> str:
@@ -78,6 +75,13 @@ def _encodable(text: str, stream: TextIO) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def failed(error: PTrackError) -> None:
+    """Print an error on stderr, and as the JSON document where one was asked for and has not been printed."""
+    for output in _asked[:]:
+        output.document({"ok": False, "error": str(error)})
+    remark(str(error), "error", ERROR)
+
+
 @dataclass(frozen=True)
 class Output:
     """Where a command's words go.
@@ -87,6 +91,10 @@ class Output:
 
     json_mode: bool = False
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.json_mode:
+            _asked[:] = [self]
 
     def result(self, text: str) -> None:
         """Print a line of the result on stdout."""
@@ -117,6 +125,7 @@ class Output:
         """Print the machine-readable result, if asked for."""
         if not self.json_mode:
             return
+        _asked.clear()
         text = json.dumps(data, ensure_ascii=False, allow_nan=False)
         emit(text if _encodable(text, sys.stdout) == text else json.dumps(data, allow_nan=False))
 

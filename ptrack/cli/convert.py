@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptrack.cli.console import Output
+from ptrack.errors import count
 
 if TYPE_CHECKING:
     from ptrack.data.convert import ConvertOptions, Report
@@ -128,9 +129,10 @@ def _summary(report: Report, dry: bool, output: Output) -> None:
     size = report.bytes / 1e6
     kept = f" ({report.kept} from an earlier run)" if report.kept else ""
     what = "Would write" if dry else "Wrote"
+    held = f"{count(report.frames, 'frame')}, {count(report.points, 'point')}"
     output.result(
-        f"{what} {report.clips} clips{kept}, {report.frames} frames, {report.points} points, {size:.1f} MB; "
-        f"{len(report.damaged)} frames damaged, {len(report.skipped)} clips skipped."
+        f"{what} {count(report.clips, 'clip')}{kept}, {held}, {size:.1f} MB; "
+        f"{count(len(report.damaged), 'frame')} damaged, {count(len(report.skipped), 'clip')} skipped."
     )
     for path in report.files:
         output.result(path)
@@ -179,8 +181,8 @@ def verify_store(file: Store, json_mode: Json = False, quiet: Quiet = False) -> 
     for problem in found.problems:
         output.warning(problem)
     output.result(
-        f"{found.clips} clips, {found.frames} frames, {found.damaged} marked as damaged, "
-        f"{len(found.problems)} problems; content {found.digest}"
+        f"{count(found.clips, 'clip')}, {count(found.frames, 'frame')}, {found.damaged} marked as damaged, "
+        f"{count(len(found.problems), 'problem')}; content {found.digest}"
     )
     output.document(asdict(found))
     if found.problems:

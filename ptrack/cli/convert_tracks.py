@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ptrack.cli.console import Output
+from ptrack.errors import count
 
 _EPILOG = """Examples:
 
@@ -58,7 +59,7 @@ def convert_tracks(
     from ptrack.exports.convert import convert_file
 
     found, tracks = convert_file(source, target, to=to, from_=from_, size=size, fps=fps, overwrite=overwrite)
-    output.result(f"{target}: {tracks.num_points} points, {tracks.num_frames} frames, {found.name}")
+    output.result(f"{target}: {count(tracks.num_points, 'point')}, {count(tracks.num_frames, 'frame')}, {found.name}")
     output.note(f"coordinates: {found.origin}")
     output.document(
         {

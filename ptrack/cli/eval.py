@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptrack.cli.console import Output
+from ptrack.errors import count
 
 if TYPE_CHECKING:
     from ptrack.evaluation.results import Report
@@ -168,11 +169,13 @@ def _show(report: Report, output: Output) -> None:
             output.note(f"{model.model}: {video.name} is left out by the protocol: {video.reason}")
         for video in model.having(FAILED):
             output.warning(f"{model.model}: {video.name} could not be evaluated: {video.reason}")
-        for key, count in model.left_out.items():
+        for key, number in model.left_out.items():
             if key in report.protocol.headline:
-                output.note(f"{model.model}: {key} is undefined for {count} videos, which its mean leaves out")
+                output.note(
+                    f"{model.model}: {key} is undefined for {count(number, 'video')}, which its mean leaves out"
+                )
     columns, rows = table(report)
     output.table(f"{report.protocol.title}, queries: {report.mode}", columns, rows)
     output.document(report.to_mapping())
     if report.failed:
-        output.note(f"{report.failed} videos failed and are in no mean")
+        output.note(f"{count(report.failed, 'video')} failed and counted in no mean")

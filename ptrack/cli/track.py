@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptrack.cli import options
-from ptrack.cli.console import Output, count, last_part
-from ptrack.errors import InputError
+from ptrack.cli.console import Output, last_part
+from ptrack.errors import InputError, count
 
 if TYPE_CHECKING:
     from ptrack.tracking.batch import Outcome
@@ -227,6 +227,8 @@ def track(
     named = list(sources or [])
     if bool(named or list_file) == (camera is not None):
         raise InputError("Name at least one video, image folder or 'demo', or give --camera, but not both.")
+    if not all(source.strip() for source in named):
+        raise InputError("The name of a source is empty; give a video, an image folder or an address.")
     remote = "://" in (out or "")
     request = TrackRequest(
         sources=named if camera is None else [camera],
@@ -289,6 +291,9 @@ def _run(request: TrackRequest, output: Output) -> None:
             progress.update,
             lambda tracker: output.note(f"model {tracker.model.name} on {choice.reason}"),
         )
+    if len(outcomes) == 1 and outcomes[0].error is not None:
+        output.document({"sources": [_document(outcomes[0])]})
+        raise outcomes[0].error
     for outcome in outcomes:
         _print_outcome(outcome, output)
     if len(outcomes) > 1:
@@ -296,7 +301,7 @@ def _run(request: TrackRequest, output: Output) -> None:
     output.document({"sources": [_document(o) for o in outcomes]})
     failed = sum(o.error is not None for o in outcomes)
     if failed:
-        output.note(f"{failed} of {len(outcomes)} sources failed")
+        output.note(f"{failed} of {count(len(outcomes), 'source')} failed")
         raise typer.Exit(1)
 
 

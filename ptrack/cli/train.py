@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptrack.cli.console import Output
+from ptrack.errors import count
 
 if TYPE_CHECKING:
     from ptrack.training.engine import TrainResult
@@ -191,9 +192,8 @@ def run(request: Request, output: Output) -> None:
         listener = display if display.live else PlainLines(output.note)
         result = train(plan, [] if output.quiet else [listener], output.note)
     folder = Path(plan.config.save_dir)
-    output.result(
-        f"Trained {result.steps} steps{describe_best(result)}. Checkpoints, weights and pictures are in {folder}."
-    )
+    done = f"Trained {count(result.steps, 'step')}{describe_best(result)}"
+    output.result(f"{done}. Checkpoints, weights and pictures are in {folder}.")
     if first:
         output.document(
             {

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ptrack.errors import DeviceError, did_you_mean
+from ptrack.errors import DeviceError, count, did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+MEANT = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}  # words for a device that are not its name
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -20,36 +21,37 @@ class DeviceChoice:
     reason: str
 
 
-def choose_device(wanted: str = "auto") -> DeviceChoice:
-    """Return the device for "auto", "cpu", "cuda", "cuda:1" or "mps".
+def choose_device(wanted: str | torch.device = "auto") -> DeviceChoice:
+    """Return the device for "auto", "cpu", "cuda", "cuda:1" or "mps", or for one of torch.
 
     Raises:
         DeviceError: unknown name, or the device is not there; the message says what is.
     """
+    wanted = str(wanted)
     kind = wanted.partition(":")[0]
     if kind not in DEVICES:
-        raise DeviceError(
-            f"Unknown device '{wanted}'; choose one of {', '.join(DEVICES)}.{did_you_mean(kind, DEVICES)}"
-        )
+        meant = MEANT.get(kind.lower())
+        hint = f" Did you mean '{meant}'?" if meant else did_you_mean(kind, DEVICES)
+        raise DeviceError(f"Unknown device '{wanted}'; choose one of {', '.join(DEVICES)}.{hint}")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if kind == "auto":
         if cuda:
             return DeviceChoice(torch.device("cuda"), f"cuda ({torch.cuda.get_device_name()})")
         if mps:
             return DeviceChoice(torch.device("mps"), "mps (Apple GPU)")
-        return DeviceChoice(torch.device("cpu"), f"cpu ({torch.get_num_threads()} threads; no GPU found)")
+        return DeviceChoice(torch.device("cpu"), f"cpu ({count(torch.get_num_threads(), 'thread')}; no GPU found)")
     if kind == "cuda":
         index = int(wanted.partition(":")[2] or 0) if wanted.partition(":")[2].isdecimal() or ":" not in wanted else -1
         if not cuda or not 0 <= index < torch.cuda.device_count():
             found = f"{torch.cuda.device_count()} found" if cuda else "this PyTorch finds no NVIDIA GPU"
-            raise DeviceError(f"The device '{wanted}' is not available ({found}); use --device cpu or auto.")
+            raise DeviceError(f"The device '{wanted}' is not available ({found}); use 'cpu' or 'auto'.")
     if kind == "mps" and not mps:
-        raise DeviceError("The device 'mps' is not available (no Apple GPU); use --device cpu or auto.")
+        raise DeviceError("The device 'mps' is not available (no Apple GPU); use 'cpu' or 'auto'.")
     return DeviceChoice(torch.device(wanted), f"{wanted} (as asked)")
 
 
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """Return the number type for "auto", "float32", "bfloat16" or "float16"; "auto" leaves the choice to ``device``.
+def choose_dtype(wanted: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the number type for "auto", "float32", "bfloat16", "float16" or one of torch's; "auto" asks ``device``.
 
     "auto" is bfloat16 on CUDA devices that have it and float32 elsewhere. Coordinates, correlation and sampling are
     float32 in every case.
@@ -57,6 +59,7 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
     Raises:
         DeviceError: unknown name, or a half type on a CPU (it would be slower and less exact there).
     """
+    wanted = str(wanted).removeprefix("torch.")
     if wanted == "auto":
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if half else torch.float32
@@ -66,5 +69,5 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
             f"Unknown number type '{wanted}'; choose one of {', '.join(known)}.{did_you_mean(wanted, known)}"
         )
     if wanted != "float32" and device.type == "cpu":
-        raise DeviceError(f"--dtype {wanted} pays on a GPU only; on the CPU use float32 or auto.")
+        raise DeviceError(f"The number type '{wanted}' pays on a GPU only; on the CPU use 'float32' or 'auto'.")
     return DTYPES[wanted]

@@ -169,6 +169,10 @@ DEFAULT_MODEL = "nano"
 
 def find(name: str) -> ModelEntry:
     """Return a model's entry; raises ModelError naming the nearest known name."""
+    if not isinstance(name, str):
+        raise ModelError(
+            f"A model is named by a text such as '{DEFAULT_MODEL}', not by {name!r} ({type(name).__name__})."
+        )
     if name not in MODELS:
         raise ModelError(f"There is no model '{name}'.{did_you_mean(name, MODELS)} 'ptrack models' lists all.")
     return MODELS[name]
@@ -178,8 +182,8 @@ def load(
     name: str = DEFAULT_MODEL,
     *,
     checkpoint: Path | str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
     support_grid: int | None = None,
     **options: Any,
 ) -> Tracker:

@@ -61,7 +61,7 @@ def track_sources(
         loaded: called once with the tracker when the model is ready.
 
     Returns:
-        One outcome per source, in order. With one source, its error is raised instead.
+        One outcome per source, in order; an error of one source is part of its outcome.
 
     Raises:
         PTrackError: what is wrong for all sources: options, queries, the model, the device.
@@ -70,14 +70,11 @@ def track_sources(
     plan = plan_queries(request.queries)
     find(request.model)
     outputs = _options(request)
-    alone = len(request.sources) == 1
     failed: dict[str, Outcome] = {}
     for source, options in zip(request.sources, outputs, strict=True):
         try:
             _precheck(request, source, options, plan)
         except PTrackError as error:
-            if alone:
-                raise
             failed[source] = Outcome(source, error=error)
     if len(failed) == len(request.sources):
         return list(failed.values())
@@ -91,7 +88,7 @@ def track_sources(
     )
     loaded(tracker)
     return [
-        failed.get(source) or _track_one(request, source, options, plan, tracker, report, alone)
+        failed.get(source) or _track_one(request, source, options, plan, tracker, report)
         for source, options in zip(request.sources, outputs, strict=True)
     ]
 
@@ -111,7 +108,6 @@ def _track_one(
     plan: QueryPlan,
     tracker: Tracker,
     report: Callable[[str, Progress], None],
-    alone: bool,
 ) -> Outcome:
     try:
         if check_outputs(options):
@@ -126,6 +122,4 @@ def _track_one(
     except Interrupted:
         raise
     except PTrackError as error:
-        if alone:
-            raise
         return Outcome(source, error=error)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ptrack._version import __version__
-from ptrack.errors import QueryError
+from ptrack.errors import QueryError, count
 from ptrack.models.base import ReservesSlots
 from ptrack.tracking.tracker import QueryRows, StepResult, Tracker, as_frame
 from ptrack.tracks import Queries, Tracks, TracksInfo
@@ -104,7 +104,7 @@ def late_queries(queries: Queries, frames: int) -> tuple[str, ...]:
     if not len(late):
         return ()
     names = ", ".join(late[:NAMED]) + (f" and {len(late) - NAMED} more" if len(late) > NAMED else "")
-    return (f"The video has {frames} frames, so these points never start: {names}.",)
+    return (f"The video has {count(frames, 'frame')}, so these points never start: {names}.",)
 
 
 def duplicate_queries(queries: Queries) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ def open_source(spec: Any, options: ReadOptions | None = None, *, camera: bool =
     options = options or ReadOptions()
     check_options(options)
     if isinstance(spec, str | os.PathLike):
+        if not os.fspath(spec).strip():
+            raise InputError("The name of the source is empty; give a video, an image folder or an address.")
         return _named(os.fspath(spec), options, camera)
     if isinstance(spec, int | np.integer):
         from ptrack.video.live import LiveSource
@@ -82,6 +84,8 @@ def _nearby(path: Path) -> str:
         names = os.listdir(path.parent)
     except OSError:
         return f"; its folder {path.parent} does not exist"
+    if path.name in names:
+        return ": it is a link to something that does not exist"
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
     return f"; did you mean {path.parent / near[0]}?" if near else ""
 

@@ -12,6 +12,7 @@ import pytest
 from ptrack.cli import console, progress
 from ptrack.cli.console import Output
 from ptrack.cli.progress import Bar, Display, compose, duration, shorten
+from ptrack.errors import count
 from ptrack.video import open_writer
 from tests.cli.terminal import in_terminal
 from tests.data.helpers import DATASETS
@@ -239,7 +240,7 @@ def test_a_line_fits(width, name):
 def test_small_words():
     assert [duration(s) for s in (0.4, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
     assert shorten("a long name.mp4", 9) == "a lo….mp4"
-    assert [console.count(n, "frame") for n in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]
+    assert [count(n, "frame") for n in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]
 
 
 def test_names_that_the_encoding_lacks(monkeypatch, tmp_path):

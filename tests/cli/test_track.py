@@ -94,6 +94,8 @@ def test_folder_of_images_and_max_size(tmp_path):
 
 BAD = {
     "missing": (["none.mp4"], "none.mp4"),
+    "no name": ([""], "name of a source is empty"),
+    "a dead link": (["dead.mp4"], "dead.mp4. Check the name: it is a link to something that does not exist."),
     "nothing named": ([], "Name at least one"),
     "model": (["ok.mp4", "--model", "matchin"], "Did you mean 'matching'"),
     "quality": (["ok.mp4", "--quality", "fastest"], "fast, default, best"),
@@ -104,7 +106,7 @@ BAD = {
     "format": (["ok.mp4", "--format", "mat"], "--format mat"),
     "out suffix": (["ok.mp4", "--out", "a.mat"], "a.mat"),
     "disagree": (["ok.mp4", "--out", "a.csv", "--format", "npz"], "disagree"),
-    "device": (["ok.mp4", "--device", "gpu"], "Unknown device 'gpu'"),
+    "device": (["ok.mp4", "--device", "gpu"], "Did you mean 'cuda'?"),
     "option": (["ok.mp4", "--memory", "5"], "no option 'memory'"),
     "same output": (["ok.mp4", "sub/ok.mp4"], "would both be written"),
     "file for many": (["ok.mp4", "sub/ok.mp4", "--out", "a.h5"], "name a folder"),
@@ -124,6 +126,7 @@ def place(clip, tmp_path_factory):
     shutil.copy(clip, place / "ok.mp4")
     shutil.copy(clip, place / "sub/ok.mp4")
     (place / "empty.mp4").touch()
+    (place / "dead.mp4").symlink_to("gone.mp4")
     (place / "text.mp4").write_text("words")
     return place
 
@@ -145,6 +148,30 @@ def test_bad_input_is_one_sentence_and_writes_nothing(place, name, monkeypatch, 
     assert len(err.strip().splitlines()) == 1
     assert out == ""
     assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "document"),
+    [
+        (["none.mp4"], {"sources": [{"ok": False, "source": "none.mp4", "error": "none.mp4"}]}),
+        (["ok.mp4", "--model", "matchin"], {"ok": False, "error": "Did you mean 'matching'"}),
+    ],
+)
+def test_a_failure_is_part_of_the_json_document(place, monkeypatch, capsys, arguments, document):
+    from ptrack.cli.app import main
+
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("sys.argv", ["ptrack", "track", *arguments, "--json"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ")
+    found = json.loads(out)
+    inner = found["sources"][0] if "sources" in document else found
+    wanted = document["sources"][0] if "sources" in document else document
+    assert wanted.pop("error") in inner.pop("error")
+    assert inner == wanted
 
 
 def test_existing_output_is_kept_without_overwrite(clip, tmp_path):

@@ -115,7 +115,7 @@ def at_quality(config: NanoConfig, quality: str) -> NanoConfig:
     """
     if quality not in QUALITIES:
         raise ModelError(
-            f"--quality must be one of {', '.join(QUALITIES)}, not '{quality}'.{did_you_mean(quality, QUALITIES)}"
+            f"quality must be one of {', '.join(QUALITIES)}, not '{quality}'.{did_you_mean(quality, QUALITIES)}"
         )
     size, iterations = QUALITIES[quality]
     return replace(config, input_size=size, iterations=iterations)

@@ -58,7 +58,7 @@ def build(request: LoadRequest) -> LoadedModel:
 
     if request.checkpoint is None:
         raise CheckpointError(
-            "The transformer has no published weights: train them (ptrack train) and give --checkpoint."
+            "The transformer has no published weights: train some (ptrack train) and give their file as the checkpoint."
         )
     model = load_weights(request.checkpoint)
     tracker = StreamingTransformer(model, request.device, iterations=request.options.get("iterations"))
