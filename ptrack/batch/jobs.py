@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from ptrack.errors import ConfigError, InputError, OutputError
 from ptrack.tracking.request import resolve, source_stem
-from ptrack.video.images import SUFFIXES as IMAGES
-from ptrack.video.images import natural_key
+from ptrack.video.listing import SUFFIXES as IMAGES
+from ptrack.video.listing import natural_key
 
 VIDEOS = frozenset(
     f".{name}"

@@ -90,12 +90,12 @@ def content_of(path: str, trust_time: bool = False) -> dict[str, Any]:
 
 def _stamp(path: str) -> dict[str, int]:
     """Return the size and time of a file, or of all images of a folder or pattern."""
-    from ptrack.video.images import by_pattern, in_folder
+    from ptrack.video.listing import by_pattern, in_folder
 
     if os.path.isfile(path):
         stats = [os.stat(path)]
     else:
-        found = in_folder(Path(path)) if os.path.isdir(path) else by_pattern(path)
+        found = (in_folder(Path(path)) if os.path.isdir(path) else by_pattern(path)).paths
         stats = [os.stat(p) for p in found]
     return {
         "files": len(stats),

@@ -50,6 +50,17 @@ def _moment(text: str | None, option: str) -> int | float | None:
         ) from None
 
 
+def _value_range(text: str | None) -> tuple[float, float] | None:
+    """Parse "LOW,HIGH"."""
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"--range {text}: give two numbers with a comma between, such as 0,4095.") from None
+    return low, high
+
+
 def _complete_model(incomplete: str) -> list[str]:
     from ptrack.models.zoo import MODELS
 
@@ -116,8 +127,30 @@ def track(
             help="Reduce frames to this longest side; coordinates stay those of the original.", rich_help_panel="Frames"
         ),
     ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames per second of image folders and raw streams; 25 if unknown.", rich_help_panel="Frames"
+        ),
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            help="Values that become black and white, for pictures of more than 8 bits.",
+            metavar="LOW,HIGH",
+            rich_help_panel="Frames",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int,
+        typer.Option(help="Refuse pictures of more pixels than this.", rich_help_panel="Frames"),
+    ] = 1 << 27,
     strict: Annotated[
-        bool, typer.Option("--strict", help="A damaged video is an error, not a warning.", rich_help_panel="Frames")
+        bool,
+        typer.Option(
+            "--strict", help="Damage or a clock that jumps is an error, not a warning.", rich_help_panel="Frames"
+        ),
     ] = False,
     model: Annotated[
         str,
@@ -241,6 +274,9 @@ def track(
             end=_moment(end, "--end"),
             stride=stride,
             max_size=max_size,
+            fps=fps,
+            range=_value_range(value_range),
+            max_pixels=max_pixels,
             strict=strict,
         ),
         model=model or DEFAULT_MODEL,

@@ -43,11 +43,15 @@ def _open(data: bytes) -> Image.Image:
 def decode_rgb(data: bytes) -> np.ndarray:
     """Decode a picture to (H, W, 3) uint8 RGB; grey and palette pictures are expanded, alpha is dropped.
 
+    Of 16-bit numbers the upper eight bits are kept.
+
     Raises:
         DataError: the bytes are no picture, or it is truncated or damaged.
     """
     image = _open(data)
     try:
+        if image.mode.startswith("I"):  # 16-bit grey: Pillow's conversion would make all above 255 white
+            return np.repeat((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=2)
         return np.asarray(image.convert("RGB"))
     except _FAILURES as error:
         raise DataError(f"The picture cannot be decoded ({error}).") from error

@@ -9,22 +9,27 @@ from typing import Any
 import numpy as np
 
 from ptrack.errors import InputError
+from ptrack.video.depth import Depth
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
-from ptrack.video.picture import over_black, shrunk
+from ptrack.video.picture import over_black, resize, shrunk
 from ptrack.video.select import NOMINAL_FPS, Shown, nothing_selected, selected
 
 
-def as_rgb(picture: Any, what: str) -> np.ndarray:
+def as_rgb(picture: Any, what: str, values: tuple[float, float] | None = None) -> np.ndarray:
     """Return one picture, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8, as (H, W, 3) RGB; alpha over black.
+
+    With ``values``, those that become black and white, it may have any number type.
 
     Raises:
         InputError: another shape or number type.
     """
     array = np.asarray(picture)
+    if values is not None and array.dtype.kind in "uif":
+        array = Depth(*values)(array)
     if array.dtype != np.uint8:
         raise InputError(
             f"{what} holds {array.dtype} numbers; frames must be uint8 from 0 to 255. "
-            "Convert first, for example (frames * 255).astype('uint8') for values from 0 to 1."
+            "Give range, for example range=(0, 1), or convert first: (frames * 255).astype('uint8')."
         )
     if array.ndim == 2:
         array = array[..., None]
@@ -33,17 +38,6 @@ def as_rgb(picture: Any, what: str) -> np.ndarray:
     if array.shape[2] == 4:
         return over_black(array)
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
-
-
-def resize(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return (H, W, 3) uint8 RGB resized to ``size`` (width, height): by area when it shrinks, else bicubic."""
-    if (rgb.shape[1], rgb.shape[0]) == size:
-        return rgb
-    from PIL import Image
-
-    shrinks = size[0] * size[1] < rgb.shape[0] * rgb.shape[1]
-    image = Image.fromarray(rgb).resize(size, Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC)
-    return np.array(image)
 
 
 class Fitter:
@@ -93,7 +87,7 @@ class ArraySource(FrameSource):
         self._numbers = chosen(len(frames), options, self._fps)
         if not self._numbers:
             raise nothing_selected(name, options)
-        self._fit = Fitter(as_rgb(frames[0], "The first frame"), options.max_size)
+        self._fit = Fitter(as_rgb(frames[0], "The first frame", options.range), options.max_size)
         self.info = SourceInfo(
             name=name,
             kind="array",
@@ -104,7 +98,7 @@ class ArraySource(FrameSource):
         )
 
     def _frame(self, number: int) -> Frame:
-        rgb = self._fit(as_rgb(self._frames[number], f"Frame {number}"))
+        rgb = self._fit(as_rgb(self._frames[number], f"Frame {number}", self.options.range))
         if self._fit.resized and not self.warnings:
             self.warnings.append(self._fit.warning(self._name))
         return Frame(rgb, number, number / self._fps)
@@ -131,7 +125,7 @@ class IteratorSource(FrameSource):
         super().__init__(options)
         self._frames, self._name = iter(frames), name
         try:
-            self._first = as_rgb(next(self._frames), "The first frame")
+            self._first = as_rgb(next(self._frames), "The first frame", options.range)
         except StopIteration:
             raise InputError("The iterator gives no frames; give at least one.") from None
         self._fit = Fitter(self._first, options.max_size)
@@ -149,7 +143,7 @@ class IteratorSource(FrameSource):
         fps = self.options.fps or NOMINAL_FPS
         yield Shown(0.0, self._first, True)
         for number, picture in enumerate(self._frames, 1):
-            yield Shown(number / fps, as_rgb(picture, f"Frame {number}"), True)
+            yield Shown(number / fps, as_rgb(picture, f"Frame {number}", self.options.range), True)
 
     def __iter__(self) -> Iterator[Frame]:
         if self._begun:

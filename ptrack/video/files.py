@@ -2,82 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from array import array
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ptrack import fileio
 from ptrack.errors import InputError
 from ptrack.video import probe
+from ptrack.video.container import UNSTAMPED, address_of, open_container, real_streams
+from ptrack.video.crop import Crop, crop_of
 from ptrack.video.decode import Timeline, nominal_rate
+from ptrack.video.depth import SAMPLES, chosen_range, range_warning
 from ptrack.video.findings import Findings, counted, untimed_warning
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 from ptrack.video.picture import Converter
 from ptrack.video.select import NOMINAL_FPS, Span, expected_count, nothing_selected, selected, with_pictures
+from ptrack.video.still import check_size
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-# Formats without time stamps, for which ffmpeg makes them up (or gives none): streams without a container, and pictures
-# over HTTP.
-UNSTAMPED = frozenset(
-    [
-        "h264",
-        "hevc",
-        "m4v",
-        "mpegvideo",
-        "mjpeg",
-        "mpjpeg",
-        "vc1",
-        "dirac",
-        "obu",
-        "image2pipe",
-        "jpeg_pipe",
-        "png_pipe",
-    ]
-)
-_MOST_THREADS = 4  # of the decoder
 BLOCK_BYTES = 128 << 20  # RGB held at once when reading backwards
 _NO_STAMP = -(1 << 63)
 _MOST_BEYOND = 32  # pictures later than a wanted block until the search is given up; H.264 reorders up to 16
-
-
-def open_container(target: Any, name: str, options: ReadOptions, **more: Any) -> tuple[InputContainer, VideoStream]:
-    """Open ``target`` (URL or file object) with PyAV and return it with its first real video stream.
-
-    Raises:
-        av.FFmpegError: it cannot be opened.
-        InputError: it holds no video stream.
-    """
-    import av
-    from av.stream import Disposition
-
-    container = av.open(target, options=dict(options.extra), metadata_errors="replace", **more)
-    if container.format.name == "tty":  # ffmpeg draws text files as pictures
-        container.close()
-        raise InputError(f"{name} holds text, not video. Give a video file, a folder of images or a GIF.")
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        sound = bool(container.streams.audio)
-        container.close()
-        what = "holds only sound" if sound else "holds no video"
-        raise InputError(f"{name} {what}; there is nothing to track. Give a file with a video stream.")
-    if streams[0].codec_context is None:
-        container.close()
-        raise InputError(f"{name} uses a video codec that cannot be decoded here. Convert it to H.264, for example.")
-    streams[0].thread_type = "AUTO"
-    # An error in the very last packets can cost the good frames that the other threads still hold: keep them few.
-    streams[0].codec_context.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
-    return container, streams[0]
 
 
 class Fingerprints:
@@ -140,20 +95,72 @@ class VideoFile(FrameSource):
         with closing(container):
             first, untimed = self._first(container, stream)
             ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-            self._converter = Converter(first.picture, ratio, options.max_size)
+            self._converter = Converter(first.picture, ratio, options.max_size, self._crop(container, stream, first))
+            self._take_range(first.picture)
             self._time_base = stream.time_base or 1
             self._promised = _promised_seconds(container)
             if untimed:
                 self._rate = self._assumed_rate(stream)
             elif options.fps is not None:
                 self._findings.note("fps", f"{name} has times of its own; the given frames per second are not used.")
+            self._note_tracks(container, stream)
             self.info = self._describe(container, stream, self._seconds(first.ticks))
+
+    def _note_tracks(self, container: InputContainer, stream: VideoStream) -> None:
+        streams = real_streams(container)
+        if len(streams) > 1 and not container.format.name.startswith("mpegts"):  # broadcasts have many programmes
+            which = [s.index for s in streams].index(stream.index) + 1
+            text = f"it holds {len(streams)} video tracks; number {which}, its default, is used"
+            self._findings.note("tracks", f"{self._name}: {text}.")
+
+    def _crop(self, container: InputContainer, stream: VideoStream, first: _First) -> Crop | None:
+        """Return the crop that the container asks for, with a note."""
+        track = [s.index for s in container.streams.video].index(stream.index)
+        crop = crop_of(self._path, track, first.picture.width, first.picture.height)
+        if crop is not None:
+            w, h = crop.leaves(first.picture.width, first.picture.height)
+            text = f"the container crops its {first.picture.width}x{first.picture.height} pictures to {w}x{h}"
+            self._findings.note("crop", f"{self._name}: {text}; coordinates refer to what is left.")
+        return crop
+
+    def _take_range(self, first: VideoFrame) -> None:
+        """Set the range of pictures of more than eight bits: as asked for, or from some of the whole file."""
+        if self.options.range is not None:
+            self._converter.take_range(*self.options.range, first)
+            return
+        values = self._converter.deep_values(first)
+        if values is None:
+            return
+        more = self._values_later()
+        samples = [values, *more]
+        low, high = chosen_range(samples, whole=bool(more))
+        self._converter.take_range(low, high, first)
+        self._findings.note("range", range_warning(self._name, samples, (low, high)))
+
+    def _values_later(self) -> list[np.ndarray]:
+        """Return the numbers of frames spread over the rest of the file; none if it cannot be searched."""
+        import av
+
+        found: list[np.ndarray] = []
+        container, stream = self._open()
+        with closing(container):
+            begin, length = container.start_time or 0, container.duration or 0  # microseconds
+            for part in range(1, SAMPLES if length else 0):
+                try:
+                    container.seek(begin + length * part // SAMPLES)
+                    frame = next(container.decode(stream), None)
+                except av.FFmpegError:
+                    continue
+                values = self._converter.deep_values(frame) if frame is not None else None
+                if values is not None:
+                    found.append(values)
+        return found
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
         import av
 
         try:
-            return open_container(_address(self._path), self._name, self.options)
+            return open_container(address_of(self._path), self._name, self.options)
         except PermissionError as error:
             raise InputError(f"{self._name} may not be read (permission denied). Change its permissions.") from error
         except (av.FFmpegError, OSError) as error:
@@ -166,10 +173,13 @@ class VideoFile(FrameSource):
         for step in timeline:
             ticks = step.ticks if ticks is None else ticks
             if step.frame is not None:
+                check_size(step.frame.width, step.frame.height, self.options.max_pixels, self._name)
                 return _First(ticks, step.frame), timeline.clock.untimed
+        unknown = not stream.codec_context.width
+        large = f", or its pictures have over {self.options.max_pixels:,} pixels" if unknown else ""
         raise InputError(
-            f"{self._name} has a video stream, but not one frame of it can be decoded; the file is damaged or cut off. "
-            "Copy it again or convert it."
+            f"{self._name} has a video stream, but not one frame of it can be decoded; the file is damaged or cut off"
+            f"{large}. Copy it again or convert it."
         )
 
     def _assumed_rate(self, stream: VideoStream) -> float:
@@ -340,12 +350,3 @@ def _promised_seconds(container: InputContainer) -> float | None:
     """
     alone = len(container.streams) == 1 and "mp4" not in container.format.name
     return container.duration / 1e6 if alone and container.duration else None
-
-
-def _address(path: Path) -> Any:
-    """Return what to hand to ffmpeg: a URL that no colon, dash or per cent sign in the name can change."""
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:  # a name that is not UTF-8: let Python open it
-        return open(path, "rb")
-    return f"file:{path}"

@@ -81,4 +81,6 @@ class ReadOptions:
     max_size: int | None = None  # longest side in pixels after reduction; never enlarges
     fps: float | None = None  # frames per second of sources without times (folders, arrays, raw H.264); 25 if None
     strict: bool = False  # damage, an early end or a clock that jumps is an error instead of a warning
+    range: tuple[float, float] | None = None  # values that become black and white, in the source's own numbers
+    max_pixels: int = 1 << 27  # the most pixels of a picture, 134 million: 16K video (15360x8640) is just below
     extra: dict[str, str] = field(default_factory=dict)  # options for the demuxer (ffmpeg names)

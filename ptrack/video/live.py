@@ -13,8 +13,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ptrack.errors import InputError
+from ptrack.video.container import UNSTAMPED, open_container
 from ptrack.video.decode import Step, Timeline, nominal_rate
-from ptrack.video.files import UNSTAMPED, open_container
+from ptrack.video.depth import chosen_range, range_warning
 from ptrack.video.findings import Findings, untimed_warning
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 from ptrack.video.picture import Converter
@@ -23,6 +24,7 @@ from ptrack.video.select import Span, nothing_selected, selected, with_pictures
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 _WAIT = 10.0  # seconds until a silent network stream is given up
@@ -115,7 +117,17 @@ class LiveSource(FrameSource):
         self._origin = first.ticks if camera else 0
         ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         self._converter = Converter(first.frame, ratio, options.max_size)
+        self._take_range(first.frame)
         self.info = self._describe(stream, kind)
+
+    def _take_range(self, first: VideoFrame) -> None:
+        """Set the range of pictures of more than eight bits: as asked for, or from the first of them."""
+        if self.options.range is not None:
+            self._converter.take_range(*self.options.range, first)
+        elif (values := self._converter.deep_values(first)) is not None:
+            low, high = chosen_range([values], whole=False)
+            self._converter.take_range(low, high, first)
+            self._findings.note("range", range_warning(self._name, [values], (low, high)))
 
     def _describe(self, stream: VideoStream, kind: str) -> SourceInfo:
         rate = stream.average_rate or stream.guessed_rate

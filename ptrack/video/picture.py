@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ptrack.video.crop import Crop
+from ptrack.video.depth import Depth
+
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
@@ -63,6 +66,38 @@ def over_black(rgba: np.ndarray) -> np.ndarray:
     return ((rgba[..., :3] * alpha + 127) // 255).astype(np.uint8)
 
 
+def resize(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return (H, W, 3) uint8 RGB resized to ``size`` (width, height): by area when it shrinks, else bicubic."""
+    if (rgb.shape[1], rgb.shape[0]) == size:
+        return rgb
+    from PIL import Image
+
+    shrinks = size[0] * size[1] < rgb.shape[0] * rgb.shape[1]
+    image = Image.fromarray(rgb).resize(size, Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC)
+    return np.array(image)
+
+
+def as_colours(values: np.ndarray) -> np.ndarray:
+    """Return (H, W) grey or (H, W, 3) as (H, W, 3)."""
+    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+
+
+def deep_format(name: str) -> str | None:
+    """Return the pixel format in which a frame's 16-bit or floating-point numbers are read, None for fewer bits.
+
+    Formats that are declared to have 9 to 14 bits, and all YUV, fill the range of their type by definition.
+    """
+    for prefixes, target in (
+        (("gray16",), "gray16le"),
+        (("rgb48", "bgr48", "gbrp16"), "rgb48le"),
+        (("grayf32",), "grayf32le"),
+        (("gbrpf32",), "gbrpf32le"),
+    ):
+        if name.startswith(prefixes):
+            return target
+    return None
+
+
 class Converter:
     """Turns decoded frames of one stream into displayed RGB pictures, all of the first frame's size.
 
@@ -72,13 +107,23 @@ class Converter:
         resized: frames of another size have been met (and resized).
     """
 
-    def __init__(self, first: VideoFrame, sample_aspect_ratio: Fraction | None, max_size: int | None) -> None:
+    def __init__(
+        self,
+        first: VideoFrame,
+        sample_aspect_ratio: Fraction | None,
+        max_size: int | None,
+        crop: Crop | None = None,
+    ) -> None:
         from av.video.reformatter import VideoReformatter
 
         self._reformatter = VideoReformatter()  # one for all frames: it keeps its tables
         self._orientation = orientation_of(first)
         self._coded = first.width, first.height
-        width, height = self._square_pixels(first, sample_aspect_ratio)
+        self._crop = crop or Crop()
+        self._depth: Depth | None = None
+        self._format: str | None = None  # in which the numbers for ``_depth`` are read; None: as for 8 bits
+        width, height = self._crop.leaves(*self._coded)
+        width = _square_pixels(width, sample_aspect_ratio)
         if self._orientation.transpose:
             width, height = height, width
         self.width, self.height = width, height
@@ -86,18 +131,40 @@ class Converter:
         self.size = shrunk(width, height, max_size)  # (width, height) of the result
         self.resized = False
 
-    @staticmethod
-    def _square_pixels(first: VideoFrame, ratio: Fraction | None) -> tuple[int, int]:
-        if not ratio or ratio <= 0 or not Fraction(1, _ODDEST_PIXEL) <= ratio <= _ODDEST_PIXEL:
-            return first.width, first.height
-        return max(1, round(first.width * ratio)), first.height
+    def take_range(self, low: float, high: float, frame: VideoFrame) -> None:
+        """Show the values ``low`` to ``high``, in the numbers of this frame's pixel format, as black to white."""
+        self._format = deep_format(frame.format.name)
+        bits = max(component.bits for component in frame.format.components)
+        factor = 1.0
+        if self._format is None and bits > 8:
+            self._format = "rgb48le"
+            factor = 65535 / (2**bits - 1)
+        self._depth = Depth(low * factor, high * factor)
+
+    def deep_values(self, frame: VideoFrame) -> np.ndarray | None:
+        """Return the (H, W) or (H, W, 3) 16-bit or floating-point numbers of a frame; None if it has fewer bits."""
+        target = deep_format(frame.format.name)
+        return None if target is None else self._reformatter.reformat(frame, format=target).to_ndarray()
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB, C-contiguous and not shared with the decoder."""
-        from av.video.reformatter import Interpolation
-
         self.resized |= (frame.width, frame.height) != self._coded
         width, height = reversed(self.size) if self._orientation.transpose else self.size
+        if self._depth is None and not any(self._crop):
+            return self._orientation.apply(self._eight_bits(frame, width, height))
+        if self._format is not None:
+            values = self._reformatter.reformat(frame, format=self._format).to_ndarray()
+        else:
+            values = self._eight_bits(frame, frame.width, frame.height)
+        rgb = as_colours(self._depth(values) if self._depth is not None else values)
+        left, top, right, bottom = self._crop
+        rgb = rgb[top : rgb.shape[0] - bottom, left : rgb.shape[1] - right]
+        return self._orientation.apply(resize(np.ascontiguousarray(rgb), (width, height)))
+
+    def _eight_bits(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
+        """Return (height, width, 3) uint8 RGB, alpha over black."""
+        from av.video.reformatter import Interpolation
+
         shrinks = width * height < frame.width * frame.height
         alpha = any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8"
         picture = self._reformatter.reformat(
@@ -107,4 +174,11 @@ class Converter:
             format="rgba" if alpha else "rgb24",
             interpolation=Interpolation.AREA if shrinks else Interpolation.BICUBIC,
         ).to_ndarray()
-        return self._orientation.apply(over_black(picture) if alpha else picture)
+        return over_black(picture) if alpha else picture
+
+
+def _square_pixels(width: int, ratio: Fraction | None) -> int:
+    """Return the width at which a picture's pixels are square."""
+    if not ratio or ratio <= 0 or not Fraction(1, _ODDEST_PIXEL) <= ratio <= _ODDEST_PIXEL:
+        return width
+    return max(1, round(width * ratio))

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-_EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
+EBML = b"\x1aE\xdf\xa3"  # the first bytes of Matroska and WebM
+_SEGMENT = b"\x18S\x80g"
 _MAX_BOXES = 200_000  # top-level MP4 boxes that are looked at; a day of one-second fragments has 172 800
 
 
@@ -20,7 +21,7 @@ def missing_bytes(path: Path | str) -> int:
         head = file.read(12)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
             promised = max((end for _, end in _boxes(file, size)), default=0)
-        elif head[:4] == _EBML:
+        elif head[:4] == EBML:
             promised = _segment_end(file)
         elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
             promised = 8 + int.from_bytes(head[4:8], "little")
@@ -51,17 +52,17 @@ def _boxes(file: BinaryIO, size: int) -> list[tuple[bytes, int]]:
 def _segment_end(file: BinaryIO) -> int:
     """Return where a Matroska file's segment ends, 0 if its size is left open (live recordings)."""
     file.seek(4)
-    header = _vint(file)
+    header = read_vint(file)
     if header is None:
         return 0
     file.seek(header, os.SEEK_CUR)
     if file.read(4) != _SEGMENT:
         return 0
-    length = _vint(file)
+    length = read_vint(file)
     return 0 if length is None else file.tell() + length
 
 
-def _vint(file: BinaryIO) -> int | None:
+def read_vint(file: BinaryIO) -> int | None:
     """Read an EBML variable-length integer; None for "unknown" (all value bits set) or at the end of the file."""
     first = file.read(1)
     if not first or first[0] == 0:
@@ -101,3 +102,39 @@ def looks_like_text(head: bytes) -> bool:
             return False
         text = head[: error.start].decode("utf-8")
     return all(character.isprintable() or character in "\r\n\t\f" for character in text)
+
+
+def gif_size(head: bytes) -> tuple[int, int] | None:
+    """Return (width, height) from the first ten bytes of a GIF, None if they are not one's."""
+    if head[:6] not in (b"GIF87a", b"GIF89a"):
+        return None
+    return int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little")
+
+
+def gif_lacks_delays(path: Path | str) -> bool:
+    """Return whether a GIF has several pictures, some without the control block that ffmpeg parts them by."""
+    with open(path, "rb") as file:
+        flags = file.read(13)[10]
+        file.seek(_table(flags), os.SEEK_CUR)
+        pictures, controlled, bare = 0, False, 0
+        while kind := file.read(1):
+            if kind == b"!":
+                controlled |= file.read(1) == b"\xf9"
+            elif kind == b",":
+                descriptor = file.read(9)
+                if len(descriptor) < 9:
+                    break
+                file.seek(_table(descriptor[8]) + 1, os.SEEK_CUR)
+                pictures, bare, controlled = pictures + 1, bare + (not controlled), False
+            else:
+                break
+            while length := file.read(1)[:1]:
+                if length == b"\0":
+                    break
+                file.seek(length[0], os.SEEK_CUR)
+    return pictures > 1 and bare > 0
+
+
+def _table(flags: int) -> int:
+    """Return the bytes of the colour table that a GIF's flags announce."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

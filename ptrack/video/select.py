@@ -32,6 +32,11 @@ def check_options(options: ReadOptions) -> None:
         raise InputError(f"The largest side must be 1 pixel or more, not {options.max_size}.")
     if options.fps is not None and not 0 < options.fps < 1e6:
         raise InputError(f"The frame rate must be above 0, not {options.fps:g}.")
+    if options.range is not None and not -np.inf < options.range[0] < options.range[1] < np.inf:
+        low, high = options.range
+        raise InputError(f"The range must be two numbers, the lower one first, not {low:g} and {high:g}.")
+    if options.max_pixels < 1:
+        raise InputError(f"The most pixels of a picture must be 1 or more, not {options.max_pixels}.")
     for name, value in (("start", options.start), ("end", options.end)):
         if value is not None and not value >= 0:
             raise InputError(f"The {name} must be a frame number or a time from 0 upwards, not {value}.")

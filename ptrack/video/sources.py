@@ -11,7 +11,9 @@ import numpy as np
 
 from ptrack.errors import InputError
 from ptrack.video.frames import FrameSource, ReadOptions
+from ptrack.video.listing import SUFFIXES, Listing, by_pattern, in_folder
 from ptrack.video.select import check_options
+from ptrack.video.still import check_size
 
 
 def open_source(spec: Any, options: ReadOptions | None = None, *, camera: bool = False) -> FrameSource:
@@ -62,14 +64,10 @@ def _named(spec: str, options: ReadOptions, camera: bool) -> FrameSource:
     if camera or (live.is_live(spec) and not (spec == "-" and path.exists())):
         return live.LiveSource(int(spec) if camera and spec.isdecimal() else spec, options)
     if path.is_dir():
-        from ptrack.video import images
-
-        return images.ImageSequence(images.in_folder(path), spec, options)
+        return _images(in_folder(path), spec, options)
     if not path.exists():
         if any(sign in spec for sign in "*?["):
-            from ptrack.video import images
-
-            return images.ImageSequence(images.by_pattern(spec), spec, options)
+            return _images(by_pattern(spec), spec, options)
         raise InputError(f"There is no file or folder {spec}. Check the name{_nearby(path)}.")
     if not path.is_file():  # a named pipe or a device
         return live.LiveSource(spec, options)
@@ -90,17 +88,43 @@ def _nearby(path: Path) -> str:
     return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
+def _images(listing: Listing, name: str, options: ReadOptions) -> FrameSource:
+    from ptrack.video.images import ImageSequence, Page
+
+    return ImageSequence([Page(path) for path in listing.paths], name, options, listing.warnings)
+
+
 def _file(path: Path, name: str, options: ReadOptions) -> FrameSource:
-    from ptrack.video import files, images
+    from ptrack.video import files, probe
 
     try:
-        if path.is_file() and path.stat().st_size == 0:
+        if path.stat().st_size == 0:
             raise InputError(f"{name} is empty (0 bytes). Copy or record it again.")
-        if path.suffix.lower() in images.SUFFIXES:
-            return images.ImageSequence([path], name, options)
+        with open(path, "rb") as file:
+            gif = probe.gif_size(file.read(10))
+        if gif is not None:
+            check_size(*gif, options.max_pixels, name)
+        if path.suffix.lower() in SUFFIXES or (gif is not None and probe.gif_lacks_delays(path)):
+            return _pictures(path, name, options)
         return files.VideoFile(path, name, options)
     except PermissionError as error:
         raise InputError(f"{name} may not be read (permission denied). Change its permissions.") from error
+
+
+def _pictures(path: Path, name: str, options: ReadOptions) -> FrameSource:
+    """Open a picture file: one picture, a stack of pages, or an animation."""
+    from ptrack.video.animation import AnimatedImage
+    from ptrack.video.images import ImageSequence, Page
+    from ptrack.video.still import DamagedPictureError, PictureFile
+
+    try:
+        with PictureFile(path, options.max_pixels) as file:
+            pages, timed = file.pages(), file.timed
+    except DamagedPictureError:
+        pages, timed = [0], False  # the sequence says what is wrong with it
+    if timed and len(pages) > 1:
+        return AnimatedImage(path, name, options)
+    return ImageSequence([Page(path, number) for number in pages], name, options)
 
 
 def _in_memory(spec: Any, options: ReadOptions) -> FrameSource:

@@ -84,9 +84,13 @@ def test_folder_of_images_and_max_size(tmp_path):
     with open_writer(tmp_path / "shots") as writer:
         for rgb in moving_frames(4, (96, 128)):
             writer.write(rgb)
-    done = ptrack("track", "shots", "--point", "100,80", "--max-size", "64", "--no-overlay", cwd=tmp_path)
+    done = ptrack(
+        *("track", "shots", "--point", "100,80", "--max-size", "64", "--no-overlay", "--fps", "10", "--range", "0,255"),
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     tracks = load_tracks(tmp_path / "shots.tracks.h5")
+    assert tracks.pts_seconds.tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
     assert (tracks.info.width, tracks.info.height) == (128, 96)  # coordinates stay those of the original
     assert tracks.tracks[0, 0].tolist() == [100, 80]
     assert np.abs(tracks.tracks[3, 0] - [103, 81.5]).max() < 3
@@ -115,6 +119,10 @@ BAD = {
     "folder": (["sub2"], "sub2"),
     "read-only": (["ok.mp4", "--out", "/proc/a.h5"], "/proc/a.h5"),
     "stride": (["ok.mp4", "--stride", "0"], "stride"),
+    "range": (["ok.mp4", "--range", "0-255"], "--range 0-255: give two numbers"),
+    "range order": (["ok.mp4", "--range", "9,5"], "The range must be two numbers, the lower one first, not 9 and 5"),
+    "fps": (["ok.mp4", "--fps", "0"], "The frame rate must be above 0"),
+    "max pixels": (["ok.mp4", "--max-pixels", "100"], "128x96 has 12,288 pixels, more than the limit of 100"),
 }
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ptrack.errors import InputError
 from ptrack.video import open_source, read_frames
-from ptrack.video.images import natural_key
+from ptrack.video.listing import natural_key
 
 from . import clips
 
@@ -76,7 +76,7 @@ def test_single_image(tmp_path):
 def test_mixed_sizes_take_the_first_one(tmp_path):
     folder = save(tmp_path / "f", ["a1.png", "a2.png"])
     Image.fromarray(clips.numbered(2, 256, 192)).save(folder / "a3.png")
-    source = open_source(folder)
+    source = read_frames(folder, fps=25.0)
     frames = list(source)
     assert [f.rgb.shape for f in frames] == [(96, 128, 3)] * 3
     assert clips.number_of(frames[2].rgb) == 2
@@ -89,7 +89,7 @@ def test_damaged_image_is_a_placeholder(tmp_path):
     data = (folder / "a3.png").read_bytes()
     (folder / "a3.png").write_bytes(data[: len(data) // 2])
     (folder / "a0.png").write_bytes(b"")
-    source = open_source(folder)
+    source = read_frames(folder, fps=25.0)
     frames = list(source)
     assert [(f.index, f.ok) for f in frames] == [(i, i not in (0, 3)) for i in range(6)]
     assert [clips.number_of(f.rgb) for f in frames] == [1, 1, 2, 2, 4, 5]

@@ -74,7 +74,7 @@ def _open(path: Path) -> tuple[Frames, tuple[int, int], float | None]:
     if path.is_file():
         video = VideoFrames(path)
         return video, video.size, video.fps
-    from ptrack.video.images import natural_key
+    from ptrack.video.listing import natural_key
 
     pictures = [p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")]
     ordered: list[Path] = sorted(pictures, key=lambda p: natural_key(p.name))

@@ -1,0 +1,241 @@
+"""One file of still pictures: its header checked before anything is decoded, then its values as they are stored."""
+
+from __future__ import annotations
+
+import importlib
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+import numpy as np
+
+from ptrack.errors import InputError
+from ptrack.video.picture import over_black
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Pillow's decoders that are used, each by its own module: its other forty formats run programs or are rarely tested.
+_PLUGINS = {
+    "PNG": "Png",
+    "JPEG": "Jpeg",
+    "TIFF": "Tiff",
+    "WEBP": "WebP",
+    "GIF": "Gif",
+    "BMP": "Bmp",
+    "DIB": "Bmp",
+    "PPM": "Ppm",
+    "JPEG2000": "Jpeg2K",
+    "AVIF": "Avif",
+    "TGA": "Tga",  # has no signature: taken by the file's name
+}
+_PAGED = frozenset(["TIFF", "PNG", "WEBP", "AVIF", "GIF"])  # not MPO: a photo with its preview or depth map
+_REDUCED = 1  # NewSubfileType: the page is a smaller copy of another one
+
+
+class DamagedPictureError(ValueError):
+    """The file is no picture that can be decoded."""
+
+
+def check_size(width: int, height: int, most: int, name: str) -> None:
+    """Raise InputError for pictures of more than ``most`` pixels: decoding them could take all memory."""
+    if width * height > most:
+        raise InputError(
+            f"{name}: a picture of {width}x{height} has {width * height:,} pixels, more than the limit of {most:,}. "
+            "Reduce it, or raise max_pixels."
+        )
+
+
+def _parsed(file: BinaryIO, path: Path) -> Image:
+    """Return a file's picture with only its header read; Pillow's own limit on pixels, a global, does not apply."""
+    from PIL import Image
+
+    head = file.read(16)
+    for name, module in _PLUGINS.items():
+        importlib.import_module(f"PIL.{module}ImagePlugin")
+        factory: Any
+        factory, accepts = Image.OPEN.get(name, (None, None))
+        recognised = accepts(head) is True if accepts is not None else path.suffix.lower() == f".{name.lower()}"
+        if factory is None or not recognised:
+            continue
+        file.seek(0)
+        try:
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError):
+            continue
+    raise DamagedPictureError("no known picture format")
+
+
+class PictureFile:
+    """A picture file, opened; a context manager.
+
+    Args:
+        path: the file.
+        max_pixels: the most pixels a picture may have.
+
+    Raises:
+        InputError: it is larger.
+        DamagedPictureError: its header cannot be read.
+    """
+
+    def __init__(self, path: Path, max_pixels: int) -> None:
+        self.path, self._most = path, max_pixels
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by ``close``
+        try:
+            self._image = _guarded(lambda: _parsed(self._file, path))
+            width, height = self._image.size
+            check_size(width, height, max_pixels, str(path))
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def timed(self) -> bool:
+        """Whether its pictures have times (animations), unlike the pages of a TIFF."""
+        return self._image.format != "TIFF"
+
+    @property
+    def kind(self) -> str:
+        """The format's name, such as "PNG"."""
+        return self._image.format or ""
+
+    @property
+    def bits(self) -> int | None:
+        """How many bits its integers use, where the file says so and they are not whole bytes."""
+        bits = self._tags().get(258, (16,))[0]
+        return bits if bits % 8 else None
+
+    def _tags(self) -> dict[int, Any]:
+        return dict(getattr(self._image, "tag_v2", {}))
+
+    def several(self) -> bool:
+        """Return whether there is more than one picture; quick."""
+        following = getattr(getattr(self._image, "tag_v2", None), "next", 0)
+        return self.kind in _PAGED and bool(following or getattr(self._image, "is_animated", False))
+
+    def pages(self) -> list[int]:
+        """Return the numbers of the pictures that make up the sequence: no reduced copies, no still substitute."""
+        if not self.several():
+            return [0]
+        image: Any = self._image
+        count = _guarded(lambda: image.n_frames)
+        if self.timed:
+            return list(range(int(bool(getattr(image, "default_image", False))), count))
+        pages = []
+        for page in range(count):
+            _guarded(partial(image.seek, page))
+            if not int(self._tags().get(254, 0)) & _REDUCED:
+                pages.append(page)
+        return pages or [0]
+
+    def values(self, page: int = 0) -> np.ndarray:
+        """Return a picture as it is stored, upright, alpha over black.
+
+        (H, W, 3) uint8 RGB; (H, W) uint16, int32 or float32 grey; or (H, W, 3) uint16 RGB.
+
+        Raises:
+            DamagedPictureError: it cannot be decoded.
+            InputError: it has too many pixels.
+        """
+        _guarded(lambda: self._image.seek(page))
+        width, height = self._image.size
+        check_size(width, height, self._most, str(self.path))
+        return _guarded(self._decoded)
+
+    def duration(self) -> float | None:
+        """Return for how many seconds the picture read last is shown; None if the file does not say."""
+        milliseconds = self._image.info.get("duration") or 0
+        return milliseconds / 1000 if milliseconds > 0 else None
+
+    def _decoded(self) -> np.ndarray:
+        from PIL import ImageOps
+
+        if self._deep_colour():
+            return self._colour16()
+        image = ImageOps.exif_transpose(self._image)
+        if image.mode.startswith("I;16"):
+            return np.asarray(image).astype(np.uint16)  # of either byte order
+        if image.mode in ("I", "F"):
+            return np.array(image)
+        if image.has_transparency_data:
+            return over_black(np.asarray(image.convert("RGBA")))
+        return np.array(image.convert("RGB"))
+
+    def _deep_colour(self) -> bool:
+        """Return whether it has 16 bits a colour, of which Pillow would keep eight."""
+        tile = getattr(self._image, "tile", None)
+        colours = self.kind in ("PNG", "TIFF") and self._image.mode in ("RGB", "RGBA", "RGBX", "LA")
+        return bool(colours and not (self.kind == "PNG" and self.several()) and tile and ";16" in str(tile[0].args))
+
+    def _colour16(self) -> np.ndarray:
+        """Return (H, W, 3) uint16 RGB decoded by ffmpeg, or Pillow's eight bits in their place."""
+        import av
+
+        try:
+            decoder: Any = av.CodecContext.create(self.kind.lower(), "r")
+            data = self.path.read_bytes() if self.kind == "PNG" else _one_page(self._image, self._file)
+            frame = [*decoder.decode(av.Packet(data)), *decoder.decode(None)][0]
+            alpha = any(component.is_alpha for component in frame.format.components)
+            values = frame.reformat(format="rgba64le" if alpha else "rgb48le").to_ndarray()
+        except (av.FFmpegError, IndexError, KeyError):
+            values = np.asarray(self._image.convert("RGBA")).astype(np.uint16) * 257
+        if values.shape[2] == 4:
+            opaque = values[..., 3:].astype(np.uint32)
+            values = ((values[..., :3] * opaque + 32767) // 65535).astype(np.uint16)
+        return upright(values, self._image.getexif().get(274, 1))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _guarded(work: Any) -> Any:
+    """Call ``work``; whatever a decoder raises over a damaged file becomes DamagedPictureError."""
+    try:
+        return work()
+    except (InputError, DamagedPictureError):
+        raise
+    except Exception as error:  # damaged files make Pillow raise almost anything
+        raise DamagedPictureError(str(error)) from error
+
+
+def _one_page(image: Any, file: BinaryIO) -> bytes:
+    """Return the present page of a TIFF as a file of its own."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    tags = image.tag_v2
+    offsets, counts = (324, 325) if 324 in tags else (273, 279)
+    new = ImageFileDirectory_v2(prefix=tags.prefix)
+    for tag in (256, 257, 258, 259, 262, 266, 277, 278, 284, 317, 322, 323, 338, 339, counts):
+        if tag in tags:
+            new.tagtype[tag] = tags.tagtype[tag]
+            new[tag] = tags[tag]
+    new.tagtype[offsets] = 4
+    strips = []
+    for begin, length in zip(tags[offsets], tags[counts], strict=True):
+        file.seek(begin)
+        strips.append(file.read(length))
+    new[offsets] = (0,) * len(strips)
+    begin = 0 if offsets == 273 else 8 + len(new.tobytes(8))  # to strips' offsets Pillow adds where the pixels begin
+    new[offsets] = tuple(accumulate(map(len, strips[:-1]), initial=begin))
+    head = b"II*\0\x08\0\0\0" if tags.prefix == b"II" else b"MM\0*\0\0\0\x08"
+    return b"".join([head, new.tobytes(8), *strips])
+
+
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Return (H, W, C) values turned and mirrored as an EXIF orientation (1..8) asks for."""
+    if orientation >= 5:
+        values = values.transpose(1, 0, 2)
+    flip_y = -1 if orientation in (3, 4, 7, 8) else 1
+    flip_x = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(values[::flip_y, ::flip_x])
