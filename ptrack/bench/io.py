@@ -1,9 +1,9 @@
 """How fast training clips come off the disk: clip stores against folders of JPEG frames, in one run.
 
 Both readers give the same clips (T consecutive frames at the same output size, the tracks of N points visible in the
-first) through the same DataLoader. The folder reader does what such readers usually do: open every JPEG, decode it,
-resize it, and load the annotation file of the video. Its second variant also decodes JPEGs at reduced size, as the
-store's reader does, so that the two effects can be told apart.
+first) through the loader that training uses. The folder reader does what such readers usually do: open every JPEG,
+decode it, resize it, and load the annotation file of the video. Its second variant also decodes JPEGs at reduced size,
+as the store's reader does, so that the two effects can be separated.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,9 +25,12 @@ from torch.utils.data import Dataset
 from ptrack.data import images
 from ptrack.data.convert import ConvertOptions, convert
 from ptrack.data.hdf5 import ClipStore
-from ptrack.data.loading import ClipDataset, ClipSampler, LoaderConfig, SampleKey, make_loader
-from ptrack.data.samples import TrainingSample
+from ptrack.data.loading.dataset import ClipDataset
+from ptrack.data.samples import SampleKey, TrainingSample
 from ptrack.data.sources import open_dataset
+from ptrack.training import order
+from ptrack.training.config import DataConfig
+from ptrack.training.data import loader_config
 
 Reader = Literal["store", "folder", "folder_reduced"]
 
@@ -53,8 +56,8 @@ class IoOptions:
 class IoResult:
     """What was measured."""
 
-    clips_per_second: dict[str, float]  # reader -> median over the rounds
-    rounds: dict[str, list[float]]  # reader -> clips/s of every round
+    clips_per_second: dict[Reader, float]  # median over the rounds
+    rounds: dict[Reader, list[float]]  # clips/s of every round
     store_megabytes: float
     folder_megabytes: float
     options: IoOptions
@@ -77,24 +80,22 @@ class IoResult:
         return asdict(self) | more
 
 
-def bench_io(options: IoOptions | None = None, tell: Callable[[str], None] | None = None) -> IoResult:
+def bench_io(options: IoOptions, note: Callable[[str], None] = lambda _: None) -> IoResult:
     """Make a dataset of JPEG folders, convert it, and time both readers in turns.
 
     Args:
         options: what is measured.
-        tell: called with a line on what is being done.
+        note: called with a line on what is being done.
 
     Returns:
         Clips per second of each reader. The files are in the page cache for all of them.
     """
-    options = options or IoOptions()
-    tell = tell or (lambda text: None)
-    with _dataset(options, tell) as (folder, store):
-        rounds: dict[str, list[float]] = {"folder": [], "folder_reduced": [], "store": []}
+    with _dataset(options, note) as (folder, store):
+        rounds: dict[Reader, list[float]] = {"folder": [], "folder_reduced": [], "store": []}
         for number in range(options.rounds + 1):
             for reader, speeds in rounds.items():
-                speed = _time(_reader(reader, folder, store, options), options)  # type: ignore[arg-type]
-                tell(f"round {number}: {reader} {speed:.1f} clips/s")
+                speed = _time(_reader(reader, folder, store, options), options)
+                note(f"round {number}: {reader} {speed:.1f} clips/s")
                 if number:  # round 0 warms the page cache and the code
                     speeds.append(speed)
         return IoResult(
@@ -107,14 +108,14 @@ def bench_io(options: IoOptions | None = None, tell: Callable[[str], None] | Non
 
 
 @contextmanager
-def _dataset(options: IoOptions, tell: Callable[[str], None]) -> Iterator[tuple[Path, Path]]:
+def _dataset(options: IoOptions, note: Callable[[str], None]) -> Iterator[tuple[Path, Path]]:
     """Make the folder dataset and its store in a temporary place."""
     place = Path(tempfile.mkdtemp(prefix="ptrack-io-"))
     try:
-        tell(f"making {options.videos} videos of {options.frames} JPEG frames")
+        note(f"making {options.videos} videos of {options.frames} JPEG frames")
         for v in range(options.videos):
             make_video(place / "folder" / f"video_{v:03d}", options, seed=v)
-        tell("converting them")
+        note("converting them")
         convert(open_dataset("point-odyssey", place / "folder"), place / "store.h5", ConvertOptions())
         yield place / "folder", place / "store.h5"
     finally:
@@ -172,7 +173,7 @@ class FolderDataset(Dataset[TrainingSample]):
         tracks = tracks[:, chosen] * np.asarray([o.size / o.width, o.size / o.height], np.float32)
         seen = np.ascontiguousarray(seen[:, chosen])
         return TrainingSample(
-            frames=torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))),
+            frames=torch.from_numpy(frames),
             tracks=torch.from_numpy(tracks),
             visibility=torch.from_numpy(seen),
             valid=torch.from_numpy(seen),
@@ -195,58 +196,21 @@ class FolderDataset(Dataset[TrainingSample]):
 def _reader(reader: Reader, folder: Path, store: Path, options: IoOptions) -> Dataset[TrainingSample]:
     if reader != "store":
         return FolderDataset(folder, options, reader == "folder_reduced")
-    config = LoaderConfig.plain(size=options.size, num_frames=options.num_frames, num_points=options.num_points)
-    return ClipDataset(ClipStore(store), config)
-
-
-class _Repeated(Dataset[TrainingSample]):
-    """A dataset whose index runs on, so that workers stay busy beyond its length."""
-
-    def __init__(self, data: Any, length: int) -> None:
-        self.data, self.length = data, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, key: SampleKey) -> TrainingSample:
-        return self.data[SampleKey(key.index % len(self.data), key.epoch * 1_000_003 + key.index)]
+    data = DataConfig(
+        sequence_length=options.num_frames, num_points=options.num_points, image_size=(options.size, options.size)
+    )
+    return ClipDataset(ClipStore(store), loader_config(data, training=True))
 
 
 def _time(data: Any, options: IoOptions) -> float:
     """Return clips per second over ``options.clips`` clips, after the first ones, which start the workers."""
     lead = 4 * max(options.workers, 1)
-    repeated = _Repeated(data, options.clips + lead)
-    loader = make_loader(repeated, ClipSampler(repeated, rank=0, world=1), 1, workers=options.workers)
+    batches = [[SampleKey(k % len(data), k)] for k in range(options.clips + lead)]
     began = 0.0
-    for number, _ in enumerate(loader, 1):
+    for number, _ in enumerate(order.loader(data, batches, options.workers), 1):
         if number == lead:
             began = time.perf_counter()
     return options.clips / (time.perf_counter() - began)
-
-
-# --- memory ------------------------------------------------------------------------------------------------------
-
-
-def resident_megabytes() -> float:
-    """Return the resident memory of this process; 0 where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return 0.0
-    import resource
-
-    return pages * resource.getpagesize() / 1e6
-
-
-def memory_over_samples(store: Path, config: LoaderConfig, marks: Sequence[int]) -> dict[int, float]:
-    """Return the resident megabytes of this process after so many samples were read in it, at each mark (rising)."""
-    data = ClipDataset(ClipStore(store), config)
-    found: dict[int, float] = {}
-    for number in range(1, marks[-1] + 1):
-        data[SampleKey(number % len(data), number)]
-        if number in marks:
-            found[number] = resident_megabytes()
-    return found
 
 
 def small(options: IoOptions) -> IoOptions:

@@ -62,7 +62,7 @@ def random_batch(config: TrainConfig, device: torch.device) -> TrainingBatch:
     tracks = torch.minimum(tracks.clamp(min=0.0), torch.tensor([W - 1.0, H - 1.0]))
     ones = torch.ones(B, T, N, dtype=torch.bool)
     batch = TrainingBatch(
-        frames=torch.randint(0, 256, (B, T, 3, H, W), generator=g, dtype=torch.uint8),
+        frames=torch.randint(0, 256, (B, T, H, W, 3), generator=g, dtype=torch.uint8),
         tracks=tracks,
         visibility=ones,
         valid=ones,
@@ -173,7 +173,7 @@ def _plain_clip(system: System, one: TrainingBatch, counts: losses.Counts) -> Te
     state = model.init_state()
     terms: losses.Terms = {}
     for t in range(one.frames.shape[1]):
-        frame = model.features(one.frames[:, t].permute(0, 2, 3, 1))
+        frame = model.features(one.frames[:, t])
         if t == 0:
             state = state.add(model.sample(frame, one.query_xy))
         out = model.track(frame, state, detail=True)

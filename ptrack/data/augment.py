@@ -1,7 +1,7 @@
 """Augmentation of training clips, each step with its exact effect on the tracks (CoTracker and Track-On2's family).
 
 Geometry (padding, zoom walk, moving crop, flips) is one source rectangle per frame: a frame is resampled once, with
-antialiasing, and points go through the same linear map. Then rectangles are erased or replaced, which hides the points
+antialiasing, and points go through the same linear map. Then rectangles are erased, which hides the points
 under them, and colours and sharpness change, which moves nothing. The published code erases and jitters before it
 resamples; here both happen on the cropped frame, so their sizes are output pixels and no pixel outside of the crop is
 worked on.
@@ -28,9 +28,6 @@ class AugmentConfig:
     erase: float = 0.5  # probability per frame (never the first) of erased rectangles
     erase_count: tuple[int, int] = (1, 10)  # rectangles in such a frame, inclusive
     erase_size: tuple[int, int] = (2, 99)  # their width and height, pixels, inclusive
-    replace: float = 0.0  # probability per frame (never the first) of rectangles from elsewhere in the clip
-    replace_count: tuple[int, int] = (1, 10)
-    replace_size: tuple[int, int] = (20, 100)  # pixels
     colour: float = 0.25  # probability per clip of colour jitter, drawn anew for every frame
     brightness: float = 0.2  # factor in 1 +- this
     contrast: float = 0.2  # factor in 1 +- this
@@ -52,10 +49,10 @@ class AugmentConfig:
     far: float = 1000.0  # points farther than this from the centre of any frame are dropped, pixels
 
     def __post_init__(self) -> None:
-        for name in ("erase", "replace", "colour", "blur", "flip_x", "flip_y", "reverse"):
+        for name in ("erase", "colour", "blur", "flip_x", "flip_y", "reverse"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"augment: {name} is a probability and must be in 0..1, not {getattr(self, name)}.")
-        for name in ("erase_count", "erase_size", "replace_count", "replace_size", "blur_sigma", "zoom_range"):
+        for name in ("erase_count", "erase_size", "blur_sigma", "zoom_range"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ConfigError(f"augment: {name} must be two rising positive numbers, not {low}, {high}.")
@@ -63,7 +60,7 @@ class AugmentConfig:
     @classmethod
     def none(cls) -> AugmentConfig:
         """Return the configuration that only stretches frames to the output size."""
-        return cls(erase=0.0, replace=0.0, colour=0.0, blur=0.0, pad=0, zoom=False, flip_x=0.0, flip_y=0.0)
+        return cls(erase=0.0, colour=0.0, blur=0.0, pad=0, zoom=False, flip_x=0.0, flip_y=0.0)
 
 
 # --- geometry ----------------------------------------------------------------------------------------------------
@@ -123,7 +120,7 @@ def draw_geometry(
 
     Args:
         config: what is random.
-        rng: source of chance.
+        rng: random generator.
         source: (H, W) of the frames.
         size: (H, W) to give out.
         tracks: (T, N, 2) source pixels; the crop starts centred on the points visible in frame 0.
@@ -180,7 +177,7 @@ def erase(config: AugmentConfig, rng: Rng, frames: np.ndarray, tracks: np.ndarra
 
     Args:
         config: what is random.
-        rng: source of chance.
+        rng: random generator.
         frames: (T, H, W, 3) uint8, changed.
         tracks: (T, N, 2) pixels.
         visible: (T, N) bool, changed.
@@ -191,22 +188,6 @@ def erase(config: AugmentConfig, rng: Rng, frames: np.ndarray, tracks: np.ndarra
         for x0, y0, x1, y1 in _rectangles(rng, frames.shape[1:3], config.erase_count, config.erase_size):
             patch = frames[t, y0:y1, x0:x1]
             patch[...] = patch.reshape(-1, 3).mean(axis=0)
-            _hide(tracks[t], visible[t], (x0, y0, x1, y1))
-
-
-def replace_patches(
-    config: AugmentConfig, rng: Rng, frames: np.ndarray, tracks: np.ndarray, visible: np.ndarray
-) -> None:
-    """Paste rectangles from other frames and places of the clip and hide the points under them, in place."""
-    original = frames.copy()
-    height, width = frames.shape[1:3]
-    for t in range(1, len(frames)):
-        if rng.random() >= config.replace:
-            continue
-        for x0, y0, x1, y1 in _rectangles(rng, (height, width), config.replace_count, config.replace_size):
-            other = int(rng.integers(len(frames)))
-            x, y = int(rng.integers(width - (x1 - x0) + 1)), int(rng.integers(height - (y1 - y0) + 1))
-            frames[t, y0:y1, x0:x1] = original[other, y : y + y1 - y0, x : x + x1 - x0]
             _hide(tracks[t], visible[t], (x0, y0, x1, y1))
 
 

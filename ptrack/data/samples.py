@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,11 +15,18 @@ from torch import Tensor
 from ptrack.errors import DataError
 
 
+class SampleKey(NamedTuple):
+    """Which sample: the position in the dataset and the epoch."""
+
+    index: int
+    epoch: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingSample:
     """One training clip. Everything refers to the frames as they are here, after resizing and augmentation."""
 
-    frames: Tensor  # (T, 3, H, W) uint8 RGB
+    frames: Tensor  # (T, H, W, 3) uint8 RGB
     tracks: Tensor  # (T, N, 2) float32 raster pixels (x, y); always finite, (0, 0) where not valid
     visibility: Tensor  # (T, N) bool; False outside the frame, under an erased patch, on damaged frames
     valid: Tensor  # (T, N) bool, the coordinate carries information; use it beside visibility in position losses
@@ -49,7 +57,7 @@ class TrainingSample:
 class TrainingBatch:
     """B samples stacked; as many points as the sample with the fewest has."""
 
-    frames: Tensor  # (B, T, 3, H, W) uint8 RGB
+    frames: Tensor  # (B, T, H, W, 3) uint8 RGB
     tracks: Tensor  # (B, T, N, 2) float32 pixels
     visibility: Tensor  # (B, T, N) bool
     valid: Tensor  # (B, T, N) bool
@@ -91,7 +99,7 @@ def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:
         raise DataError("A batch needs at least one sample.")
     shapes = {tuple(s.frames.shape) for s in samples}
     if len(shapes) > 1:
-        raise DataError(f"The samples of a batch must have the same frames; they have {sorted(shapes)} (T, 3, H, W).")
+        raise DataError(f"The samples of a batch must have the same frames; they have {sorted(shapes)} (T, H, W, 3).")
     n = min(s.tracks.shape[1] for s in samples)
     cut = [s.points(slice(n)) for s in samples]
     stacked = ("frames", "tracks", "visibility", "valid", "query_time", "query_xy", "frame_index")

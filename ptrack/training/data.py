@@ -13,8 +13,9 @@ import numpy as np
 
 from ptrack.data.augment import AugmentConfig
 from ptrack.data.hdf5 import ClipStore
-from ptrack.data.loading import ClipDataset, LoaderConfig, SampleKey, choose_clips, sample_clip
-from ptrack.data.samples import TrainingSample
+from ptrack.data.loading.dataset import ClipDataset, sample_clip
+from ptrack.data.loading.sampling import LoaderConfig, choose_clips
+from ptrack.data.samples import SampleKey, TrainingSample
 from ptrack.errors import DataError
 from ptrack.training.config import DataConfig, TrainConfig
 from ptrack.training.engine import RunData
@@ -51,7 +52,7 @@ def loader_config(data: DataConfig, *, training: bool) -> LoaderConfig:
     return LoaderConfig(
         size=data.image_size,
         num_frames=data.sequence_length,
-        ratio=data.stride,
+        stride=data.stride,
         num_points=data.num_points,
         points=points,
         queries=queries,

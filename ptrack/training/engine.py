@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ptrack import config as configs
-from ptrack.data.loading import SampleKey
-from ptrack.data.samples import TrainingBatch
+from ptrack.data.samples import SampleKey, TrainingBatch
 from ptrack.errors import Interrupted, PTrackError
 from ptrack.fileio import check_writable
 from ptrack.processes import Group

@@ -50,7 +50,7 @@ class NanoSystem(System):
         def reduce(t: int, out: FrameOutputs) -> Terms:
             return frame_losses(out, targets, t, counts, self.size)
 
-        for terms in self.model(batch.frames.permute(0, 1, 3, 4, 2), batch.queries, reduce):
+        for terms in self.model(batch.frames, batch.queries, reduce):
             total = losses.add_terms(total, terms)
         return total
 
@@ -61,8 +61,8 @@ class NanoSystem(System):
         def reduce(_: int, out: FrameOutputs) -> tuple[Tensor, Tensor]:
             return out.kept, out.visibility_logit.sigmoid()
 
-        frames = self.model(batch.frames.permute(0, 1, 3, 4, 2), batch.queries, reduce)
-        b, given = len(batch.frames), (batch.frames.shape[-2], batch.frames.shape[-1])
+        frames = self.model(batch.frames, batch.queries, reduce)
+        b, given = len(batch.frames), (batch.frames.shape[2], batch.frames.shape[3])
         xy = torch.stack([f[0].view(b, -1, 2) for f in frames], dim=1)
         xy = geometry.rescale((xy + 0.5) * STRIDE, self.size, given)
         return Prediction(xy, torch.stack([f[1].view(b, -1) for f in frames], dim=1))

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ptrack.data.loading import SampleKey
-from ptrack.data.samples import TrainingBatch, collate
+from ptrack.data.samples import SampleKey, TrainingBatch, collate
 from ptrack.errors import DataError
 from ptrack.processes import Group
 from ptrack.training.schedules import derive_seed, preserved_random_state

@@ -47,8 +47,8 @@ def _colours(count: int) -> list[Any]:
 
 
 def _frame(axes: Any, batch: TrainingBatch, t: int, title: str) -> None:
-    H, W = batch.frames.shape[-2:]
-    axes.imshow(batch.frames[0, t].permute(1, 2, 0).cpu().numpy(), extent=(0, W, H, 0))  # raster coordinates
+    H, W = batch.frames.shape[2:4]
+    axes.imshow(batch.frames[0, t].cpu().numpy(), extent=(0, W, H, 0))  # raster coordinates
     axes.set_xlim(0, W)
     axes.set_ylim(H, 0)
     axes.set_title(title, fontsize=8)

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from ptrack import config as configs
-from ptrack.data.loading import SampleKey
-from ptrack.data.samples import collate
+from ptrack.data.samples import SampleKey, collate
 from ptrack.errors import ConfigError
 from ptrack.fileio import atomic_path, check_writable
 from ptrack.models.devices import choose_device

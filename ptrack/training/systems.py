@@ -39,7 +39,7 @@ class System(nn.Module):
 
     def targets(self, batch: TrainingBatch) -> Targets:
         """Return the truth in pixels of the model's input."""
-        given = (batch.frames.shape[-2], batch.frames.shape[-1])
+        given = (batch.frames.shape[2], batch.frames.shape[3])
         xy = geometry.rescale(batch.tracks, given, self.size)
         return Targets(xy, batch.visibility, batch.valid, batch.query_time)
 
@@ -79,7 +79,7 @@ class TransformerSystem(System):
         generator = torch.Generator().manual_seed(seed)
         plain = bool(torch.rand((), generator=generator) < 0.5)
         plan = plan_windows(T, window) if plain else random_windows(T, window, generator)  # type: ignore[arg-type]
-        out = self.model(batch.frames.permute(0, 1, 3, 4, 2), batch.queries, windows=plan)
+        out = self.model(batch.frames, batch.queries, windows=plan)
         total: Terms = {}
         for part in out.windows:
             total = losses.add_terms(total, losses.transformer_window(part, targets, counts, self.size))
@@ -91,13 +91,13 @@ class TransformerSystem(System):
     @torch.no_grad()
     def predict(self, batch: TrainingBatch) -> Prediction:
         """Track with overlapping windows."""
-        out = self.model(batch.frames.permute(0, 1, 3, 4, 2), batch.queries)
+        out = self.model(batch.frames, batch.queries)
         return Prediction(out.xy.float(), out.visibility.float())
 
     @torch.no_grad()
     def attention(self, batch: TrainingBatch) -> WindowOutputs:
         """Return the first window with its attention maps."""
-        out = self.model(batch.frames.permute(0, 1, 3, 4, 2), batch.queries, attention=True)
+        out = self.model(batch.frames, batch.queries, attention=True)
         return out.windows[0]
 
 
@@ -122,9 +122,8 @@ class OnlineSystem(System):
         def reduce(t: int, out: losses.FrameOutputs) -> Terms:
             return losses.track_on2_frame(out, targets, t, counts, self.size, stride)  # type: ignore[arg-type]
 
-        video = batch.frames.permute(0, 1, 3, 4, 2)
         total: Terms = {}
-        for terms in self.model(video, batch.queries, reduce, checkpoint=self.checkpoint):
+        for terms in self.model(batch.frames, batch.queries, reduce, checkpoint=self.checkpoint):
             total = losses.add_terms(total, terms)
         return total
 
@@ -135,9 +134,9 @@ class OnlineSystem(System):
         def reduce(_: int, out: Any) -> tuple[Tensor, Tensor]:
             return out.xy, out.visibility_logit.sigmoid()
 
-        frames = self.model(batch.frames.permute(0, 1, 3, 4, 2), batch.queries, reduce)
+        frames = self.model(batch.frames, batch.queries, reduce)
         xy = torch.stack([f[0] for f in frames], dim=1)
-        given = (batch.frames.shape[-2], batch.frames.shape[-1])
+        given = (batch.frames.shape[2], batch.frames.shape[3])
         return Prediction(geometry.rescale(xy.float(), self.size, given), torch.stack([f[1] for f in frames], dim=1))
 
 

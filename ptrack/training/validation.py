@@ -22,7 +22,7 @@ def score_sums(prediction: Prediction, batch: TrainingBatch, threshold: float) -
     """Return (16,) float64 sums: points within each threshold, true positives at each, visible points, called visible,
     frames judged rightly as visible or hidden, all frames, error in pixels, finite ones.
     """
-    H, W = batch.frames.shape[-2:]
+    H, W = batch.frames.shape[2:4]
     scale = batch.tracks.new_tensor([256.0 / W, 256.0 / H])
     t = torch.arange(batch.tracks.shape[1], device=batch.tracks.device)[None, :, None]
     judged = (t > batch.query_time[:, None]) & batch.valid

@@ -12,7 +12,6 @@ from ptrack.data.augment import (
     draw_geometry,
     erase,
     photometric,
-    replace_patches,
 )
 from ptrack.errors import ConfigError
 
@@ -140,20 +139,6 @@ def test_erased_rectangles_hide_exactly_the_points_under_them():
     assert not (changed & ~hidden).any()
     assert changed[hidden].mean() > 0.95  # a pixel may happen to have the mean colour
     assert 0.01 < hidden[1:].mean() < 0.6
-
-
-def test_replaced_rectangles_come_from_the_clip_and_hide_points():
-    rng = np.random.default_rng(5)
-    frames = np.repeat(np.arange(10, 90, 10, dtype=np.uint8), 60 * 80 * 3).reshape(8, 60, 80, 3).copy()
-    visible = np.ones((8, 4800), bool)
-    rows, columns = np.mgrid[:60, :80] + 0.5
-    tracks = np.tile(np.stack([columns.ravel(), rows.ravel()], -1)[None], (8, 1, 1))
-    replace_patches(AugmentConfig(replace=1.0, replace_size=(5, 20)), rng, frames, tracks, visible)
-    hidden = ~visible.reshape(8, 60, 80)
-    assert set(np.unique(frames)) <= set(range(10, 90, 10))
-    own = frames[..., 0] == np.arange(10, 90, 10)[:, None, None]
-    assert not (~own & ~hidden).any()
-    assert not hidden[0].any()
 
 
 def test_colours_change_within_their_ranges_and_differ_by_frame():

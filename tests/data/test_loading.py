@@ -13,28 +13,27 @@ import torch
 
 from ptrack.data.augment import AugmentConfig
 from ptrack.data.hdf5 import ClipStore
-from ptrack.data.loading import (
-    ClipDataset,
-    ClipSampler,
-    LoaderConfig,
-    SampleKey,
-    choose_clips,
-    choose_frames,
-    choose_points,
-    choose_queries,
-    collate,
-    make_loader,
-    read_window,
-    sample_clip,
-)
+from ptrack.data.loading.dataset import ClipDataset, read_window, sample_clip
+from ptrack.data.loading.sampling import LoaderConfig, choose_clips, choose_frames, choose_points, choose_queries
+from ptrack.data.samples import SampleKey, collate
 from ptrack.errors import ConfigError, DataError
+from ptrack.processes import Group
+from ptrack.training import order
 from tests.data.helpers import raw_clip, write_store
 
-AUGMENTED = AugmentConfig(
-    pad=4, zoom_relative=True, crop_step=2, erase_size=(2, 6), replace=0.3, replace_size=(2, 6), reverse=0.5
-)
+AUGMENTED = AugmentConfig(pad=4, zoom_relative=True, crop_step=2, erase_size=(2, 6), reverse=0.5)
 CONFIG = LoaderConfig(size=(24, 32), num_frames=6, num_points=5, augment=AUGMENTED)
-PLAIN = LoaderConfig.plain(size=(24, 32), num_frames=4, num_points=5)
+
+
+def plain(num_frames: int, num_points: int, size: tuple[int, int] = (24, 32)) -> LoaderConfig:
+    """Consecutive frames, points visible in the first one, nothing changed."""
+    return LoaderConfig(
+        size=size, num_frames=num_frames, stride=1, num_points=num_points, points="first_frame",
+        queries="first_frame", augment=AugmentConfig.none(),
+    )  # fmt: skip
+
+
+PLAIN = plain(4, 5)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def test_a_sample_is_as_promised(store, config):
         sample = data[SampleKey(index, 3)]
         n = len(sample.query_time)
         assert 1 <= n <= config.num_points
-        assert sample.frames.shape == (config.num_frames, 3, 24, 32)
+        assert sample.frames.shape == (config.num_frames, 24, 32, 3)
         assert sample.frames.dtype == torch.uint8
         assert sample.tracks.shape == (config.num_frames, n, 2)
         assert torch.isfinite(sample.tracks).all()
@@ -88,7 +87,7 @@ def test_plain_samples_are_the_stored_values(store):
     rows = sample.frame_index.numpy()
     assert (np.diff(rows) == 1).all()
     assert (sample.query_time == 0).all()
-    np.testing.assert_array_equal(sample.frames.permute(0, 2, 3, 1).numpy(), clip.video()[rows])
+    np.testing.assert_array_equal(sample.frames.numpy(), clip.video()[rows])
     for n in range(sample.tracks.shape[1]):
         distance = np.abs(clip.tracks[rows] - sample.tracks[:, n, None].numpy()).max(axis=(0, 2))
         source = int(distance.argmin())
@@ -102,7 +101,7 @@ def test_points_outside_the_frame_become_invisible_and_far_ones_go():
     tracks[2, 0] = (33.0, 5.0)  # just outside
     tracks[3, 1] = (5000.0, 5.0)  # too far from the centre
     clip = raw_clip("x", frames=6, points=3, tracks=tracks, visibility=np.ones((6, 3), bool))
-    config = LoaderConfig.plain(size=(24, 32), num_frames=6, num_points=3)
+    config = plain(6, 3)
     sample = sample_clip(clip, config, np.random.default_rng(0))
     assert sample is not None
     assert sample.tracks.shape[1] == 2
@@ -118,7 +117,7 @@ def test_not_finite_points_are_not_valid_and_never_queried():
     config = LoaderConfig(
         size=(24, 32),
         num_frames=6,
-        ratio=1,
+        stride=1,
         num_points=2,
         points="any_frame",
         queries="any",
@@ -134,7 +133,7 @@ def test_not_finite_points_are_not_valid_and_never_queried():
 
 def test_damaged_frames_are_black_and_hide_everything():
     clip = raw_clip("x", frames=6, frame_ok=np.asarray([1, 1, 0, 1, 1, 1]), visibility=np.ones((6, 6), bool))
-    config = LoaderConfig.plain(size=(24, 32), num_frames=6, num_points=6)
+    config = plain(6, 6)
     sample = sample_clip(clip, config, np.random.default_rng(0))
     assert sample is not None
     assert sample.frames[2].max() == 0
@@ -157,14 +156,6 @@ def test_a_clip_without_points_is_replaced_by_another(tmp_path):
         ClipDataset(path, PLAIN, clips=[])
 
 
-def test_min_points_asks_for_more(store):
-    config = LoaderConfig(
-        size=(24, 32), num_frames=4, ratio=1, num_points=20, min_points=9, augment=AugmentConfig.none()
-    )
-    with pytest.raises(DataError, match="has 9 points to track"):
-        ClipDataset(store, config)[0]
-
-
 # --- which frames, points and queries ----------------------------------------------------------------------------
 
 
@@ -179,17 +170,6 @@ def test_uniform_frames_are_the_published_ones():
     assert min(starts) == 0
     assert max(starts) <= 120 - 95
     assert len(starts) > 20
-
-
-def test_other_ways_to_choose_frames():
-    rng = np.random.default_rng(0)
-    config = LoaderConfig(num_frames=8, frames="uniform_mixed")
-    mixed = {int(np.diff(choose_frames(config, rng, 40))[0]) for _ in range(40)}
-    assert mixed == {1, 2}
-    shuffled = choose_frames(LoaderConfig(num_frames=8, frames="random"), rng, 40)
-    assert len(set(shuffled.tolist())) == 8
-    assert np.ptp(shuffled) < 16
-    assert (np.diff(shuffled) < 0).any()
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 9, 14, 15, 16, 17, 40])
@@ -210,7 +190,7 @@ def test_time_reversal_plays_backwards(store):
     config = LoaderConfig(
         size=(24, 32),
         num_frames=4,
-        ratio=1,
+        stride=1,
         num_points=3,
         augment=AugmentConfig(reverse=1.0, erase=0, colour=0, blur=0),
     )
@@ -224,7 +204,7 @@ def test_point_candidates():
     rng = np.random.default_rng(0)
 
     def chosen(points, n):
-        queries = "first_frame" if points == "first_frame" else "first_visible"
+        queries = "first_frame" if points == "first_frame" else "any"
         return sorted(choose_points(LoaderConfig(points=points, queries=queries, num_points=n), rng, seen).tolist())
 
     assert chosen("first_frame", 6) == [0]
@@ -241,7 +221,7 @@ def test_queries():
     rng = np.random.default_rng(0)
     seen = np.zeros((10, 400), bool)
     seen[3:] = True
-    first = choose_queries(LoaderConfig(queries="first_visible"), rng, seen)
+    first = choose_queries(LoaderConfig(points="first_frame", queries="first_frame"), rng, seen)
     assert (first == 3).all()
     anywhere = choose_queries(LoaderConfig(queries="any"), rng, seen)
     assert set(anywhere.tolist()) == set(range(3, 10))
@@ -255,8 +235,6 @@ def test_queries():
 def test_wrong_settings_are_refused():
     with pytest.raises(ConfigError, match="num_frames must be at least 1"):
         LoaderConfig(num_frames=0)
-    with pytest.raises(ConfigError, match="min_points 9 is larger"):
-        LoaderConfig(num_points=8, min_points=9)
     with pytest.raises(ConfigError, match="need points 'first_frame'"):
         LoaderConfig(queries="first_frame", points="any_frame")
 
@@ -321,29 +299,25 @@ def test_two_videos_give_one_to_each_side(tmp_path):
 # --- the same every time -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("workers", "context"), [(1, "fork"), (2, "fork"), (2, "spawn")])
-def test_workers_do_not_change_anything(store, workers, context):
-    data = ClipDataset(store, CONFIG, seed=5, repeat=2)
-    sampler = ClipSampler(data, seed=5)
+def epoch_of(data: ClipDataset, batch: int, epoch: int, workers: int = 0, group: Group | None = None) -> list[str]:
+    batches = order.step_batches(len(data), batch, group or Group(), 1, 5, epoch)
+    return [fingerprint([b]) for b in order.loader(data, batches, workers)]
 
-    def epochs(**options):
-        loader = make_loader(data, sampler, 3, **options)
-        for epoch in (0, 1):
-            sampler.set_epoch(epoch)
-            yield fingerprint(loader)
 
-    alone = list(epochs())
+def test_workers_do_not_change_anything(store):
+    data = ClipDataset(store, CONFIG, seed=5)
+    alone = [epoch_of(data, 3, epoch) for epoch in (0, 1)]
     store.index_of(0)
     store.group(0)  # an open handle in the parent must not be used by forked workers
-    assert list(epochs(workers=workers, context=context)) == alone
+    assert [epoch_of(data, 3, epoch, workers=2) for epoch in (0, 1)] == alone
     assert alone[0] != alone[1]
 
 
 def test_the_random_state_of_the_process_is_untouched(store):
     data = ClipDataset(store, CONFIG)
     state = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    list(make_loader(data, ClipSampler(data), 2, workers=1))
-    list(make_loader(data, ClipSampler(data), 2))
+    epoch_of(data, 2, 0)
+    epoch_of(data, 2, 0, workers=1)
     assert torch.equal(torch.get_rng_state(), state[0])
     np.testing.assert_array_equal(np.random.get_state()[1], state[1])
     assert random.getstate() == state[2]
@@ -354,51 +328,6 @@ def test_seeds_and_epochs_differ(store):
         fingerprint([ClipDataset(store, CONFIG, seed=seed)[SampleKey(1, epoch)]]) for seed in (0, 1) for epoch in (0, 1)
     }
     assert len(seen) == 4
-
-
-def test_ranks_share_one_order():
-    data = range(22)
-    for world in (1, 2, 3, 4):
-        parts = []
-        for rank in range(world):
-            sampler = ClipSampler(data, seed=3, rank=rank, world=world)
-            sampler.set_epoch(2)
-            parts.append([key.index for key in sampler])
-            assert len(parts[-1]) == len(sampler) == 22 // world
-        together = [i for group in zip(*parts, strict=True) for i in group]
-        single = [key.index for key in _at(ClipSampler(data, seed=3), 2)]
-        assert together == single[: len(together)]
-        assert len(set(together)) == len(together)
-
-
-def _at(sampler: ClipSampler, epoch: int) -> ClipSampler:
-    sampler.set_epoch(epoch)
-    return sampler
-
-
-def test_more_ranks_than_samples_repeat():
-    assert [[k.index for k in ClipSampler(range(2), rank=r, world=3, shuffle=False)] for r in range(3)] == [
-        [0],
-        [1],
-        [0],
-    ]
-    with pytest.raises(ConfigError, match="rank 3"):
-        ClipSampler(range(2), rank=3, world=3)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_resuming_in_the_middle_of_an_epoch(store, workers):
-    data = ClipDataset(store, CONFIG, repeat=2)
-    sampler = _at(ClipSampler(data, seed=1), 4)
-    whole = [fingerprint([batch]) for batch in make_loader(data, sampler, 2, workers=workers)]
-    assert len(whole) == 7
-    state = sampler.state_dict(used=3 * 2)
-    resumed = ClipSampler(data, seed=1)
-    resumed.load_state_dict(pickle.loads(pickle.dumps(state)))
-    assert len(resumed) == 8
-    assert [fingerprint([batch]) for batch in make_loader(data, resumed, 2, workers=workers)] == whole[3:]
-    with pytest.raises(DataError, match="belongs to a dataset of 14 clips and seed 1"):
-        ClipSampler(data, seed=2).load_state_dict(state)
 
 
 def test_a_dataset_can_be_pickled_with_open_files(store):
@@ -433,9 +362,9 @@ def test_collate_keeps_as_many_points_as_the_poorest_sample(store):
     assert torch.equal(batch.tracks[1], many.tracks[:, :2])
     assert batch.queries.shape == (2, 2, 3)
     assert batch.clip_ids == (few.clip_id, many.clip_id)
-    assert batch.to("cpu").frames.shape == (2, 4, 3, 24, 32)
+    assert batch.to("cpu").frames.shape == (2, 4, 24, 32, 3)
     with pytest.raises(DataError, match="at least one sample"):
         collate([])
-    other = ClipDataset(store, LoaderConfig.plain(size=16, num_frames=4, num_points=5))[0]
+    other = ClipDataset(store, plain(4, 5, (16, 16)))[0]
     with pytest.raises(DataError, match="must have the same frames"):
         collate([few, other])

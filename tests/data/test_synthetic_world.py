@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ptrack.data.synthetic import SyntheticConfig, SyntheticDataset, clips, generate, raster, scene, without_effects
+from ptrack.data.synthetic import SyntheticConfig, clips, generate, raster, scene, without_effects
 from ptrack.data.synthetic.source import generate_with_details
 from scripts.verify_synthetic import verify
 
@@ -185,23 +185,3 @@ def test_clips_are_clips() -> None:
     assert np.array_equal(np.isnan(clip.tracks).any(-1), ~batch.valid[0].numpy())
     assert clip.masks is not None
     assert clip.masks.values(0).shape == (64, 80)
-
-
-def test_dataset_numbers_come_once_over_ranks_and_resume() -> None:
-    tiny = dataclasses.replace(SMALL, frames=2, height=32, width=32, points=8)
-    seen = []
-    for rank in range(2):
-        seen += [s["index"] for s in SyntheticDataset(tiny, count=6, rank=rank, world_size=2, batch=2)]
-    assert sorted(seen) == list(range(6))
-    rest = [s["index"] for s in SyntheticDataset(tiny, start=4, count=2)]
-    assert rest == [4, 5]
-    sample = next(iter(SyntheticDataset(tiny, start=4)))
-    assert torch.equal(sample["frames"], generate(tiny, [4]).frames[0])
-
-
-def test_dataset_in_workers() -> None:
-    tiny = dataclasses.replace(SMALL, frames=2, height=32, width=32, points=8)
-    loader = torch.utils.data.DataLoader(SyntheticDataset(tiny, count=6), batch_size=None, num_workers=2)
-    samples = {s["index"]: s for s in loader}
-    assert sorted(samples) == list(range(6))
-    assert torch.equal(samples[3]["tracks"], generate(tiny, [3]).tracks[0])

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptrack.data.loading import SampleKey
-from ptrack.data.samples import TrainingSample
+from ptrack.data.samples import SampleKey, TrainingSample
 from ptrack.training.schedules import derive_seed
 
 
@@ -69,7 +68,7 @@ class PanningClips:
         if index in self.poison:
             tracks = torch.full_like(tracks, float("nan"))
         return TrainingSample(
-            frames=(torch.stack(images) * 255).round().to(torch.uint8),
+            frames=(torch.stack(images) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous(),
             tracks=tracks[:, good],
             visibility=visible[:, good],
             valid=torch.ones_like(visible[:, good]),

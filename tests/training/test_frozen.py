@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ptrack.data.loading import SampleKey
-from ptrack.data.samples import collate
+from ptrack.data.samples import SampleKey, collate
 from ptrack.processes import Group
 from ptrack.training import config as configs
 from ptrack.training import systems

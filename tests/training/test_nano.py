@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ptrack.config import to_mapping
-from ptrack.data.loading import SampleKey
+from ptrack.data.samples import SampleKey
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.model import FrameOutputs
 from ptrack.models.nano.weights import packaged, read_weights, untrained

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ptrack.data.loading import SampleKey
-from ptrack.data.samples import collate
+from ptrack.data.samples import SampleKey, collate
 from ptrack.training import config as configs
 from ptrack.training import systems, validation
 from ptrack.training.engine import RunData, Trainer

@@ -19,7 +19,7 @@ from torchvision.models import resnet18, resnet50
 from typer.testing import CliRunner
 
 from ptrack.cli.app import app
-from ptrack.data.loading import SampleKey
+from ptrack.data.samples import SampleKey
 from ptrack.errors import CheckpointError, ConfigError, DataError
 from ptrack.models.backbones.lite0 import Lite0, packaged_weights
 from ptrack.training import config as configs
@@ -338,7 +338,7 @@ def test_rendered_clips_are_new_in_every_epoch_and_the_same_when_asked_again(tmp
     assert opened.valid is not None
     assert (len(opened.train), len(opened.valid)) == (3, 2)
     first, again, later = (opened.train[SampleKey(1, e)] for e in (0, 0, 1))
-    assert first.frames.shape == (4, 3, 32, 32)
+    assert first.frames.shape == (4, 32, 32, 3)
     assert torch.equal(first.frames, again.frames)
     assert torch.equal(first.tracks, again.tracks)
     assert not torch.equal(first.frames, later.frames)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from ptrack.data.synthetic.config import SyntheticConfig, without_effects
-from ptrack.data.synthetic.source import SyntheticBatch, SyntheticDataset, clips, generate
+from ptrack.data.synthetic.source import SyntheticBatch, clips, generate
 
-__all__ = ["SyntheticBatch", "SyntheticConfig", "SyntheticDataset", "clips", "generate", "without_effects"]
+__all__ = ["SyntheticBatch", "SyntheticConfig", "clips", "generate", "without_effects"]

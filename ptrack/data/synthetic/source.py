@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from ptrack.data.synthetic.config import SyntheticConfig
 from ptrack.data.synthetic.geometry import Geometry, build_geometry, camera_matrices
@@ -151,63 +150,3 @@ def clips(config: SyntheticConfig, count: int, start: int = 0, device: torch.dev
     """Yield clips number ``start`` to ``start + count - 1``, made one at a time."""
     for index in range(start, start + count):
         yield clip_of(config, generate(config, [index], device), 0)
-
-
-class SyntheticDataset(IterableDataset[dict[str, Any]]):
-    """An endless or bounded stream of synthetic clips for training.
-
-    Every sample is a dictionary: ``index`` int, ``frames`` (T, H, W, 3) uint8, ``tracks`` (T, N, 2) float32,
-    ``visibility`` (T, N) bool, ``valid`` (T, N) bool. Over all ranks and workers together the numbers ``start``,
-    ``start + 1``, ... come each once; to resume after k samples per consumer, give
-    ``start + k * world_size * workers``.
-
-    Args:
-        config: the world.
-        start: number of the first clip.
-        count: clips in all, over all ranks and workers; None: endless.
-        rank: of this process, 0 .. world_size - 1.
-        world_size: processes that share the numbers.
-        device: where clips are made. Workers of a DataLoader should stay on the CPU.
-        batch: clips made at once (more keeps a GPU busy); does not change the samples.
-    """
-
-    def __init__(
-        self,
-        config: SyntheticConfig,
-        *,
-        start: int = 0,
-        count: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        device: torch.device | str = "cpu",
-        batch: int = 1,
-    ) -> None:
-        super().__init__()
-        self.config, self.start, self.count = config, start, count
-        self.rank, self.world_size = rank, world_size
-        self.device, self.batch = device, batch
-
-    def numbers(self) -> Iterator[int]:
-        """Yield the clip numbers of this process and worker."""
-        worker = torch.utils.data.get_worker_info()
-        workers, own = (1, 0) if worker is None else (worker.num_workers, worker.id)
-        step = self.world_size * workers
-        number = self.start + self.rank * workers + own
-        while self.count is None or number < self.start + self.count:
-            yield number
-            number += step
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        numbers = self.numbers()
-        while chosen := [n for _, n in zip(range(self.batch), numbers, strict=False)]:
-            made = generate(self.config, chosen, self.device)
-            if torch.device(self.device).type != "cpu" and bool(made.overflow):
-                made = generate(self.config, chosen)
-            for b, number in enumerate(chosen):
-                yield {
-                    "index": number,
-                    "frames": made.frames[b],
-                    "tracks": made.tracks[b],
-                    "visibility": made.visibility[b],
-                    "valid": made.valid[b],
-                }
