@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ptrack.errors import ConfigError, did_you_mean
+from ptrack.untrusted import text as untrusted_text
+from ptrack.untrusted.limits import reading, reason_of
 
 C = TypeVar("C")
 
@@ -20,12 +23,15 @@ def from_mapping(cls: type[C], values: Mapping[str, Any], where: str = "configur
     Raises:
         ConfigError: an unknown key (the nearest valid one is named) or a value of the wrong type.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where} must be 'key: value' pairs, not {shown(values)}.")
     hints = typing.get_type_hints(cls)
     names = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     arguments = {}
     for key, value in values.items():
         if key not in names:
-            raise ConfigError(f"{where}: unknown key '{key}'.{did_you_mean(str(key), names)}")
+            near = did_you_mean(key[:100], names) if isinstance(key, str) else ""
+            raise ConfigError(f"{where}: unknown key {shown(key)}.{near}")
         arguments[key] = _convert(hints[key], value, f"{where}: {key}")
     try:
         return cls(**arguments)
@@ -45,17 +51,42 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return from_mapping(typing.cast(type, hint), value, where)
     if origin is tuple and isinstance(value, list | tuple):
         inner = typing.get_args(hint)
+        if inner[-1] is not Ellipsis and len(value) != len(inner):
+            raise ConfigError(f"{where} must have {len(inner)} values, not {len(value)}.")
         return tuple(_convert(inner[0] if inner[-1] is Ellipsis else inner[i], v, where) for i, v in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where} is too large a number.") from None
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
         try:
             return float(value)
         except ValueError:
-            raise ConfigError(f"{where} must be a number, not '{value}'.") from None
-    if hint in (int, float, str, bool) and (type(value) is not hint):
-        raise ConfigError(f"{where} must be of type {hint.__name__}, not {value!r}.")
+            raise ConfigError(f"{where} must be a number, not {shown(value)}.") from None
+    wrong = (hint in (int, float, str, bool) and type(value) is not hint) or (
+        (origin is tuple or dataclasses.is_dataclass(hint)) and not isinstance(value, origin or hint)
+    )
+    if wrong:
+        raise ConfigError(f"{where} must be of type {getattr(hint, '__name__', hint)}, not {shown(value)}.")
     return value
+
+
+def shown(value: Any) -> str:
+    """Return a value for a sentence: quoted text or short Python notation, at most 60 characters, in one line."""
+    text = f"'{value}'" if isinstance(value, str) else _SHORT.repr(value)
+    clean = "".join(c if c.isprintable() else "?" for c in text)
+    return clean if len(clean) <= 60 else f"{clean[:57]}..."
+
+
+class _Short(reprlib.Repr):
+    """Python's short notation, which fails for whole numbers of thousands of digits."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if abs(x) < 10**40 else "a huge number"
+
+
+_SHORT = _Short()
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
@@ -77,28 +108,41 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, is not YAML, or holds something else than a mapping.
     """
-    import yaml
-
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}.") from error
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"Cannot read the configuration {path}: {getattr(error, 'strerror', error)}.") from error
+    values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold 'key: value' lines at its top level.")
     return values
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the YAML document ``text``; ``where`` names it in errors.
+
+    Raises:
+        ConfigError: it is not YAML, or too large or too deep to be a configuration.
+    """
+    import yaml
+
+    with reading(where, ConfigError, "YAML"):
+        try:
+            return untrusted_text.parse_yaml(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            problem = getattr(error, "problem", None) or reason_of(error)
+            line = f" in line {mark.line + 1}" if mark and mark.line else ""
+            raise ConfigError(f"{where} is not valid YAML: {problem}{line}.") from error
 
 
 def override(values: dict[str, Any], assignments: list[str], option: str = "--set") -> dict[str, Any]:
     """Return a copy of ``values`` with ``a.b=c`` assignments applied; each ``c`` is parsed as YAML.
 
     Raises:
-        ConfigError: an assignment has no ``=``.
+        ConfigError: an assignment has no ``=``, or its value is no YAML.
     """
     import copy
-
-    import yaml
 
     result = copy.deepcopy(values)
     for assignment in assignments:
@@ -111,5 +155,5 @@ def override(values: dict[str, Any], assignments: list[str], option: str = "--se
             target = target.setdefault(name, {})
             if not isinstance(target, dict):
                 raise ConfigError(f"{option} {assignment}: '{name}' is a value, not a section.")
-        target[last] = yaml.safe_load(text)
+        target[last] = parse_yaml(text, f"{option} {shown(assignment)[1:-1]}")
     return result

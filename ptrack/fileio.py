@@ -7,11 +7,13 @@ write nobody can steer where the bytes go.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import platform
 import re
 import secrets
+import shutil
 import stat
 import tempfile
 import zlib
@@ -22,7 +24,7 @@ from pathlib import Path
 from ptrack.errors import OutputError
 
 NAME_MAX = 255  # bytes of one file name on the usual file systems
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # absent on Windows
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # opening a link is an error; absent on Windows
 
 
 def check_writable(path: Path | str, *, overwrite: bool, option: str = "--overwrite") -> Path:
@@ -67,7 +69,23 @@ def new_file(path: Path | str) -> int:
         OSError: the folder does not take it, or another process made one in between.
     """
     Path(path).unlink(missing_ok=True)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o666)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | NOFOLLOW, 0o666)
+
+
+def check_space(path: Path | str, size: int) -> None:
+    """Raise OSError (no space, quota) unless the disk of ``path`` takes ``size`` more bytes now.
+
+    Libraries that keep data in memory until a file is closed (HDF5) cannot be stopped half-way: this comes before them.
+    """
+    folder = Path(path).parent
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except (AttributeError, OSError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        if shutil.disk_usage(folder).free < size:  # macOS and some file systems cannot reserve
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
 def temporary_name(path: Path | str) -> Path:
@@ -123,7 +141,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary = temporary_name(path)
     try:
         _remove_left_over(path)
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o666)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | NOFOLLOW, 0o666)
         mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
         os.close(descriptor)
         yield temporary

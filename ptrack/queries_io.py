@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import re
+import warnings
+from array import array as packed
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from ptrack import geometry
 from ptrack.errors import QueryError
 from ptrack.tracks import Queries
+from ptrack.untrusted import Refused, npz, text
+from ptrack.untrusted.limits import check_file, reading
 
 POINT = re.compile(r"\s*([^,@]+),([^,@]+?)(?:@(.+))?\s*")
 DEFAULT_GRID = 16  # points per side where nothing else is asked for
+MASK_PIXELS = 100_000_000  # of a mask image, about 1 GB while it is read
+LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000"}  # Pillow's names; their black is seldom exactly 0
 MASK_SEED = 0  # of the random choice of --num points inside a mask
 
 
@@ -29,7 +34,7 @@ class QueryOptions:
     grid_frame: int = 0  # frame on which the grid, and the points of the mask, start
     points: Sequence[str] = ()  # "X,Y" or "X,Y@T"
     file: Path | None = None  # CSV, JSON or NPZ
-    mask: Path | None = None  # image; non-zero pixels are inside
+    mask: Path | None = None  # image; see ``load_mask`` for what is inside
     num: int | None = None  # points at random inside the mask, instead of a grid
 
     def __post_init__(self) -> None:
@@ -114,40 +119,36 @@ def load_queries(path: Path | str) -> Queries:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise QueryError(f"{path}: query files end in .csv, .json or .npz.")
-    if not path.is_file():
-        raise QueryError(f"There is no query file {path}.")
-    try:
-        points, ids = reader(path)
-        return Queries(points, ids)
-    except QueryError as error:
-        raise QueryError(f"{path}: {error}") from error
-    except Exception as error:  # a damaged file must never end in a traceback
-        raise QueryError(f"{path} cannot be read as queries ({error}).") from error
+    check_file(path, QueryError, "query file")
+    with reading(path, QueryError, "queries"):
+        return Queries(*reader(path))
 
 
 def _read_csv(path: Path) -> tuple[Any, Any]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        names = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-        missing = [n for n in ("t", "x", "y") if n not in names]
-        if missing:
-            raise QueryError(f"the header has no column '{missing[0]}'; it must be t,x,y or t,x,y,id.")
-        points, ids = [], []
-        for row in reader:
-            try:
-                points.append([float(row[names[n]]) for n in ("t", "x", "y")])
-            except (TypeError, ValueError):
-                raise QueryError(f"line {reader.line_num} is not three numbers t,x,y.") from None
-            ids.append(row[names["id"]] if "id" in names else None)
-    return points, ids if "id" in names else None
+    rows = text.csv_rows(path)
+    at = {name.strip().lower(): i for i, name in enumerate(next(rows, []))}
+    missing = [n for n in ("t", "x", "y") if n not in at]
+    if missing:
+        raise QueryError(f"the header has no column '{missing[0]}'; it must be t,x,y or t,x,y,id.")
+    points, ids = packed("d"), []
+    for number, row in enumerate(rows, 2):
+        try:
+            points.extend([float(row[at[n]]) for n in ("t", "x", "y")])
+        except (IndexError, ValueError):
+            raise QueryError(f"line {number} is not three numbers t,x,y.") from None
+        if "id" in at:
+            ids.append(row[at["id"]].strip() if at["id"] < len(row) else "")
+    return np.asarray(points).reshape(-1, 3), ids if "id" in at else None
 
 
 def _read_json(path: Path) -> tuple[Any, Any]:
-    data = json.loads(path.read_text(encoding="utf-8-sig"))
+    data = text.load_json(path)
     if isinstance(data, dict):
         if "queries" not in data:
             raise QueryError('the object has no "queries".')
         return data["queries"], data.get("ids")
+    if not isinstance(data, list):
+        raise QueryError("it holds one value where a list of points was expected.")
     if data and isinstance(data[0], dict):
         try:
             ids = [row["id"] for row in data] if "id" in data[0] else None
@@ -158,46 +159,86 @@ def _read_json(path: Path) -> tuple[Any, Any]:
 
 
 def _read_npz(path: Path) -> tuple[Any, Any]:
-    with np.load(path, allow_pickle=False) as file:
+    with npz.opened(path) as file:
         if "queries" not in file:
             raise QueryError("the file has no array 'queries'.")
-        return file["queries"], file.get("ids", None)
+        return file.array("queries"), file.array("ids") if "ids" in file else None
 
 
 def load_mask(path: Path | str) -> np.ndarray:
-    """Read a mask image as (h, w) bool: non-zero (in any colour channel) is inside; transparency is ignored.
+    """Read a mask image as (h, w) bool, turned as its EXIF says.
+
+    Where the image has transparency that varies, what is at least half opaque is inside (a cut-out). Else pixels count
+    by their brightest channel, images with a coloured palette by their index: of labels (0 and 1, object numbers, label
+    colours) every non-zero one is inside; of JPEG and other images with soft edges, those from half of the maximum,
+    because their black is not exactly 0.
 
     Raises:
-        QueryError: the file is missing or no image, or nothing is inside.
+        QueryError: the file is missing, no image, too large or of several pictures, or nothing is inside.
     """
-    import imageio.v3 as iio
-
-    if not Path(path).is_file():
-        raise QueryError(f"There is no mask {path}.")
-    try:
-        image = iio.imread(path, index=0)
-    except Exception as error:  # imageio raises many kinds
-        raise QueryError(f"The mask {path} cannot be read as an image.") from error
-    if image.ndim == 3:
-        image = image[..., : 1 if image.shape[2] == 2 else 3].any(axis=2)
-    mask = image.astype(bool)
+    path = check_file(path, QueryError, "mask")
+    with reading(path, QueryError, "an image"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is stricter
+        with Image.open(path) as image:
+            if image.width * image.height > MASK_PIXELS:
+                raise Refused(
+                    f"has {image.width}x{image.height} pixels; a mask may have {MASK_PIXELS // 10**6} million of them"
+                )
+            pictures = getattr(image, "n_frames", 1)
+            if pictures > 1:
+                raise Refused(f"holds {pictures} pictures; give a mask of one")
+            mask = _inside(image)
     if not mask.any():
-        raise QueryError(f"The mask {path} is empty: every pixel is 0.")
+        raise QueryError(f"The mask {path} is empty: no pixel of it is inside.")
     return mask
+
+
+def _inside(image: Image.Image) -> np.ndarray:
+    """Return (h, w) bool of a mask image; see ``load_mask``."""
+    lossy = image.format in LOSSY
+    upright = ImageOps.exif_transpose(image)
+    assert upright is not None
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        alpha = np.asarray(upright.convert("RGBA").getchannel("A"))
+        if alpha.min() != alpha.max():
+            return alpha >= 128
+    if upright.mode == "P":
+        rgb = np.asarray(upright.convert("RGB")).astype(np.int16)
+        if (rgb[..., 0] != rgb[..., 1]).any() or (rgb[..., 1] != rgb[..., 2]).any():
+            return np.asarray(upright) != 0  # object numbers; a palette of greys is a picture that was made smaller
+        upright = upright.convert("L")
+    if len(upright.getbands()) > 1:
+        upright = upright.convert("RGB")
+    values = np.asarray(upright)
+    values = np.nan_to_num(values.max(axis=2) if values.ndim == 3 else values)
+    return values >= values.max() / 2 if values.any() and (lossy or _soft(values)) else values != 0
+
+
+def _soft(values: np.ndarray) -> bool:
+    """Whether (h, w) grey values are a drawing in black and white with soft or noisy edges rather than labels.
+
+    It uses the whole range, more than 32 different values, and most pixels that are not 0 lie near its ends.
+    """
+    full = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.int32): 65535}.get(values.dtype)
+    if full is None or values.max() != full or len(np.unique(values)) <= 32:
+        return False
+    between = (values > full // 8) & (values < full - full // 8)
+    return 2 * int(between.sum()) < int((values != 0).sum())
 
 
 def mask_points(mask: np.ndarray, size: geometry.Size, *, grid: int, num: int | None = None) -> np.ndarray:
     """Return points inside a mask: (K, 2) float32 pixels of a frame of size (H, W).
 
     Args:
-        mask: (h, w) bool; scaled to the frame if the sizes differ.
+        mask: (h, w) bool; scaled to the frame if the sizes differ in the same proportion.
         size: (H, W) of the frame.
         grid: points per side of a grid over the mask's bounding box; those outside the mask are left out.
         num: that many pixel centres at random instead, at most one per pixel.
 
     Raises:
-        QueryError: no grid point lies inside.
+        QueryError: the mask has another aspect ratio than the frame, or no grid point lies inside.
     """
+    _check_proportions(mask.shape, size)
     ys, xs = np.nonzero(mask)
     if num is not None:
         chosen = np.random.default_rng(MASK_SEED).permutation(len(xs))[:num]
@@ -209,3 +250,16 @@ def mask_points(mask: np.ndarray, size: geometry.Size, *, grid: int, num: int | 
     if not inside.any():
         raise QueryError("No grid point lies inside the mask; raise --grid or use --num.")
     return geometry.rescale(xy[inside], mask.shape, size)  # type: ignore[arg-type]
+
+
+def _check_proportions(mask: tuple[int, ...], size: geometry.Size) -> None:
+    """Raise QueryError unless a mask of ``mask`` (h, w) is the frame of ``size`` (H, W) scaled, rounding aside."""
+    (h, w), (height, width) = mask, size
+    # a side of h pixels may have been h - 1 to h + 1 before it was rounded
+    if (w - 1) * height < (h + 1) * width and (h - 1) * width < (w + 1) * height:
+        return
+    turned = " It looks turned by 90 degrees." if h * height == w * width else ""
+    raise QueryError(
+        f"The mask has {w}x{h} pixels, the frame {width}x{height}: another aspect ratio.{turned} "
+        "Give a mask made on a frame of this video, of its size or scaled as a whole."
+    )

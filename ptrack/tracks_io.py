@@ -1,30 +1,40 @@
 """Tracks on disk: HDF5 (grown chunk by chunk while tracking), NPZ, CSV and JSON.
 
 Every format holds the fields of ``Tracks`` under their own names. CSV is the long table
-``frame,time_s,id,x,y,visibility,confidence`` for spreadsheets; it has no place for ``TracksInfo``, and its queries are
-taken from each point's first finite row.
+``frame,time_s,id,x,y,visibility,confidence,width,height`` for spreadsheets; of ``TracksInfo`` it holds the frame size
+alone, and its queries are taken from each point's first finite row. What is read may come from anybody: see
+``ptrack.untrusted``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from array import array as packed
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import h5py
 import numpy as np
 
+from ptrack import fileio
 from ptrack.errors import OutputError, TracksError
 from ptrack.fileio import atomic_path, check_writable
 from ptrack.tracks import SCHEMA_VERSION, Tracks, TracksInfo
+from ptrack.untrusted import Budget, Refused, h5, npz, text
+from ptrack.untrusted.limits import amount, check_file, reading, reason_of
 
 CHUNK_ROWS = 32  # frames per HDF5 chunk: at 256 points 64 KiB of positions
 COPY_ROWS = 256  # frames copied at once, a multiple of CHUNK_ROWS
+SPACE = 128 << 10  # bytes that a file without rows takes, with room for attributes
 PER_FRAME = ("tracks", "visibility", "confidence", "frame_index", "pts_seconds")
+NUMERIC = (*PER_FRAME, "queries")
 FORMATS = {"h5": ".h5", "npz": ".npz", "csv": ".csv", "json": ".json"}
 
 
@@ -49,7 +59,7 @@ def save_tracks(tracks: Tracks, path: Path | str, *, overwrite: bool = True) -> 
     save = {"h5": _save_h5, "npz": _save_npz, "csv": _save_csv, "json": _save_json}[format_of(path)]
     path = check_writable(path, overwrite=overwrite)
     with atomic_path(path) as temporary:
-        save(tracks, temporary)
+        save(tracks, temporary, path)
     return path
 
 
@@ -60,18 +70,34 @@ def load_tracks(path: Path | str) -> Tracks:
         TracksError: the file is missing, damaged, or does not hold tracks.
     """
     load = {"h5": _load_h5, "npz": _load_npz, "csv": _load_csv, "json": _load_json}[format_of(path)]
-    if not Path(path).is_file():
-        raise TracksError(f"There is no tracks file {path}.")
-    try:
-        return load(Path(path))
-    except TracksError:
-        raise
-    except KeyError as error:
-        raise TracksError(f"{path} holds no ptrack tracks: {str(error).strip(chr(34))}.") from error
-    except (OSError, ValueError, TypeError, EOFError, csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise TracksError(f"{path} cannot be read as tracks; it is damaged or something else ({error}).") from error
-    except Exception as error:  # zipfile.BadZipFile and friends: a damaged file must never end in a traceback
-        raise TracksError(f"{path} is damaged ({error}).") from error
+    path = check_file(path, TracksError, "tracks file")
+    with reading(path, TracksError, "tracks"):
+        return _built(load(path))
+
+
+def _built(fields: Mapping[str, Any]) -> Tracks:
+    """Build Tracks from what a file holds. Raises TracksError, Refused or ValueError when it cannot be tracks."""
+    types = {"frame_index": (np.int64, "iu"), "pts_seconds": (np.float64, "fiu")}
+    arrays = {name: npz.numbers(name, fields[name], *types.get(name, (np.float32, "fiu"))) for name in NUMERIC}
+    return check_values(Tracks(**arrays, ids=np.asarray(fields["ids"], dtype=np.str_), info=fields["info"]))
+
+
+def check_values(tracks: Tracks) -> Tracks:
+    """Return tracks read from a file.
+
+    Raises:
+        TracksError: probabilities are not in 0..1, frame numbers do not rise from 0 upwards, or times are not finite.
+    """
+    for name in ("visibility", "confidence"):
+        values = getattr(tracks, name)
+        if values.size and not (values.min() >= 0 and values.max() <= 1):  # NaN fails too
+            raise TracksError(f"'{name}' holds values outside 0..1.")
+    index = tracks.frame_index
+    if len(index) and (index[0] < 0 or (np.diff(index) <= 0).any()):
+        raise TracksError("the frame numbers do not rise from 0 upwards.")
+    if not np.isfinite(tracks.pts_seconds).all():
+        raise TracksError("the times are not all finite.")
+    return tracks
 
 
 # -- HDF5 ---------------------------------------------------------------------------------------------------------
@@ -83,22 +109,41 @@ def _write_info(group: h5py.Group, info: TracksInfo) -> None:
 
 
 def _read_info(attributes: Any) -> TracksInfo:
-    """Build TracksInfo from a mapping, ignoring what a later version may have added."""
-    version = int(attributes["schema_version"])
+    """Build TracksInfo from a mapping, ignoring what a later version may have added.
+
+    Raises:
+        TracksError: a later schema, or values that no run writes.
+    """
+    if not isinstance(attributes, Mapping) or "schema_version" not in attributes:
+        raise Refused("holds no ptrack tracks: 'schema_version' is missing")
+    version = _typed("schema_version", attributes["schema_version"], int)
     if version > SCHEMA_VERSION:
         raise TracksError(
             f"The tracks have schema version {version}; this ptrack reads up to {SCHEMA_VERSION}. Update it."
         )
-    values = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(TracksInfo):
         if field.name not in attributes:
             continue
         value = attributes[field.name]
         if field.name == "warnings":
-            values["warnings"] = tuple(json.loads(value) if isinstance(value, str) else value)
+            lines = json.loads(value) if isinstance(value, str) else value
+            values["warnings"] = tuple(_typed("warnings", line, str) for line in lines)
         else:
-            values[field.name] = type(field.default)(value)
-    return TracksInfo(**values)
+            values[field.name] = _typed(field.name, value, type(field.default))
+    info = TracksInfo(**values)
+    if not (0 <= info.width < 1 << 31 and 0 <= info.height < 1 << 31 and 0 <= info.threshold <= 1 and info.fps >= 0):
+        raise TracksError("The frame size, the frame rate or the visibility threshold is impossible.")
+    return info
+
+
+def _typed(name: str, value: Any, wanted: type) -> Any:
+    """Return an attribute as int, float, bool or str; raises Refused when it is something else."""
+    kinds = {int: "iu", float: "fiu", bool: "b", str: "US"}[wanted]
+    plain = np.asarray(value)
+    if plain.ndim or plain.dtype.kind not in kinds:
+        raise Refused(f"holds no ptrack tracks: '{name}' is no {wanted.__name__}")
+    return value.decode("utf-8") if isinstance(value, bytes) else wanted(value)
 
 
 class TracksWriter:
@@ -109,15 +154,31 @@ class TracksWriter:
         queries: (N, 3) rows (t, x, y).
         ids: (N,) names.
         info: attributes known at the start; ``finish`` writes the final ones.
+        final: the file that it becomes at once, named in errors instead; None for a run that can be resumed.
     """
 
-    def __init__(self, path: Path | str, queries: np.ndarray, ids: np.ndarray, info: TracksInfo) -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: Path | str, queries: np.ndarray, ids: np.ndarray, info: TracksInfo, final: Path | None = None
+    ) -> None:
+        self.path, self._final = Path(path), final
         n = len(queries)
-        try:
-            self._file: Any = h5py.File(self.path, "w")  # h5py's own types cannot tell a dataset from a group
-        except OSError as error:
-            raise OutputError(f"Cannot write {path}: {error}.") from error
+        self._failed = False
+        with self._writing():
+            if self.path.is_file() and not self.path.is_symlink():
+                _lock(os.open(self.path, os.O_RDWR | fileio.NOFOLLOW), self.path).close()
+            self._lock = _lock(fileio.new_file(self.path), self.path)
+            fileio.check_space(self.path, SPACE)
+            # HDF5's own locks are refused on network drives. Its types cannot tell a dataset from a group.
+            self._file: Any = h5py.File(self.path, "w", locking=False)
+            self._create(n, queries, ids)
+            self._hold()
+            _write_info(self._file, info)
+            self._file.attrs["complete"] = False
+        self._pending: list[tuple[Any, ...]] = []
+        self.rows = 0  # rows appended so far, flushed or not
+        self.flush()
+
+    def _create(self, n: int, queries: np.ndarray, ids: np.ndarray) -> None:
         make = self._file.create_dataset
         rows, columns = CHUNK_ROWS, max(1, min(n, 4096))
         most = n or None  # HDF5 cannot chunk an axis that is fixed at 0
@@ -128,11 +189,24 @@ class TracksWriter:
         make("pts_seconds", (0,), "f8", maxshape=(None,), chunks=(1024,))
         self._file["queries"] = np.asarray(queries, np.float32)
         make("ids", (n,), data=[str(i) for i in ids], dtype=h5py.string_dtype())
-        _write_info(self._file, info)
-        self._file.attrs["complete"] = False
-        self._pending: list[tuple[Any, ...]] = []
-        self.rows = 0  # rows appended so far, flushed or not
-        self.flush()
+
+    def _hold(self) -> None:
+        """Keep the datasets open: h5py drops the errors of writing a chunk when a dataset is closed."""
+        self._rows: list[Any] = [self._file[name] for name in PER_FRAME]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what a full or vanished disk brings up into one sentence with the reason and the space left."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # HDF5 raises the second kind when it cannot flush
+            self._failed = True
+            number = getattr(error, "errno", None)
+            reason = os.strerror(number) if number else reason_of(error)
+            advice = "Free some space." if self._final else "Free some space and run again with --resume."
+            raise OutputError(
+                f"Cannot write {self._final or self.path}: {reason}; {_space(self.path)}. {advice}"
+            ) from error
 
     @classmethod
     def reopen(cls, path: Path | str, rows: int) -> Self:
@@ -142,17 +216,22 @@ class TracksWriter:
             TracksError: the file is damaged or shorter than ``rows``.
         """
         self = cls.__new__(cls)
-        self.path = Path(path)
+        self.path, self._final, self._failed = Path(path), None, False
         try:
-            self._file = h5py.File(self.path, "r+")
-            have = min(self._file[name].shape[0] for name in PER_FRAME)
+            self._lock = _lock(os.open(self.path, os.O_RDWR | fileio.NOFOLLOW), self.path)
+            self._file = h5py.File(self.path, "r+", locking=False)
+            root = h5.H5Group(self._file, Budget.of(self.path))
+            have = min(root.dataset(name).shape[0] for name in PER_FRAME)
             if have < rows:
                 raise TracksError(f"{path} holds {have} frames where {rows} were expected.")
-            for name in PER_FRAME:
-                self._file[name].resize(rows, axis=0)
+            self._hold()
+            for data in self._rows:
+                data.resize(rows, axis=0)
             self._file.attrs["complete"] = False
-        except (OSError, KeyError) as error:
-            raise TracksError(f"{path} cannot be continued; it is damaged ({error}).") from error
+        except (TracksError, OutputError):
+            raise
+        except Exception as error:  # h5py raises a dozen kinds for damaged files
+            raise TracksError(f"{path} cannot be continued; it is damaged ({reason_of(error)}).") from error
         self._pending, self.rows = [], rows
         return self
 
@@ -167,40 +246,54 @@ class TracksWriter:
         Raises:
             OutputError: the disk is full or gone.
         """
-        try:
+        with self._writing():
             if self._pending:
                 stop, start = self.rows, self.rows - len(self._pending)
-                for name, column in zip(PER_FRAME, zip(*self._pending, strict=True), strict=True):
-                    self._file[name].resize(stop, axis=0)
-                    self._file[name][start:stop] = np.asarray(column)
+                fileio.check_space(self.path, self._bytes(len(self._pending)))
+                for data, column in zip(self._rows, zip(*self._pending, strict=True), strict=True):
+                    data.resize(stop, axis=0)
+                    data[start:stop] = np.asarray(column)
                 self._pending = []
             self._file.flush()
-        except (OSError, RuntimeError) as error:
-            raise OutputError(
-                f"Cannot write {self.path}: {error}. Free some space and run again with --resume."
-            ) from error
+
+    def _bytes(self, rows: int) -> int:
+        """Return the bytes of the chunks that ``rows`` more rows may need, with HDF5's own tables."""
+        points, columns = self._rows[1].shape[1], self._rows[1].chunks[1]
+        chunks = (-(-rows // CHUNK_ROWS) + 1) * -(-points // columns)
+        return SPACE + chunks * CHUNK_ROWS * columns * 16  # bytes of a position, a visibility and a confidence
 
     def rewrite(self, row: int, points: np.ndarray, values: Sequence[np.ndarray]) -> None:
         """Replace (K, 2) positions, (K,) visibility and (K,) confidence of the ``points`` (N,) bool in one row."""
-        for name, new in zip(PER_FRAME[:3], values, strict=True):
-            line = self._file[name][row]
-            line[points] = new
-            self._file[name][row] = line
+        with self._writing():
+            for data, new in zip(self._rows[:3], values, strict=True):
+                line = data[row]
+                line[points] = new
+                data[row] = line
 
     def finish(self, info: TracksInfo) -> None:
         """Write the final attributes, mark the file complete and close it."""
         self.flush()
-        _write_info(self._file, info)
-        self._file.attrs["complete"] = True
+        with self._writing():
+            fileio.check_space(self.path, SPACE)
+            _write_info(self._file, info)
+            self._file.attrs["complete"] = True
         self.close()
 
     def close(self) -> None:
-        """Close the file; rows not flushed are written first where the disk allows it."""
-        if self._file.id.valid:
-            try:
+        """Close the file; rows not flushed are written first where the disk allows it.
+
+        Raises:
+            OutputError: the disk is full and nothing has said so before.
+        """
+        if not self._file.id.valid:
+            return
+        try:
+            if not self._failed:
                 self.flush()
-            finally:
+        finally:
+            with contextlib.suppress(*((OSError, RuntimeError) if self._failed else ())):
                 self._file.close()
+            self._lock.close()
 
 
 def copy_finished(source: Path, target: Path) -> None:
@@ -229,8 +322,15 @@ def copy_finished(source: Path, target: Path) -> None:
         raise TracksError(f"{source} cannot be copied; it is damaged ({error}).") from error
 
 
-def _save_h5(tracks: Tracks, path: Path) -> None:
-    writer = TracksWriter(path, tracks.queries, tracks.ids, tracks.info)
+def _space(path: Path) -> str:
+    try:
+        return f"{amount(shutil.disk_usage(path.parent).free)} left on the disk"
+    except OSError:
+        return "the folder is gone"
+
+
+def _save_h5(tracks: Tracks, path: Path, final: Path) -> None:
+    writer = TracksWriter(path, tracks.queries, tracks.ids, tracks.info, final)
     for row in range(tracks.num_frames):
         writer.append(*(getattr(tracks, name)[row] for name in PER_FRAME))
         if (row + 1) % 256 == 0:
@@ -238,29 +338,53 @@ def _save_h5(tracks: Tracks, path: Path) -> None:
     writer.finish(tracks.info)
 
 
-def _load_h5(path: Path) -> Tracks:
-    with h5py.File(path, "r") as opened:
-        file: Any = opened
-        rows = min(file[name].shape[0] for name in PER_FRAME)
-        values = {name: file[name][:rows] for name in PER_FRAME}
-        ids = np.asarray([i.decode() if isinstance(i, bytes) else str(i) for i in file["ids"][:]], dtype=np.str_)
-        return Tracks(**values, queries=file["queries"][:], ids=ids, info=_read_info(file.attrs))
+def _lock(descriptor: int, path: Path) -> IO[bytes]:
+    """Return an open file, locked against other runs of this machine until it closes where the file system can lock.
+
+    Raises:
+        OutputError: another process writes it.
+    """
+    file = os.fdopen(descriptor, "r+b")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OutputError(f"{path} is being written by another run; wait for it or choose another output.") from None
+    except (ImportError, OSError):  # Windows has no such locks, network drives refuse them
+        pass
+    return file
+
+
+def _load_h5(path: Path) -> dict[str, Any]:
+    with h5.opened(path) as file:
+        missing = [name for name in (*NUMERIC, "ids") if name not in file]
+        if missing:
+            raise Refused(f"holds no ptrack tracks: it has no '{missing[0]}'")
+        info = _read_info(file.attributes())
+        shapes = [file.dataset(name).shape for name in PER_FRAME]
+        rows = min(shape[0] if shape else 0 for shape in shapes)  # a killed run may have grown some of them only
+        values = {name: file.array(name, rows) for name in PER_FRAME}
+        return values | {"queries": file.array("queries"), "ids": file.texts("ids"), "info": info}
 
 
 # -- NPZ, JSON, CSV -----------------------------------------------------------------------------------------------
 
 
-def _save_npz(tracks: Tracks, path: Path) -> None:
+def _save_npz(tracks: Tracks, path: Path, final: Path) -> None:
     with open(path, "wb") as file:
         arrays = {name: getattr(tracks, name) for name in (*PER_FRAME, "queries", "ids")}
         np.savez_compressed(file, **arrays, info=np.asarray(json.dumps(dataclasses.asdict(tracks.info))))
 
 
-def _load_npz(path: Path) -> Tracks:
-    with np.load(path, allow_pickle=False) as file:
-        values = {name: file[name] for name in (*PER_FRAME, "queries", "ids")}
-        info = _read_info(json.loads(str(file["info"])))
-    return Tracks(**values, info=info)
+def _load_npz(path: Path) -> dict[str, Any]:
+    with npz.opened(path) as file:
+        missing = [name for name in (*NUMERIC, "ids", "info") if name not in file]
+        if missing:
+            raise Refused(f"holds no ptrack tracks: it has no array '{missing[0]}'")
+        values = {name: file.array(name) for name in (*NUMERIC, "ids")}
+        return values | {"info": _read_info(text.parse_json(str(file.array("info")).encode("utf-8")))}
 
 
 def _nullable(array: np.ndarray) -> list[Any]:
@@ -275,7 +399,7 @@ def _nullable(array: np.ndarray) -> list[Any]:
     return flat
 
 
-def _save_json(tracks: Tracks, path: Path) -> None:
+def _save_json(tracks: Tracks, path: Path, final: Path) -> None:
     data = {
         "info": dataclasses.asdict(tracks.info),
         "ids": tracks.ids.tolist(),
@@ -289,77 +413,105 @@ def _save_json(tracks: Tracks, path: Path) -> None:
     path.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
-def _load_json(path: Path) -> Tracks:
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(data, dict):
-        raise TracksError(f"{path} holds no ptrack tracks.")
+def _load_json(path: Path) -> dict[str, Any]:
+    data = text.load_json(path)
+    missing = [name for name in (*NUMERIC, "ids", "info") if not isinstance(data, dict) or name not in data]
+    if missing:
+        raise Refused(f"holds no ptrack tracks: it has no '{missing[0]}'")
     t, n = len(data["frame_index"]), len(data["ids"])
-
-    def array(name: str, *shape: int) -> np.ndarray:
-        return np.asarray(data[name], dtype=np.float32).reshape(shape)  # None becomes NaN
-
-    return Tracks(
-        tracks=array("tracks", t, n, 2),
-        visibility=array("visibility", t, n),
-        confidence=array("confidence", t, n),
-        queries=array("queries", n, 3),
-        ids=np.asarray(data["ids"], dtype=np.str_),
-        frame_index=np.asarray(data["frame_index"], dtype=np.int64),
-        pts_seconds=np.asarray(data["pts_seconds"], dtype=np.float64),
-        info=_read_info(data["info"]),
-    )
+    shapes = {"tracks": (t, n, 2), "queries": (n, 3), "visibility": (t, n), "confidence": (t, n)}
+    # None becomes NaN
+    values = {name: np.asarray(data[name], dtype=np.float32).reshape(shape) for name, shape in shapes.items()}
+    times = {
+        "frame_index": np.asarray(data["frame_index"] or np.zeros(0, np.int64)),
+        "pts_seconds": np.asarray(data["pts_seconds"], dtype=np.float64),
+    }
+    return values | times | {"ids": [str(i) for i in data["ids"]], "info": _read_info(data["info"])}
 
 
-CSV_HEADER = ("frame", "time_s", "id", "x", "y", "visibility", "confidence")
+CSV_HEADER = ("frame", "time_s", "id", "x", "y", "visibility", "confidence", "width", "height")
 
 
 def _csv_rows(tracks: Tracks) -> Iterator[tuple[Any, ...]]:
+    size = tracks.info.width, tracks.info.height
     for row in range(tracks.num_frames):
         xy = np.where(np.isnan(tracks.tracks[row]), "", tracks.tracks[row].astype("U"))
         values = tracks.visibility[row].astype("U"), tracks.confidence[row].astype("U")
         head = int(tracks.frame_index[row]), repr(float(tracks.pts_seconds[row]))
         for i, (x, y), v, c in zip(tracks.ids, xy, *values, strict=True):
-            yield (*head, i, x, y, v, c)
+            yield (*head, i, x, y, v, c, *size)
 
 
-def _save_csv(tracks: Tracks, path: Path) -> None:
+def _save_csv(tracks: Tracks, path: Path, final: Path) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(CSV_HEADER)
         writer.writerows(_csv_rows(tracks))
 
 
-def _load_csv(path: Path) -> Tracks:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = set(CSV_HEADER[:5]) - set(reader.fieldnames or ())
+class _LongTable:
+    """The columns of a long table, gathered row by row; a cell takes 8 bytes."""
+
+    def __init__(self, header: Sequence[str]) -> None:
+        at = {name.strip(): i for i, name in enumerate(header)}
+        missing = [name for name in CSV_HEADER[:5] if name not in at]
         if missing:
-            raise TracksError(f"{path} has no column '{sorted(missing)[0]}'; expected {','.join(CSV_HEADER)}.")
-        rows = list(reader)
-    ids, frames = _in_order(r["id"] for r in rows), _in_order(int(r["frame"]) for r in rows)
-    t, n = len(frames), len(ids)
-    tracks = np.full((t, n, 2), np.nan, np.float32)
-    visibility, confidence, pts = np.zeros((t, n), np.float32), np.zeros((t, n), np.float32), np.zeros(t)
-    for r in rows:
-        f, i = frames[int(r["frame"])], ids[r["id"]]
-        pts[f] = float(r["time_s"])
-        tracks[f, i] = [float(r[c]) if r[c] else np.nan for c in ("x", "y")]
-        visibility[f, i] = float(r.get("visibility") or 0)
-        confidence[f, i] = float(r.get("confidence") or 0)
-    return Tracks(
-        tracks=tracks,
-        visibility=visibility,
-        confidence=confidence,
-        queries=_first_finite(tracks),
-        ids=np.asarray(list(ids), dtype=np.str_),
-        frame_index=np.asarray(list(frames), dtype=np.int64),
-        pts_seconds=pts,
-    )
+            raise Refused(f"has no column '{missing[0]}'; expected {','.join(CSV_HEADER)}")
+        self.places = [at.get(name) for name in CSV_HEADER]
+        self.ids: dict[str, int] = {}
+        self.frames, self.points = packed("q"), packed("q")
+        self.numbers = [packed("d") for _ in ("time_s", "x", "y", "visibility", "confidence")]
+        self.size: tuple[int, int] | None = None  # (width, height)
+
+    def add(self, row: Sequence[str]) -> None:
+        """Add a row of text; raises ValueError when a cell is no number."""
+        cells = [row[place].strip() if place is not None and place < len(row) else "" for place in self.places]
+        frame, time, name, x, y, seen, sure, width, height = cells
+        self.frames.append(int(frame))
+        self.points.append(self.ids.setdefault(name, len(self.ids)))
+        values = (time or "0", x or "nan", y or "nan", seen or "0", sure or "0")
+        for column, value in zip(self.numbers, values, strict=True):
+            column.append(float(value))
+        size = int(width or 0), int(height or 0)
+        if self.size is None:
+            self.size = size
+        elif self.size != size:
+            raise ValueError("the frame size differs from the row before")
 
 
-def _in_order(values: Any) -> dict[Any, int]:
-    """Number distinct values in order of first appearance."""
-    return {v: i for i, v in enumerate(dict.fromkeys(values))}
+def _load_csv(path: Path) -> dict[str, Any]:
+    rows = text.csv_rows(path)
+    table = _LongTable(next(rows, []))
+    for number, row in enumerate(rows, 2):
+        try:
+            table.add(row)
+        except (ValueError, OverflowError) as error:
+            raise Refused(f"holds a row that is no point (row {number}: {reason_of(error)})") from error
+    frames, at = np.unique(np.asarray(table.frames, np.int64), return_inverse=True)
+    t, n, points = len(frames), len(table.ids), np.asarray(table.points)
+    Budget.of(path).take(t * n * 24, f"{t} frames of {n} points")
+    time, x, y, seen, sure = (np.asarray(column) for column in table.numbers)
+    tracks, pts = np.full((t, n, 2), np.nan, np.float32), np.zeros(t)
+    visibility, confidence = np.zeros((t, n), np.float32), np.zeros((t, n), np.float32)
+    pts[at], visibility[at, points], confidence[at, points] = time, seen, sure
+    tracks[at, points] = np.column_stack([x, y])
+    return {
+        "tracks": tracks,
+        "visibility": visibility,
+        "confidence": confidence,
+        "queries": _first_finite(tracks),
+        "ids": list(table.ids),
+        "frame_index": frames,
+        "pts_seconds": pts,
+        "info": _csv_info(table.size),
+    }
+
+
+def _csv_info(size: tuple[int, int] | None) -> TracksInfo:
+    width, height = size or (0, 0)
+    if min(width, height) > 0:
+        return TracksInfo(width=width, height=height)
+    return TracksInfo(warnings=("The table does not hold the frame size: it has no columns width and height.",))
 
 
 def _first_finite(tracks: np.ndarray) -> np.ndarray:

@@ -68,3 +68,53 @@ def test_override():
         override(start, ["a"])
     with pytest.raises(ConfigError, match="is a value"):
         override(start, ["c.d=1"])
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "stands for more than 50000 values"),
+        ("a: &a [*a]", "contains itself"),
+        ("a: " + "[" * 2000, "nested too deeply"),
+        ("a: " + "x" * 300_000, "the limit for YAML is 256 KiB"),
+        ("a: 2001-99-99", "is not what it is marked as"),
+        ("a: !!int x", "is not what it is marked as"),
+        ("a: !!python/object/apply:os.system [true]", "not valid YAML: could not determine a constructor"),
+        ("b: 1\na: [1", r"not valid YAML: .* in line 2\.$"),
+    ],
+)
+def test_yaml_that_would_take_the_machine_is_one_sentence(text, words, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_yaml(tmp_path / "a.yaml")
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+def test_the_value_of_an_assignment_is_checked_too():
+    with pytest.raises(ConfigError, match=r"--set lr=\[1 is not valid YAML"):
+        override({}, ["lr=[1"])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"size": [1, 2, 3]}, "size must have 2 values, not 3"),
+        ({"size": 3}, "size must be of type tuple"),
+        ({"inner": 3}, "inner must be of type Inner"),
+        ({"inner": {"rate": 10**400}}, "rate is too large a number"),
+        ({"limit": 10**5000, "name": 10**5000}, "name must be of type str, not a huge number"),
+        ({"name": ["x" * 9999] * 9999}, r"name must be of type str, not .{0,60}\.$"),
+        ({10**5000: 1}, "unknown key a huge number"),
+        ([1], "must be 'key: value' pairs"),
+    ],
+)
+def test_odd_values_are_sentences(values, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        from_mapping(Outer, values)
+    assert len(str(caught.value)) < 200

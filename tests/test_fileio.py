@@ -112,3 +112,13 @@ def test_did_you_mean():
     assert did_you_mean("zzz", ["matching"]) == ""
     assert did_you_mean("learning_rate", ["lr", "epochs", "warmup"]) == " Did you mean 'lr'?"
     assert did_you_mean("learning-rates", ["lr", "epochs", "warmup"]) == " Did you mean 'lr'?"
+
+
+def test_space_is_proved_before_it_is_needed(tmp_path, monkeypatch):
+    fileio.check_space(tmp_path / "a", 4096)
+    with pytest.raises(OSError, match="No space left"):
+        fileio.check_space(tmp_path / "a", 1 << 62)
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        fileio.check_space(tmp_path / "a", 1 << 62)
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,11 @@
+import io
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from PIL import Image
 
+from ptrack import queries_io
 from ptrack.errors import QueryError
 from ptrack.queries_io import QueryOptions, load_mask, load_queries, mask_points, parse_point, plan_queries
 
@@ -101,6 +105,66 @@ def test_mask(tmp_path):
     random = build(mask=tmp_path / "m.png", num=10)
     assert len(np.unique(random.xy, axis=0)) == 10
     assert len(build(mask=tmp_path / "m.png", num=10_000)) == 12 * 8  # one per pixel at most
+
+
+SQUARE = np.zeros((96, 128), bool)
+SQUARE[20:40, 25:45] = True
+
+
+def mask_images() -> dict[str, Image.Image]:
+    """The same object as people have it: drawn, as labels, in colours, cut out."""
+    m = SQUARE
+    noise = np.random.default_rng(0).integers(0, 255, (*m.shape, 3)).astype(np.uint8)
+    drawn = Image.fromarray((m * 255).astype(np.uint8))
+    palette = Image.fromarray(m.astype(np.uint8), "P")
+    palette.putpalette([9, 9, 9, 128, 0, 0])
+    soft = drawn.resize((256, 192), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    drawn.save(buffer, "JPEG", quality=40)
+    return {
+        "drawn.png": drawn,
+        "ones.png": Image.fromarray(m.astype(np.uint8)),
+        "labels.png": Image.fromarray((m * 300).astype(np.uint16)),
+        "many.png": Image.fromarray((np.cumsum(m, 1) * m).astype(np.uint8)),
+        "blue.png": Image.fromarray(np.dstack([m * 0, m * 0, m * 200]).astype(np.uint8)),
+        "bit.png": Image.fromarray(m),
+        "palette.png": palette,
+        "greys.png": drawn.convert("P"),
+        "half.png": drawn.resize((64, 48), Image.Resampling.NEAREST),
+        "soft.png": soft,
+        "jpeg.jpg": drawn,
+        "saved_again.png": Image.open(buffer).convert("RGB"),
+        "cutout.png": Image.fromarray(np.dstack([noise, (m * 255).astype(np.uint8)]), "RGBA"),
+        "grey_cutout.png": Image.merge("LA", [Image.new("L", (128, 96), 255), drawn]),
+    }
+
+
+@pytest.mark.parametrize("name", mask_images())
+def test_every_kind_of_mask_is_its_object(name, tmp_path):
+    mask_images()[name].save(tmp_path / name, **({"quality": 40} if name == "jpeg.jpg" else {}))
+    xy = build(size=(96, 128), mask=tmp_path / name, num=200).xy
+    inside = (xy[:, 0] > 24.5) & (xy[:, 0] < 45.5) & (xy[:, 1] > 19.5) & (xy[:, 1] < 40.5)
+    assert inside.all()
+    assert len(xy) >= 100
+
+
+def test_a_mask_of_another_shape_is_refused(tmp_path):
+    Image.fromarray(SQUARE.T).save(tmp_path / "turned.png")
+    with pytest.raises(QueryError, match=r"96x128 pixels, the frame 128x96.*looks turned by 90 degrees"):
+        build(size=(96, 128), mask=tmp_path / "turned.png")
+    with pytest.raises(QueryError, match="another aspect ratio"):
+        mask_points(SQUARE, (96, 96), grid=4)
+    assert len(mask_points(np.ones((359, 639), bool), (719, 1279), grid=4)) == 16  # a side may have been rounded
+
+
+def test_masks_that_are_too_large_or_several_are_refused(tmp_path, monkeypatch):
+    Image.fromarray(SQUARE).save(tmp_path / "m.tif", save_all=True, append_images=[Image.fromarray(SQUARE)])
+    with pytest.raises(QueryError, match="holds 2 pictures"):
+        load_mask(tmp_path / "m.tif")
+    monkeypatch.setattr(queries_io, "MASK_PIXELS", 1000)
+    Image.fromarray(SQUARE).save(tmp_path / "m.png")
+    with pytest.raises(QueryError, match=r"128x96 pixels; a mask may have"):
+        load_mask(tmp_path / "m.png")
 
 
 def test_mask_kinds_and_errors(tmp_path):

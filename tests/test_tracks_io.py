@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import ptrack
+from ptrack import fileio
 from ptrack.errors import OutputError, TracksError
 from ptrack.tracks import Tracks, TracksInfo
 from ptrack.tracks_io import PER_FRAME, TracksWriter, load_tracks, save_tracks
@@ -58,8 +59,9 @@ def test_round_trip_of_nothing(tmp_path, suffix):
 def test_csv_is_the_long_table(tmp_path):
     path = save_tracks(example(), tmp_path / "a.csv")
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "frame,time_s,id,x,y,visibility,confidence"
+    assert lines[0] == "frame,time_s,id,x,y,visibility,confidence,width,height"
     assert lines[2].startswith("7,0.1,left paw,,,")
+    assert lines[2].endswith(",100,90")
     assert len(lines) == 1 + 5 * 3
 
 
@@ -169,3 +171,66 @@ def test_rewrite_changes_only_the_chosen_points(tmp_path):
     assert back.tracks[2, 1].tolist() == [1, 2]
     np.testing.assert_array_equal(back.tracks[2, [0, 2]], tracks.tracks[2, [0, 2]])
     np.testing.assert_array_equal(back.tracks[3:], tracks.tracks[3:])
+
+
+def test_csv_holds_the_frame_size_and_others_say_that_they_do_not(tmp_path):
+    back = load_tracks(save_tracks(example(), tmp_path / "a.csv"))
+    assert (back.info.width, back.info.height) == (100, 90)
+    (tmp_path / "b.csv").write_text("frame,time_s,id,x,y\n1,0.04,a,3,4\n0,0,a,1,2\n")
+    back = load_tracks(tmp_path / "b.csv")
+    assert (back.info.width, back.frame_index.tolist(), back.tracks[0, 0].tolist()) == (0, [0, 1], [1, 2])
+    assert "does not hold the frame size" in back.info.warnings[0]
+
+
+def test_one_run_at_a_time_writes_a_file(tmp_path):
+    tracks = example()
+    writer = TracksWriter(tmp_path / "p.h5", tracks.queries, tracks.ids, tracks.info)
+    with pytest.raises(OutputError, match="being written by another run"):
+        TracksWriter(tmp_path / "p.h5", tracks.queries, tracks.ids, tracks.info)
+    with pytest.raises(OutputError, match="being written by another run"):
+        TracksWriter.reopen(tmp_path / "p.h5", 0)
+    writer.close()
+    TracksWriter.reopen(tmp_path / "p.h5", 0).close()
+
+
+def test_files_where_locks_are_refused_are_written_and_read(tmp_path, monkeypatch):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert_equal(load_tracks(save_tracks(example(), tmp_path / "a.h5")), example())
+
+
+def test_a_planted_link_is_not_written_through(tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "p.h5").symlink_to(tmp_path / "precious")
+    with pytest.raises(TracksError, match="cannot be continued.*symbolic links"):
+        TracksWriter.reopen(tmp_path / "p.h5", 0)
+    TracksWriter(tmp_path / "p.h5", example().queries, example().ids, example().info).close()
+    assert not (tmp_path / "p.h5").is_symlink()
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing_that_was_written(tmp_path, monkeypatch):
+    def full(path, size):
+        raise OSError(28, "No space left on device")
+
+    tracks = example()
+    writer = TracksWriter(tmp_path / "p.h5", tracks.queries, tracks.ids, tracks.info)
+    write_rows(writer, tracks, range(3))
+    writer.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(fileio, "check_space", full)
+        write_rows(writer, tracks, range(3, 5))
+        with pytest.raises(OutputError, match=r"p\.h5: No space left on device; .* left on the disk.*--resume"):
+            writer.flush()
+        writer.close()
+        with pytest.raises(OutputError, match=r"Cannot write [^ ]*/a\.h5: No space left.*Free some space\.$"):
+            save_tracks(tracks, tmp_path / "a.h5")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.h5"]
+    writer = TracksWriter.reopen(tmp_path / "p.h5", 3)
+    write_rows(writer, tracks, range(3, 5))
+    writer.finish(tracks.info)
+    assert_equal(load_tracks(tmp_path / "p.h5"), tracks)

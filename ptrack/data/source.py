@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ import numpy as np
 from ptrack.data import images
 from ptrack.data.clips import Clip, Frames
 from ptrack.data.images import Codec
-from ptrack.data.pickles import load_stream
 from ptrack.errors import DataError
+from ptrack.untrusted import Refused, npz
+from ptrack.untrusted.limits import reading
 
 SPLITS = ("train", "val", "valid", "validation", "test", "eval", "sample")
 
@@ -164,35 +164,18 @@ def load_npz(paths: Sequence[Path], optional: Collection[str] = ()) -> tuple[Pat
     path = next((p for p in paths if p.is_file()), None)
     if path is None:
         raise DataError(f"The annotation {' or '.join(p.name for p in paths)} is missing in {paths[0].parent}.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: _array(file, key, path, optional) for key in file.files}
-    except DataError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise DataError(f"The annotation {path} cannot be read ({error}).") from error
-    except Exception as error:  # zlib.error and whatever a damaged archive brings up
-        raise DataError(f"The annotation {path} cannot be read ({type(error).__name__}: {error}).") from error
-    return path, {key: value for key, value in arrays.items() if value is not None}
+    with reading(path, DataError, "an annotation"), npz.opened(path) as archive:
+        found = {key: _array(archive, key, optional) for key in archive.names()}
+    return path, {key: value for key, value in found.items() if value is not None}
 
 
-def _array(file: Any, key: str, path: Path, optional: Collection[str]) -> np.ndarray | None:
-    """Return an array of an open NPZ file, None for an optional one that holds ``None``."""
-    with file.zip.open(f"{key}.npy" if f"{key}.npy" in file.zip.namelist() else key) as member:
-        try:
-            version = np.lib.format.read_magic(member)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            objects = header(member)[2].hasobject
-        except ValueError:  # no array; NumPy says what it is
-            return file[key]
-        if not objects:
-            return file[key]
-        value = load_stream(member, f"'{key}' in {path}")
-    if key not in optional:
-        raise DataError(f"'{key}' in {path} holds Python objects instead of numbers.")
-    cells = np.ravel(np.asarray(value, dtype=object))
+def _array(archive: npz.NpzArrays, key: str, optional: Collection[str]) -> np.ndarray | None:
+    """Return an array of an archive, None for an optional one that holds ``None``."""
+    if key not in optional or not archive.holds_objects(key):
+        return archive.array(key)
+    cells = np.ravel(np.asarray(archive.objects(key), dtype=object))
     if any(cell is not None for cell in cells):
-        raise DataError(f"'{key}' in {path} holds Python objects other than None.")
+        raise Refused(f"holds Python objects other than None in '{key}'")
     return None
 
 

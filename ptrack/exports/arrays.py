@@ -5,7 +5,6 @@ Letters: T frames, N points.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from ptrack.errors import TracksError
 from ptrack.exports.common import build_tracks, frame_size
 from ptrack.fileio import atomic_path
 from ptrack.tracks import Tracks, TracksInfo
+from ptrack.untrusted import Refused, npz
+from ptrack.untrusted.limits import check_file, reading
 
 
 def write_tapvid(tracks: Tracks, path: Path) -> None:
@@ -56,39 +57,45 @@ def _times(tracks: Tracks) -> dict[str, Any]:
 
 def read_tapvid(path: Path) -> Tracks:
     """Read the arrays of ``write_tapvid``; only ``points`` and ``occluded`` are needed if ``image_size`` is given."""
-    data = _load(path, ("points", "occluded", "image_size"))
-    size = (int(data["image_size"][0]), int(data["image_size"][1]))
-    xy = geometry.denormalise(data["points"].astype(np.float32), size).transpose(1, 0, 2)
-    return _build(path, data, xy, ~data["occluded"].astype(bool).T, size)
+    with reading(path, TracksError, "TAP-Vid's arrays"):
+        data = _load(path, ("points", "occluded", "image_size"))
+        size = _size(data)
+        xy = geometry.denormalise(npz.numbers("points", data["points"]), size).transpose(1, 0, 2)
+        return _build(path, data, xy, ~npz.numbers("occluded", data["occluded"], bool, "bfiu").T, size)
 
 
 def read_cotracker(path: Path) -> Tracks:
     """Read ``pred_tracks`` and ``pred_visibility`` with or without the leading batch dimension of 1."""
-    data = _load(path, ("pred_tracks", "pred_visibility"))
-    xy, visible = data["pred_tracks"], data["pred_visibility"]
-    if xy.ndim == 4 and xy.shape[0] == 1:
-        xy, visible = xy[0], visible[0]
-    h, w = data.get("image_size", (0, 0))
-    return _build(path, data, geometry.from_opencv(xy.astype(np.float32)), visible.astype(bool), (int(h), int(w)))
+    with reading(path, TracksError, "CoTracker's arrays"):
+        data = _load(path, ("pred_tracks", "pred_visibility"))
+        xy = npz.numbers("pred_tracks", data["pred_tracks"])
+        visible = npz.numbers("pred_visibility", data["pred_visibility"], bool, "bfiu")
+        if xy.ndim == 4 and xy.shape[0] == 1:
+            xy, visible = xy[0], visible[0]
+        return _build(path, data, geometry.from_opencv(xy), visible, _size(data))
+
+
+def _size(data: dict[str, Any]) -> geometry.Size:
+    """Return (H, W), (0, 0) where the arrays do not hold it. Raises Refused when it is impossible."""
+    h, w = (int(v) for v in data.get("image_size", np.zeros(2)))
+    if not (0 <= h < 1 << 31 and 0 <= w < 1 << 31):
+        raise Refused(f"holds the impossible image size {w}x{h}")
+    return h, w
 
 
 def _load(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            data = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise TracksError(f"{path} cannot be read as a NumPy archive: {error}.") from error
+    check_file(path, TracksError, "file of tracks")
+    with reading(path, TracksError, "a NumPy archive"):
+        data = npz.arrays(path)
     missing = [key for key in needed if key not in data]
     if missing:
-        raise TracksError(f"{path} has no array '{missing[0]}'; it holds {', '.join(sorted(data)) or 'nothing'}.")
+        raise Refused(f"has no array '{missing[0]}'; it holds {', '.join(sorted(data)[:20]) or 'nothing'}")
     return data
 
 
 def _build(path: Path, data: dict[str, Any], xy: np.ndarray, visible: np.ndarray, size: geometry.Size) -> Tracks:
     if xy.ndim != 3 or xy.shape[-1] != 2 or visible.shape != xy.shape[:2]:
-        raise TracksError(
-            f"{path}: positions have the shape {xy.shape} and visibility {visible.shape}; they do not fit."
-        )
+        raise Refused(f"holds positions of the shape {xy.shape} and visibility {visible.shape}, which do not fit")
     info = TracksInfo(source=str(path), height=size[0], width=size[1], fps=float(data.get("fps", 0.0)))
     return build_tracks(
         xy, visible.astype(np.float32), data.get("ids"), info, data.get("frame_index"), data.get("pts_seconds")
@@ -97,11 +104,8 @@ def _build(path: Path, data: dict[str, Any], xy: np.ndarray, visible: np.ndarray
 
 def guess_npz(path: Path) -> str:
     """Return the format name of an NPZ file from the names of its arrays."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile):
-        return "npz"  # its reader says what is wrong
+    with reading(path, TracksError, "a NumPy archive"), npz.opened(path) as archive:
+        names = set(archive.names())
     if {"points", "occluded"} <= names:
         return "tapvid"
     return "cotracker" if "pred_tracks" in names else "npz"

@@ -12,13 +12,17 @@ from ptrack.errors import TracksError
 from ptrack.fileio import atomic_path
 from ptrack.geometry import Size
 from ptrack.tracks import Tracks, TracksInfo
+from ptrack.tracks_io import check_values
 
 
 def frame_size(tracks: Tracks, name: str) -> Size:
     """Return (H, W) of the displayed frame. Raises TracksError when the tracks do not say it and ``name`` needs it."""
     size = (tracks.info.height, tracks.info.width)
     if min(size) < 1:
-        raise TracksError(f"The format '{name}' needs the frame size, which these tracks do not hold; track again.")
+        raise TracksError(
+            f"The format '{name}' needs the frame size, which these tracks do not hold; "
+            "give it with --size WIDTHxHEIGHT, or in the tracks' info."
+        )
     return size
 
 
@@ -69,11 +73,16 @@ def build_tracks(
     frame_index: np.ndarray | None = None,
     pts: np.ndarray | None = None,
 ) -> Tracks:
-    """Build Tracks from foreign arrays: (T, N, 2) raster pixels and (T, N) visibility probabilities.
+    """Build Tracks from other programs' arrays: (T, N, 2) raster pixels and (T, N) visibility probabilities.
 
     The query of a point is its first frame with a position (frame 0 and NaN if it has none). Times follow from the
     frame rate when there is one, and are the frame numbers otherwise.
+
+    Raises:
+        TracksError: shapes do not fit, frame numbers do not rise, or times or the frame rate are impossible.
     """
+    if not 0 <= info.fps < np.inf:
+        raise TracksError(f"the frame rate {info.fps} is impossible.")
     t, n = visibility.shape
     xy = np.ascontiguousarray(xy, dtype=np.float32)
     present = np.isfinite(xy[..., 0]) & np.isfinite(xy[..., 1])
@@ -82,7 +91,7 @@ def build_tracks(
     visibility = np.where(present, np.clip(np.nan_to_num(visibility), 0, 1), 0).astype(np.float32)
     frame_index = np.arange(t) if frame_index is None else np.asarray(frame_index, dtype=np.int64)
     seconds = frame_index / (info.fps or 1.0) if pts is None else np.asarray(pts, dtype=np.float64)
-    return Tracks(
+    tracks = Tracks(
         tracks=np.where(present[..., None], xy, np.float32("nan")),
         visibility=visibility,
         confidence=visibility.copy(),
@@ -92,3 +101,4 @@ def build_tracks(
         pts_seconds=seconds,
         info=info,
     )
+    return check_values(tracks)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptrack.errors import TracksError, did_you_mean
-from ptrack.exports import aftereffects, arrays, blender, coco, nuke, pose, tables
+from ptrack.exports import aftereffects, arrays, blender, coco, deeplabcut, nuke, pose, tables
 from ptrack.fileio import check_writable
 from ptrack.tracks import Tracks
 
@@ -71,7 +71,7 @@ _ALL = (
         summary="DeepLabCut's table as pandas reads it (key df_with_missing)",
         origin=CENTRE,
         write=pose.write_dlc_h5,
-        read=pose.read_dlc_h5,
+        read=deeplabcut.read_dlc_h5,
     ),
     Format(
         name="dlc-csv",
@@ -79,7 +79,7 @@ _ALL = (
         summary="DeepLabCut's table with its three header rows",
         origin=CENTRE,
         write=pose.write_dlc_csv,
-        read=pose.read_dlc_csv,
+        read=deeplabcut.read_dlc_csv,
     ),
     Format(
         name="sleap",

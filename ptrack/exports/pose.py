@@ -1,4 +1,4 @@
-"""Pose-estimation formats: DeepLabCut's tables and SLEAP's analysis file.
+"""Writing pose-estimation formats: DeepLabCut's tables and SLEAP's analysis file; ``deeplabcut.py`` reads the first.
 
 Both put (0, 0) at the centre of the upper-left pixel. One point of ptrack is one body part (DeepLabCut) or one node of
 a single instance (SLEAP). Letters: T frames, N points.
@@ -7,9 +7,7 @@ a single instance (SLEAP). Letters: T frames, N points.
 from __future__ import annotations
 
 import csv
-import io
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ import numpy as np
 
 from ptrack import geometry
 from ptrack.errors import TracksError
-from ptrack.exports.common import build_tracks
 from ptrack.fileio import atomic_path
-from ptrack.tracks import Tracks, TracksInfo
+from ptrack.tracks import Tracks
+from ptrack.untrusted import Refused, h5
+from ptrack.untrusted.limits import reading
 
 SCORER = "ptrack"
 COORDS = ("x", "y", "likelihood")
@@ -43,47 +42,6 @@ def write_dlc_csv(tracks: Tracks, path: Path) -> None:
         rows.writerow(["coords", *(COORDS * n)])
         for frame, row in zip(tracks.frame_index.tolist(), dlc_values(tracks), strict=True):
             rows.writerow([frame, *("" if np.isnan(v) else f"{v:.6g}" for v in row)])
-
-
-def read_dlc_csv(path: Path) -> Tracks:
-    """Read DeepLabCut's CSV of one animal. Raises TracksError when the header or a value is not as expected."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError) as error:
-        raise TracksError(f"{path} cannot be read: {error}.") from error
-    head = [row[0] if row else "" for row in rows[:3]]
-    if head != ["scorer", "bodyparts", "coords"]:
-        raise TracksError(
-            f"{path} is no DeepLabCut table: its first column starts with {head}, not scorer, bodyparts, ..."
-        )
-    try:
-        frames = [int(row[0]) for row in rows[3:]]
-        values = np.asarray([[float(v) if v else np.nan for v in row[1:]] for row in rows[3:]], dtype=np.float64)
-    except ValueError as error:
-        raise TracksError(f"{path} holds something else than numbers: {error}.") from error
-    return _from_dlc(path, np.asarray(frames, np.int64), list(zip(rows[1][1:], rows[2][1:], strict=True)), values)
-
-
-def _from_dlc(path: Path, frames: np.ndarray, columns: list[tuple[str, str]], values: np.ndarray) -> Tracks:
-    """Build Tracks from DeepLabCut columns ``(body part, coordinate)`` in any order."""
-    names = list(dict.fromkeys(part for part, _ in columns))
-    where = {column: i for i, column in enumerate(columns)}
-    if len(where) != len(columns):
-        raise TracksError(f"{path} holds a body part more than once; tables of several animals are not supported.")
-    if values.shape != (len(frames), len(columns)):
-        values = values.reshape(len(frames), -1) if values.size else np.zeros((len(frames), len(columns)))
-    try:
-        x, y = (values[:, [where[name, axis] for name in names]] for axis in ("x", "y"))
-    except KeyError as error:
-        raise TracksError(f"{path} has no column {error}.") from error
-    shown = [
-        values[:, where[name, "likelihood"]] if (name, "likelihood") in where else np.ones(len(frames))
-        for name in names
-    ]
-    xy = geometry.from_opencv(np.stack([x, y], axis=2).astype(np.float32))
-    visibility = np.stack(shown, axis=1) if names else np.zeros((len(frames), 0))
-    return build_tracks(xy, visibility, names, TracksInfo(source=str(path)), frames)
 
 
 def write_dlc_h5(tracks: Tracks, path: Path) -> None:
@@ -136,46 +94,6 @@ def _attributes(target: Any, **values: str) -> None:
             target.attrs[name] = h5py.Empty(h5py.string_dtype("utf-8", 1))
 
 
-def read_dlc_h5(path: Path) -> Tracks:
-    """Read DeepLabCut's HDF5 of one animal, in pandas' 'fixed' or 'table' layout; nothing in it is executed."""
-    try:
-        with h5py.File(path, "r") as file:
-            group: Any = file[DLC_KEY] if DLC_KEY in file else file[next(iter(file))]
-            frames, columns, values = _read_table(group) if "table" in group else _read_fixed(group)
-    except (OSError, KeyError, StopIteration, ValueError, pickle.UnpicklingError) as error:
-        raise TracksError(f"{path} cannot be read as a DeepLabCut table: {error}.") from error
-    if any(len(column) != 3 for column in columns):
-        raise TracksError(f"{path} has {len(columns[0])} header rows; tables of several animals are not supported.")
-    return _from_dlc(path, frames, [(part, coord) for _, part, coord in columns], values)
-
-
-def _read_fixed(group: Any) -> tuple[np.ndarray, list[tuple[str, ...]], np.ndarray]:
-    """Read pandas' 'fixed' layout: (T,) frames, the columns' names, (T, C) values."""
-    depth = int(group.attrs["block0_items_nlevels"])
-    levels = [[word.decode("utf-8") for word in group[f"block0_items_level{i}"][:]] for i in range(depth)]
-    codes = [group[f"block0_items_label{i}"][:] for i in range(depth)]
-    columns = [tuple(levels[i][code[c]] for i, code in enumerate(codes)) for c in range(len(codes[0]))]
-    return group["axis1"][:].astype(np.int64), columns, group["block0_values"][:]
-
-
-def _read_table(group: Any) -> tuple[np.ndarray, list[tuple[str, ...]], np.ndarray]:
-    """Read pandas' 'table' layout, whose column names are a pickled list of tuples of text."""
-    table = group["table"][:]
-    columns = _plain_pickle(bytes(group["table"].attrs["values_block_0_kind"]))
-    return table["index"].astype(np.int64), [tuple(c) for c in columns], table["values_block_0"]
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Accepts lists, tuples, text and numbers; refuses anything that would import or call something."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which a table of positions does not need")
-
-
-def _plain_pickle(data: bytes) -> Any:
-    return _PlainUnpickler(io.BytesIO(data)).load()
-
-
 def write_sleap(tracks: Tracks, path: Path) -> None:
     """Write SLEAP's analysis HDF5: ``tracks`` (1, 2, N, F), ``point_scores`` (1, N, F), ``track_occupancy`` (F, 1).
 
@@ -220,12 +138,20 @@ def _sleap_names(file: h5py.File, tracks: Tracks) -> None:
 
 
 def guess_h5(path: Path) -> str:
-    """Return the format name of an HDF5 file from what is in it."""
+    """Return the format name of an HDF5 file from what is in it.
+
+    Raises:
+        TracksError: it is damaged or no HDF5 file.
+    """
+    with reading(path, TracksError, "HDF5"), h5.opened(path) as file:
+        if "track_occupancy" in file:
+            return "sleap"
+        return "dlc-h5" if any(_is_frame(file, name) for name in file.names()[:100]) else "h5"
+
+
+def _is_frame(file: h5.H5Group, name: str) -> bool:
+    """Whether a group of the file is a table of pandas; whatever else stands there is for the reader to refuse."""
     try:
-        with h5py.File(path, "r") as file:
-            if "track_occupancy" in file:
-                return "sleap"
-            kinds = [str(item.attrs.get("pandas_type", "")) for item in file.values()]
-    except OSError:
-        return "h5"  # its reader says what is wrong
-    return "dlc-h5" if any("frame" in kind for kind in kinds) else "h5"
+        return "frame" in str(file.group(name).attribute("pandas_type"))
+    except Refused:
+        return False

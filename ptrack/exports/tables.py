@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ptrack import geometry
+from ptrack.errors import TracksError
 from ptrack.fileio import atomic_path
 from ptrack.tracks import Tracks
+from ptrack.untrusted.limits import reading
 
 
 def write_napari(tracks: Tracks, path: Path) -> None:
@@ -32,5 +34,5 @@ def write_napari(tracks: Tracks, path: Path) -> None:
 
 def guess_csv(path: Path) -> str:
     """Return the format name of a CSV file from the first word of its first line."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return "dlc-csv" if file.readline().startswith("scorer,") else "csv"
+    with reading(path, TracksError, "a table"), open(path, "rb") as file:
+        return "dlc-csv" if file.readline(100).removeprefix(b"\xef\xbb\xbf").startswith(b"scorer,") else "csv"

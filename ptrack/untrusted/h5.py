@@ -1,0 +1,146 @@
+"""HDF5 files that anybody may have made.
+
+HDF5 can send a reader elsewhere (external and soft links, virtual datasets, external storage), load code (filter
+plugins) and claim arrays of any size without storing them (fill values). All of that is refused before it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ptrack.untrusted.limits import Budget, Refused, array_bytes
+
+FILTERS = {  # those that h5py itself brings; any other is a plugin, which is code from elsewhere
+    h5py.h5z.FILTER_DEFLATE,
+    h5py.h5z.FILTER_SHUFFLE,
+    h5py.h5z.FILTER_FLETCHER32,
+    h5py.h5z.FILTER_SZIP,
+    h5py.h5z.FILTER_NBIT,
+    h5py.h5z.FILTER_SCALEOFFSET,
+    32000,  # 32000 is LZF
+}
+ATTRIBUTE_BYTES = 1 << 20  # of one attribute
+TEXT_BLOCK = 64 << 20  # texts are read in blocks that take no more than this, whatever their heap says
+
+
+class H5Group:
+    """A group of an open file that reads only what lies in the file itself and fits the file's budget."""
+
+    def __init__(self, group: Any, budget: Budget) -> None:
+        self._group, self._budget = group, budget
+
+    def __contains__(self, name: str) -> bool:
+        return self._group.get(name, getlink=True) is not None
+
+    def names(self) -> list[str]:
+        """Return the names in the group; raises Refused when they cannot be text."""
+        return list(self._group)
+
+    def item(self, name: str) -> Any:
+        """Return the h5py dataset or group of a name, checked as a dataset; raises Refused if it is missing."""
+        return member(self._group, name)
+
+    def group(self, name: str) -> H5Group:
+        """Return a group in this one; raises Refused if there is none."""
+        item = self.item(name)
+        if not isinstance(item, h5py.Group):
+            raise Refused(f"holds '{name}' as data where a group was expected")
+        return H5Group(item, self._budget)
+
+    def dataset(self, name: str) -> Any:
+        """Return a checked h5py dataset; raises Refused if there is none."""
+        item = self.item(name)
+        if not isinstance(item, h5py.Dataset):
+            raise Refused(f"holds '{name}' as a group where data was expected")
+        return item
+
+    def array(self, name: str, rows: int | None = None) -> np.ndarray:
+        """Return a whole numeric dataset, or its first ``rows`` rows.
+
+        Raises:
+            Refused: it is missing, lies elsewhere, or claims more memory than the file's budget.
+        """
+        data = self.dataset(name)
+        shape = data.shape if rows is None else (rows, *data.shape[1:])
+        if data.shape is None or data.dtype.hasobject:
+            raise Refused(f"holds '{name}' in a form that is not numbers")
+        self._budget.take(array_bytes(shape, data.dtype.itemsize), f"'{name}'")
+        return data[()] if rows is None else data[:rows]
+
+    def texts(self, name: str) -> list[str]:
+        """Return a one-dimensional dataset of text; raises Refused as ``array`` does."""
+        data = self.dataset(name)
+        if data.ndim != 1 or (data.dtype.kind != "S" and h5py.check_string_dtype(data.dtype) is None):
+            raise Refused(f"holds '{name}' in a form that is not a list of text")
+        self._budget.take(array_bytes(data.shape, max(64, data.dtype.itemsize)), f"'{name}'")
+        # one text can be as long as the file, and every one of them may point at it
+        block = max(1, TEXT_BLOCK // max(1, self._budget.file_bytes)) if data.dtype.hasobject else len(data)
+        found: list[str] = []
+        for start in range(0, len(data), block or 1):
+            part = [
+                text.decode("utf-8") if isinstance(text, bytes) else str(text) for text in data[start : start + block]
+            ]
+            self._budget.take(sum(map(len, part)), f"'{name}'")
+            found.extend(part)
+        return found
+
+    def attributes(self) -> dict[str, Any]:
+        """Return all attributes; raises Refused for one that is too large."""
+        return {name: self.attribute(name) for name in self._group.attrs}
+
+    def attribute(self, name: str) -> Any:
+        """Return one attribute; raises Refused if it is missing or too large."""
+        return attribute(self._group, name)
+
+
+def attribute(item: Any, name: str) -> Any:
+    """Return an attribute of an h5py group or dataset; raises Refused if it is missing or too large."""
+    if name not in item.attrs:
+        raise Refused(f"lacks the attribute '{name}'")
+    found = item.attrs.get_id(name)
+    if found.shape is not None and array_bytes(found.shape, found.dtype.itemsize) > ATTRIBUTE_BYTES:
+        raise Refused(f"holds an attribute '{name}' of more than 1 MiB")
+    return item.attrs[name]
+
+
+def member(group: Any, name: str) -> Any:
+    """Return an item of an h5py group by its path, following no link and checking datasets.
+
+    Raises:
+        Refused: it is missing, is or lies behind a link, or its data lie elsewhere, need a plugin or have huge chunks.
+    """
+    for part in name.split("/"):
+        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
+        if link is None:
+            raise Refused(f"has no '{name}'")
+        if not isinstance(link, h5py.HardLink):
+            raise Refused(f"holds '{part}' as a link to another place, which ptrack does not follow")
+        group = group[part]
+    if isinstance(group, h5py.Dataset):
+        check_dataset(group, name)
+    return group
+
+
+def check_dataset(data: Any, name: str) -> None:
+    """Raise Refused when the data of an h5py dataset lie elsewhere, need a plugin, or have chunks of over 512 MiB."""
+    if data.is_virtual or data.external:
+        raise Refused(f"keeps '{name}' in other files, which ptrack does not open")
+    plist = data.id.get_create_plist()
+    for i in range(plist.get_nfilters()):
+        if plist.get_filter(i)[0] not in FILTERS:
+            raise Refused(f"has packed '{name}' with the filter {plist.get_filter(i)[0]}, which ptrack does not load")
+    if data.chunks is not None:
+        Budget(0).take(array_bytes(data.chunks, data.dtype.itemsize), f"one chunk of '{name}'")
+
+
+@contextmanager
+def opened(path: Path | str) -> Iterator[H5Group]:
+    """Open a file for reading, without locks (network drives refuse them), and yield its root."""
+    with h5py.File(path, "r", locking=False) as file:
+        yield H5Group(file, Budget.of(path))

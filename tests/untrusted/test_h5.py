@@ -1,0 +1,131 @@
+"""HDF5 files that lead elsewhere, claim too much or are damaged end in one sentence, in every reader of HDF5."""
+
+from __future__ import annotations
+
+import re
+
+import h5py
+import numpy as np
+import pytest
+
+from ptrack.errors import PTrackError, TracksError
+from ptrack.exports import load_any
+from ptrack.tracks_io import load_tracks, save_tracks
+from ptrack.untrusted import h5
+from ptrack.untrusted.limits import Budget, Refused
+from tests.test_tracks_io import example
+
+
+@pytest.fixture
+def path(tmp_path):
+    return save_tracks(example(), tmp_path / "a.h5")
+
+
+def spoil(path, name: str, make) -> None:
+    """Replace a dataset of a tracks file."""
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        make(file)
+
+
+def virtual(file) -> None:
+    layout = h5py.VirtualLayout((5, 3, 2), "f4")
+    layout[:] = h5py.VirtualSource("/etc/hostname.h5", "x", (5, 3, 2))
+    file.create_virtual_dataset("tracks", layout)
+
+
+ELSEWHERE = {
+    "external link": lambda f: f.__setitem__("tracks", h5py.ExternalLink("other.h5", "/x")),
+    "soft link": lambda f: f.__setitem__("tracks", h5py.SoftLink("/visibility")),
+    "virtual": virtual,
+    "external storage": lambda f: f.create_dataset("tracks", (5, 3, 2), "f4", external=[("/etc/passwd", 0, 120)]),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_data_that_lie_elsewhere_are_refused(kind, path):
+    spoil(path, "tracks", ELSEWHERE[kind])
+    for read in (load_tracks, load_any):
+        with pytest.raises(TracksError, match=r"a\.h5 (holds 'tracks' as a link|keeps 'tracks' in other files)"):
+            read(path)
+
+
+HUGE = {
+    "never written": lambda f: f.create_dataset("tracks", (5, 1 << 40, 2), "f4", chunks=(1, 1 << 10, 2)),
+    "one chunk": lambda f: f.create_dataset("tracks", (5, 3, 2), "f4", maxshape=(None,) * 3, chunks=(9999, 9999, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_arrays_that_claim_more_than_the_file_could_hold_are_refused(kind, path):
+    spoil(path, "tracks", HUGE[kind])
+    with pytest.raises(TracksError, match=r"claims .* ptrack unpacks at most 512 MiB"):
+        load_tracks(path)
+
+
+def test_texts_that_share_one_place_are_counted_each(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["ids"] = np.asarray([b"x" * 4096] * 600, object)
+        budget = Budget(0)
+        budget.left = 1 << 20
+        with pytest.raises(Refused, match="claims 2.3"):
+            h5.H5Group(file, budget).texts("ids")
+
+
+def test_plugins_are_not_loaded(path, monkeypatch):
+    monkeypatch.setattr(h5, "FILTERS", set())
+    with h5py.File(path, "r+") as file:
+        del file["ids"]
+        file.create_dataset("ids", data=np.zeros((3, 3)), compression="gzip")
+        with pytest.raises(Refused, match="with the filter 1, which ptrack does not load"):
+            h5.member(file, "ids")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("visibility", np.full((5, 3), 2.0, np.float32), "outside 0..1"),
+        ("confidence", np.full((5, 3), np.nan, np.float32), "outside 0..1"),
+        ("frame_index", np.asarray([3, 2, 1, 0, -1]), "do not rise"),
+        ("pts_seconds", np.full(5, np.inf), "not all finite"),
+        ("queries", np.asarray([b"x"] * 9).reshape(3, 3), "no number of the kind expected"),
+        ("ids", np.zeros(3), "not a list of text"),
+        ("tracks", np.zeros((5, 3, 2), [("a", "f4")]), "no number of the kind expected"),
+    ],
+)
+def test_values_that_no_run_writes_are_refused(name, value, words, path):
+    spoil(path, name, lambda file: file.__setitem__(name, value))
+    with pytest.raises(TracksError, match=words):
+        load_tracks(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("schema_version", "x"), ("width", -3), ("threshold", np.nan), ("fps", [1, 2]), ("model", 7)]
+)
+def test_attributes_that_no_run_writes_are_refused(name, value, path):
+    with h5py.File(path, "r+") as file:
+        file.attrs[name] = value
+    with pytest.raises(TracksError, match=r"a\.h5.*(no ptrack tracks|impossible)"):
+        load_tracks(path)
+
+
+def test_damage_anywhere_is_one_sentence(path, tmp_path):
+    """One byte changed or the end cut off: once 52 of 400 files gave a traceback, most as the format was guessed."""
+    whole = path.read_bytes()
+    random = np.random.default_rng(17)
+    damaged = tmp_path / "b.h5"
+    failed = 0
+    for case in range(60):
+        if case % 4:
+            data = bytearray(whole)
+            data[random.integers(len(data) if case % 2 else 4096)] = random.integers(256)
+        else:
+            data = whole[: random.integers(len(whole))]
+        damaged.write_bytes(data)
+        try:
+            load_any(damaged)
+        except PTrackError as error:
+            failed += 1
+            text = str(error)
+            assert re.fullmatch(r"[^\n]*b\.h5[^\n]{1,400}[^.]\.", text), text
+    assert failed > 15
