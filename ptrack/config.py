@@ -65,7 +65,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         except ValueError:
             raise ConfigError(f"{where} must be a number, not {shown(value)}.") from None
     wrong = (hint in (int, float, str, bool) and type(value) is not hint) or (
-        (origin is tuple or dataclasses.is_dataclass(hint)) and not isinstance(value, origin or hint)
+        (origin is tuple or dataclasses.is_dataclass(hint)) and not isinstance(value, typing.cast(type, origin or hint))
     )
     if wrong:
         raise ConfigError(f"{where} must be of type {getattr(hint, '__name__', hint)}, not {shown(value)}.")
