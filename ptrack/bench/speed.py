@@ -300,7 +300,7 @@ class FrameFeed:
 def write_clip(path: Path, shape: tuple[int, int, int]) -> Path:
     """Write a made-up H.264 clip of (H, W, frames): a smooth texture that moves 3 px right and 1 px down a frame."""
     from ptrack.video.arrays import resize
-    from ptrack.video.writer import open_writer
+    from ptrack.video.writing import open_writer
 
     height, width, frames = shape
     coarse = np.random.default_rng(0).integers(0, 256, (height // 12 + 12, width // 12 + 12, 3), dtype=np.uint8)

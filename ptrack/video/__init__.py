@@ -5,7 +5,7 @@ from __future__ import annotations
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 from ptrack.video.prefetch import PrefetchedFrames
 from ptrack.video.sources import open_source, read_frames
-from ptrack.video.writer import VideoWriter, open_writer
+from ptrack.video.writing import VideoWriter, open_writer
 
 __all__ = [
     "Frame",

@@ -1,4 +1,4 @@
-"""Animated PNG, WebP and AVIF, and GIFs that ffmpeg does not take apart, decoded by Pillow picture by picture."""
+"""Animated PNG, WebP and AVIF, and GIFs that ffmpeg does not split, decoded by Pillow picture by picture."""
 
 from __future__ import annotations
 

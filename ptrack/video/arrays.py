@@ -54,7 +54,7 @@ class Fitter:
         return resize(rgb, self.size)
 
     def warning(self, name: str) -> str:
-        """Return the sentence that says that sizes were mixed."""
+        """Return the sentence about mixed sizes."""
         return f"{name}: the pictures differ in size; all are resized to {self.size[0]}x{self.size[1]}."
 
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 FAR = 1800.0  # seconds; a longer step ahead is a jump of the clock (if it is also more than FAR_STEPS long)
 FAR_STEPS = 1000  # nominal periods; slow time-lapse recordings step far too
 _DOUBTFUL = 1.0  # seconds, and
-_DOUBTFUL_STEPS = 10  # nominal periods; after a longer step ahead the next stamp tells whether this one was wrong
+_DOUBTFUL_STEPS = 10  # nominal periods; after a longer step ahead the next stamp decides whether this one was wrong
 _PROBED = 8  # packets without any stamp until a stream counts as one without stamps
 # Periods, and seconds, that a stamp may lie behind the newest one: H.264 reorders up to 16 pictures; decoding times
 # should never step back, but for containers without them (Matroska) they are guesses.
 _SLACK = {"dts": (8, 0.0), "pts": (32, 1.0)}
 
 
-class Clock:
+class StreamClock:
     """Puts the stamps of a stream's packets on one clock that does not jump.
 
     Args:
@@ -33,8 +33,9 @@ class Clock:
         untimed: the stamps are made up (by ffmpeg, for formats without any); even ones take their place.
 
     Attributes:
-        restarts: times, in ticks of the joined clock, at which the stream's own clock started again or leapt.
-        wrong: times of single packets whose stamp was impossible.
+        jumps: how often the stream's own clock started again or leapt.
+        wrong: how many single packets had an impossible stamp.
+        first_jump, first_wrong: the time of the first of them, in ticks of the joined clock.
         untimed: the stream carries no stamps; its packets got even ones in the order of decoding.
     """
 
@@ -48,9 +49,14 @@ class Clock:
         self._highest = 0  # latest presentation time so far, on the joined clock
         self._number = 0  # packets so far
         self._ahead: deque[Packet] = deque()
-        self.restarts: list[int] = []
-        self.wrong: list[int] = []
+        self.jumps = self.wrong = 0
+        self.first_jump = self.first_wrong = 0
         self.untimed = untimed
+
+    @property
+    def mended(self) -> bool:
+        """Whether times differ from the stored stamps."""
+        return bool(self.jumps or self.wrong)
 
     def packets(self, source: Iterable[Packet]) -> Iterator[Packet]:
         """Yield the packets of ``source`` with mended stamps; they are changed in place."""
@@ -83,12 +89,12 @@ class Clock:
             if jumps:
                 self._join(packet)
         elif packet.pts is not None and packet.dts is not None and abs(packet.pts - packet.dts) > self._far:
-            self.wrong.append(round(self._highest + self._step))
+            self._note_wrong(round(self._highest + self._step))
             packet.pts = None
         self._remember(packet)
 
     def _step_out_of_line(self, packet: Packet) -> float:
-        """Return how many ticks a packet's stamp lies back or doubtfully far ahead of the last one; else 0."""
+        """Return the ticks by which a stamp lies back or doubtfully far ahead of the last one; else 0."""
         for kind, (periods, seconds) in _SLACK.items():
             stamp, last = getattr(packet, kind), self._last.get(kind)
             if stamp is not None and last is not None:
@@ -102,7 +108,8 @@ class Clock:
         begin = round(self._highest + self._step)
         self._offset = begin - (first or 0)
         self._last.clear()
-        self.restarts.append(begin)
+        self.first_jump = self.first_jump if self.jumps else begin
+        self.jumps += 1
 
     def _replace(self, packet: Packet, following: list[Packet]) -> None:
         """Give a lone packet with an impossible stamp a time between its neighbours'."""
@@ -113,7 +120,11 @@ class Clock:
         shift = at - getattr(packet, kind) + self._offset
         packet.pts = None if packet.pts is None else packet.pts + shift
         packet.dts = None if packet.dts is None else packet.dts + shift
-        self.wrong.append(at + self._offset)
+        self._note_wrong(at + self._offset)
+
+    def _note_wrong(self, ticks: int) -> None:
+        self.first_wrong = self.first_wrong if self.wrong else ticks
+        self.wrong += 1
 
     def _remember(self, packet: Packet) -> None:
         """Note a packet's stamps, then bring them on to the joined clock."""

@@ -1,9 +1,9 @@
 """The timeline of a video stream: every picture the decoder gives, in its order, and a gap for each that is lost.
 
-The packets' presentation times tell which pictures exist. No picture is thrown away because of its time: times that
-would step back are held at the last one. While nothing is damaged, a packet that gives no picture is left alone (codecs
-have invisible packets). From an error until the next key picture, every packet whose time has passed without a picture
-is a lost frame. This holds with frame threads too, which report errors some packets late.
+The packets' presentation times are the truth about which pictures exist. No picture is thrown away because of its time:
+times that would step back are held at the last one. While nothing is damaged, a packet that gives no picture is left
+alone (codecs have invisible packets). From an error until the next key picture, every packet whose time has passed
+without a picture is a lost frame. This holds with frame threads too, which report errors a few packets late.
 
 AVI and ASF store one stamp per packet, in the order of decoding. Where pictures are reordered, the first picture shown
 then gets the earliest of these times, the second the next one, and so on.
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from ptrack.video.clock import Clock
+from ptrack.video.clock import StreamClock
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -40,7 +40,7 @@ class _Promise(NamedTuple):
     key: bool = False
 
 
-class Step(NamedTuple):
+class TimelineStep(NamedTuple):
     """One frame of the stream in presentation order."""
 
     ticks: int  # presentation time in units of the stream's time base; never less than the step before's
@@ -60,7 +60,7 @@ class Timeline:
         container, stream: opened, before the first packet is read.
         cut: the file is known to end early, so what is lost at its very end is not filled with placeholders.
         untimed: the stream's stamps are made up; frames come at ``rate``.
-        rate: frames per second of a stream without stamps; what its header says if None.
+        rate: frames per second of a stream without stamps; that of its header if None.
         source: the stream's packets; the container is asked for them if None.
         second: ticks of a second in these packets; those of the stream's time base if None.
 
@@ -68,7 +68,7 @@ class Timeline:
         clock: what was wrong with the stamps.
         broken_off: reading ended with an error rather than at the end of the file.
         packets: packets that promised a picture.
-        hidden: packets that the container says are not to be shown (trimmed MP4).
+        hidden: packets that the container marks as not to be shown (trimmed MP4).
         held_back: pictures whose time lay before the last one's and was raised to it.
     """
 
@@ -88,7 +88,7 @@ class Timeline:
         second = second or (float(1 / stream.time_base) if stream.time_base else 1.0)
         rate = rate or nominal_rate(stream)
         self._period = max(1.0, second / rate) if rate else 1.0  # nominal ticks between pictures
-        self.clock = Clock(self._period, second, untimed)
+        self.clock = StreamClock(self._period, second, untimed)
         self._waiting: list[_Promise] = []  # of packets without a picture yet, sorted
         self._unusable: set[int] = set()  # times of packets that the demuxer calls corrupt
         self._damaged = False
@@ -105,7 +105,7 @@ class Timeline:
         self.broken_off = False
         self.packets = self.hidden = self.held_back = 0
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[TimelineStep]:
         held: list[tuple[int, int, VideoFrame]] = []
         for number, (ticks, frame) in enumerate(self._timed()):
             heapq.heappush(held, (ticks, number, frame))
@@ -117,7 +117,7 @@ class Timeline:
             self._place_losses()
         yield from self._lost_at_the_end()
 
-    def _lost_at_the_end(self) -> Iterator[Step]:
+    def _lost_at_the_end(self) -> Iterator[TimelineStep]:
         """Yield the frames after the last picture, unless the file is cut there.
 
         Frame threads do not report an error in the last packets. So they count as lost too where every packet before
@@ -127,7 +127,7 @@ class Timeline:
             return
         for ticks, *_ in self._waiting[: self._untimed_losses] if self._in_turn else self._waiting:
             if self._last is None or ticks >= self._last:
-                yield Step(ticks, None)
+                yield TimelineStep(ticks, None)
 
     # -- packets and pictures ------------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class Timeline:
             even = abs(ticks - self._last - self._period) <= max(1.0, 0.05 * self._period)
             self._in_rhythm = self._in_rhythm + 1 if even else -1_000_000
 
-    def _between(self, ticks: int) -> Iterator[Step]:
+    def _between(self, ticks: int) -> Iterator[TimelineStep]:
         """Yield the frames whose packets were lost with the container's structure, if the rate was constant before."""
         if self._last is None or self._in_rhythm < _RHYTHM:
             return
@@ -244,11 +244,11 @@ class Timeline:
             return
         step = (ticks - self._last) / (missing + 1)
         for i in range(1, missing + 1):
-            yield Step(self._last + round(i * step), None)
+            yield TimelineStep(self._last + round(i * step), None)
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
-    def _show(self, ticks: int, _: int, frame: VideoFrame) -> Iterator[Step]:
+    def _show(self, ticks: int, _: int, frame: VideoFrame) -> Iterator[TimelineStep]:
         """Yield the frames lost before this one, then the frame itself."""
         passed, promised = self._find(ticks, frame.key_frame)
         before = self._last is not None and ticks <= self._last
@@ -265,12 +265,12 @@ class Timeline:
         self.held_back += self._last is not None and ticks < self._last
         self._last = ticks if self._last is None else max(ticks, self._last)
         if ticks not in self._unusable:
-            yield Step(self._last, frame)
+            yield TimelineStep(self._last, frame)
         elif not self._cut:
-            yield Step(self._last, None)
+            yield TimelineStep(self._last, None)
 
     def _find(self, ticks: int, key: bool) -> tuple[int, bool]:
-        """Return how many promises lie before the one that a picture keeps, and whether there is one.
+        """Return the number of promises before the one that a picture keeps, and whether there is one.
 
         Of several with its time, a key picture keeps that of the key packet, others the first in decoding order.
         """
@@ -280,11 +280,11 @@ class Timeline:
             passed += next((i for i in range(same) if self._waiting[passed + i].key), 0)
         return passed, same > 0
 
-    def _lost_before(self, ticks: int, passed: list[_Promise]) -> Iterator[Step]:
+    def _lost_before(self, ticks: int, passed: list[_Promise]) -> Iterator[TimelineStep]:
         """Yield the frames that were lost before a picture: those of passed packets, and those of vanished ones."""
         for lost, *_ in passed:
             if self._last is None or lost >= self._last:
                 yield from self._between(lost)
-                yield Step(lost, None)
+                yield TimelineStep(lost, None)
                 self._last = lost
         yield from self._between(ticks)

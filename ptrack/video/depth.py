@@ -55,7 +55,7 @@ def chosen_range(samples: Sequence[np.ndarray], bits: int | None = None, whole: 
 
     Args:
         samples: pictures of one source, all of one number type.
-        bits: how many bits the file says its integers use, if it says so.
+        bits: bits that the integers use by the file's header, if it has them.
         whole: the samples are spread over the whole source. If not, a narrow band is not stretched: the rest may
             be brighter.
     """
@@ -82,12 +82,12 @@ def _thinned(values: np.ndarray) -> np.ndarray:
 
 
 def spread(count: int) -> list[int]:
-    """Return the numbers of the frames to look at out of ``count``: the first, the last and some between."""
+    """Return the numbers of the frames to look at out of ``count``: the first, the last and others between."""
     return sorted({round(i * (count - 1) / (SAMPLES - 1)) for i in range(SAMPLES)}) if count else []
 
 
 def range_warning(name: str, samples: Sequence[np.ndarray], chosen: tuple[float, float]) -> str:
-    """Return the sentence that tells the user which range was taken."""
+    """Return the sentence for the user with the range that was taken."""
     kind = samples[0].dtype
     finite = [sample[np.isfinite(sample)] for sample in samples]
     low = min((float(s.min()) for s in finite if s.size), default=0.0)

@@ -124,7 +124,7 @@ class VideoFile(FrameSource):
         return crop
 
     def _take_range(self, first: VideoFrame) -> None:
-        """Set the range of pictures of more than eight bits: as asked for, or from some of the whole file."""
+        """Set the range of pictures of more than eight bits: as asked for, or from frames of the whole file."""
         if self.options.range is not None:
             self._converter.take_range(*self.options.range, first)
             return
@@ -191,7 +191,8 @@ class VideoFile(FrameSource):
 
     def _describe(self, container: InputContainer, stream: VideoStream, begin: float) -> SourceInfo:
         """Return what is known before all is read; ``begin`` is the first frame's time in seconds."""
-        rate = self._rate or float(stream.average_rate or stream.guessed_rate or 0) or None
+        own = stream.average_rate or stream.codec_context.framerate or stream.guessed_rate
+        rate = self._rate or (float(own) if own else None)
         total = stream.frames or None
         if total is None and container.duration and rate:
             ends = "matroska" in container.format.name  # its duration counts from zero, not from the first frame
@@ -226,7 +227,7 @@ class VideoFile(FrameSource):
                     yield frame
             finally:
                 clock = timeline.clock
-                self._leaps |= clock.untimed or bool(clock.restarts or clock.wrong)
+                self._leaps |= clock.untimed or clock.mended
                 if self._converter.resized:
                     self._warn_of_sizes()
         if position == 0:
@@ -235,7 +236,7 @@ class VideoFile(FrameSource):
     def _checked(self, timeline: Timeline, stored: int) -> Iterator[tuple[float, VideoFrame | None]]:
         """Yield (seconds, picture or None) and note what is wrong with the file once that is known.
 
-        ``stored`` is how many frames the container says there are, 0 if it does not.
+        ``stored`` is the container's own count of frames, 0 without one.
         """
         stamps = self._known.stamps
         count, begin, seconds = 0, 0.0, 0.0
@@ -267,7 +268,7 @@ class VideoFile(FrameSource):
                 raise InputError(f"{text}. Copy it again, or read it without strict.")
             self._findings.note("end", f"{text}, which {'is' if count == 1 else 'are all'} used.")
             return
-        if timeline.clock.restarts or timeline.clock.wrong:
+        if timeline.clock.mended:
             return  # the promise may come from the same stamps
         # A header may count from the first frame, or from zero.
         last = max(end, end - begin)
@@ -344,7 +345,7 @@ class VideoFile(FrameSource):
 
 
 def _promised_seconds(container: InputContainer) -> float | None:
-    """Return how long the header says the pictures last, where that can be compared with what is read.
+    """Return the length in seconds by the header, where it can be compared with what is read.
 
     Not with sound (it may be longer), and not for MP4, where trimmed clips promise their untrimmed length.
     """

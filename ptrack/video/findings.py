@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ptrack.errors import InputError
-from ptrack.video.decode import Step, Timeline
+from ptrack.video.decode import Timeline, TimelineStep
 from ptrack.video.select import NOMINAL_FPS
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Findings:
             raise InputError(f"{self.name}: {text}")
 
     def watched(
-        self, timeline: Timeline, steps: Iterable[Step], seconds: Callable[[int], float]
+        self, timeline: Timeline, steps: Iterable[TimelineStep], seconds: Callable[[int], float]
     ) -> Iterator[tuple[float, VideoFrame | None]]:
         """Yield (seconds, picture or None) of each step of a timeline; note what was wrong when it ends or is left.
 
@@ -70,11 +70,11 @@ class Findings:
                 if frame is None:
                     lost.append(at)
                     self.refuse(f"frame {count - 1} ({at:.2f} s) cannot be decoded.")
-                if timeline.clock.restarts or timeline.clock.wrong or timeline.held_back:
+                if timeline.clock.mended or timeline.held_back:
                     self.refuse(f"the time stamps are not in order near {at:.2f} s, frame {count - 1}.")
                 yield at, frame
         finally:
-            if count > self._judged:  # a shorter pass over the same file has nothing new to say
+            if count > self._judged:  # a shorter pass over the same file finds nothing new
                 self._judged = count
                 self._judge_losses(lost, count)
                 self._judge_times(timeline, seconds)
@@ -85,19 +85,19 @@ class Findings:
             self.note("lost", f"{self.name}: {text}; placeholders keep the time aligned.")
 
     def _judge_times(self, timeline: Timeline, seconds: Callable[[int], float]) -> None:
-        restarts, wrong = timeline.clock.restarts, timeline.clock.wrong
-        if restarts:
-            often = counted(len(restarts), "time")
+        clock = timeline.clock
+        if clock.jumps:
+            often = counted(clock.jumps, "time")
             self.note(
                 "clock",
-                f"{self.name}: its clock jumps {often}, first at {seconds(restarts[0]):.2f} s; "
+                f"{self.name}: its clock jumps {often}, first at {seconds(clock.first_jump):.2f} s; "
                 "the parts are joined, so times after that are not the stored ones.",
             )
-        if wrong:
-            stamps = "frame carries an impossible time" if len(wrong) == 1 else "frames carry impossible times"
+        if clock.wrong:
+            stamps = "frame carries an impossible time" if clock.wrong == 1 else "frames carry impossible times"
             self.note(
                 "stamps",
-                f"{self.name}: {len(wrong)} {stamps}, first near {seconds(wrong[0]):.2f} s; "
+                f"{self.name}: {clock.wrong} {stamps}, first near {seconds(clock.first_wrong):.2f} s; "
                 "times between the neighbours' are used.",
             )
         if timeline.held_back:

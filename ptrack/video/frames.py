@@ -69,7 +69,7 @@ class FrameSource(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """Which frames of a source to read and how large.
+    """Which frames of a source to read, and at which size.
 
     ``start`` and ``end`` are a frame number (int) or a time in seconds (float), on the clock of ``Frame.pts``; ``end``
     is exclusive.

@@ -63,7 +63,7 @@ class ImageSequence(FrameSource):
         )
 
     def _chosen_depth(self) -> Depth | None:
-        """Return the range for pictures of more than eight bits, from some of them; None if they have eight."""
+        """Return the range for pictures of more than eight bits, from a few of them; None if they have eight."""
         samples: list[np.ndarray] = []
         bits = None
         for number in spread(len(self._pages)):

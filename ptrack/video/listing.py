@@ -83,7 +83,7 @@ _CONVERT = "Convert them to PNG, JPEG or TIFF."
 
 
 def _left_out(paths: Sequence[Path], others: Sequence[Path]) -> str:
-    """Return what is said of pictures of other formats; raw files beside their own JPEG are nothing to speak of."""
+    """Return the sentence about pictures of other formats; raw files beside their own JPEG need none."""
     there = {p.with_suffix("").as_posix().casefold() for p in paths}
     alone = sorted(p for p in others if p.with_suffix("").as_posix().casefold() not in there)
     if not alone:
@@ -94,7 +94,7 @@ def _left_out(paths: Sequence[Path], others: Sequence[Path]) -> str:
 
 
 def _missing(paths: Sequence[Path]) -> str:
-    """Return which numbers are missing in file names that are otherwise equal and evenly numbered."""
+    """Return the sentence about numbers missing in file names that are otherwise equal and evenly numbered."""
     numbers = _numbers(paths)
     steps = [after - before for before, after in pairwise(numbers)]
     if len(steps) < 2:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-import threading
-import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ptrack.errors import InputError
+from ptrack.video.arrivals import TICKS, ArrivingPackets
 from ptrack.video.container import UNSTAMPED, open_container
-from ptrack.video.decode import Step, Timeline, nominal_rate
+from ptrack.video.decode import Timeline, TimelineStep, nominal_rate
 from ptrack.video.depth import chosen_range, range_warning
 from ptrack.video.findings import Findings, untimed_warning
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
@@ -23,13 +21,10 @@ from ptrack.video.select import Span, nothing_selected, selected, with_pictures
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 _WAIT = 10.0  # seconds until a silent network stream is given up
-_ARRIVAL_TICKS = 1_000_000  # per second, of arrival times
-_MOST_WAITING = 64 << 20  # bytes of a camera's packets held until they are decoded
 _URL = re.compile(r"^(rtsps?|rtmps?|https?|udp|rtp|tcp|srt|mms)://", re.IGNORECASE)
 
 
@@ -73,38 +68,19 @@ class LiveSource(FrameSource):
     """
 
     def __init__(self, spec: str | int, options: ReadOptions) -> None:
-        import av
 
         super().__init__(options)
         self._name = f"camera {spec}" if isinstance(spec, int) else "standard input" if spec == "-" else spec
-        target, arguments, extra, kind = _target(spec)
-        reading = replace(options, extra={**extra, **options.extra})
-        try:
-            self._container, stream = open_container(target, self._name, reading, **arguments)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(
-                f"Cannot open {self._name}: {reason.rstrip('.')}. Check that it is connected and not in use."
-            ) from error
+        self._findings = Findings(self._name, options.strict, self.warnings)
+        self._container, stream, kind = self._opened(spec)
         # Frame threads would hold back one picture per thread.
         stream.thread_type = "SLICE"
-        self._findings = Findings(self._name, options.strict, self.warnings)
         self._packets: ArrivingPackets | None = None
-        camera = kind == "camera"
-        if camera and self._container.format.name in UNSTAMPED:
+        if kind == "camera" and self._container.format.name in UNSTAMPED:
             self._packets = ArrivingPackets(self._container, stream)
             self._findings.note("times", f"{self._name}: it sends no times; those at which pictures arrive are used.")
-        made_up = self._packets is None and self._container.format.name in UNSTAMPED
-        rate = options.fps or stream.codec_context.framerate
-        second = _ARRIVAL_TICKS if self._packets is not None else float(1 / (stream.time_base or 1))
-        self._timeline = Timeline(
-            self._container,
-            stream,
-            untimed=made_up,
-            rate=float(rate) if rate else None,
-            source=self._packets,
-            second=second,
-        )
+        self._second = TICKS if self._packets is not None else float(1 / (stream.time_base or 1))
+        self._timeline = self._timeline_of(stream)
         self._steps = iter(self._timeline)
         first = next((step for step in self._steps if step.frame is not None), None)
         if first is None or first.frame is None:
@@ -112,13 +88,38 @@ class LiveSource(FrameSource):
             raise InputError(f"{self._name} gives no picture. Check that it is connected and sends video.")
         if self._timeline.clock.untimed and options.fps is None and not stream.codec_context.framerate:
             self._findings.note("times", untimed_warning(self._name))
-        self._first: Step | None = first
-        self._second = second
-        self._origin = first.ticks if camera else 0
+        self._first: TimelineStep | None = first
+        self._origin = first.ticks if kind == "camera" else 0
         ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         self._converter = Converter(first.frame, ratio, options.max_size)
         self._take_range(first.frame)
         self.info = self._describe(stream, kind)
+
+    def _opened(self, spec: str | int) -> tuple[InputContainer, VideoStream, str]:
+        """Connect; return the container, its video stream and the kind of source."""
+        import av
+
+        target, arguments, extra, kind = _target(spec)
+        reading = replace(self.options, extra={**extra, **self.options.extra})
+        try:
+            container, stream = open_container(target, self._name, reading, **arguments)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(
+                f"Cannot open {self._name}: {reason.rstrip('.')}. Check that it is connected and not in use."
+            ) from error
+        return container, stream, kind
+
+    def _timeline_of(self, stream: VideoStream) -> Timeline:
+        rate = self.options.fps or stream.codec_context.framerate
+        return Timeline(
+            self._container,
+            stream,
+            untimed=self._packets is None and self._container.format.name in UNSTAMPED,
+            rate=float(rate) if rate else None,
+            source=self._packets,
+            second=self._second,
+        )
 
     def _take_range(self, first: VideoFrame) -> None:
         """Set the range of pictures of more than eight bits: as asked for, or from the first of them."""
@@ -156,7 +157,7 @@ class LiveSource(FrameSource):
     def _seconds(self, ticks: int) -> float:
         return (ticks - self._origin) / self._second
 
-    def _read(self, first: Step) -> Iterator[Frame]:
+    def _read(self, first: TimelineStep) -> Iterator[Frame]:
         empty = True
         span = Span()
         steps = self._findings.watched(self._timeline, chain([first], self._steps), self._seconds)
@@ -179,60 +180,3 @@ class LiveSource(FrameSource):
             self._packets.stop()  # its thread closes the container when it no longer reads from it
         else:
             self._container.close()
-
-
-class ArrivingPackets:
-    """The packets of a stream without times, each stamped when it arrives, however late it is decoded.
-
-    A thread reads them from the beginning; it waits while ``_MOST_WAITING`` bytes are not yet decoded.
-    """
-
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._container, self._stream = container, stream
-        self._ready: deque[Packet] = deque()
-        self._bytes = 0
-        self._error: Exception | None = None
-        self._over = self._stop = False
-        self._change = threading.Condition()
-        self._begin = time.monotonic()
-        threading.Thread(target=self._work, name="ptrack-camera", daemon=True).start()
-
-    def _work(self) -> None:
-        try:
-            for packet in self._container.demux(self._stream):
-                packet.pts = packet.dts = round((time.monotonic() - self._begin) * _ARRIVAL_TICKS)
-                with self._change:
-                    self._change.wait_for(lambda: self._stop or self._bytes < _MOST_WAITING)
-                    if self._stop:
-                        break
-                    self._ready.append(packet)
-                    self._bytes += packet.size
-                    self._change.notify_all()
-        except Exception as error:  # handed to the reader
-            self._error = error
-        with self._change:
-            self._over = True
-            self._change.notify_all()
-            if self._stop:
-                self._container.close()
-
-    def __iter__(self) -> Iterator[Packet]:
-        while True:
-            with self._change:
-                self._change.wait_for(lambda: self._ready or self._over)
-                if not self._ready:
-                    if self._error is not None:
-                        raise self._error
-                    return
-                packet = self._ready.popleft()
-                self._bytes -= packet.size
-                self._change.notify_all()
-            yield packet
-
-    def stop(self) -> None:
-        """End reading; the container is closed now, or by the thread once the camera sends or falls silent."""
-        with self._change:
-            if not self._stop and self._over:
-                self._container.close()
-            self._stop = True
-            self._change.notify_all()

@@ -18,8 +18,8 @@ class PrefetchedFrames:
 
     Args:
         frames: a FrameSource or any iterable of frames; it is read in the thread only.
-        depth: how many frames are held ready.
-        max_bytes: and how many bytes of pixels; one frame is always allowed.
+        depth: the most frames held ready.
+        max_bytes: and the most bytes of pixels; one frame is always allowed.
     """
 
     def __init__(self, frames: Iterable[Frame], depth: int = 4, max_bytes: int = 128 << 20) -> None:

@@ -1,4 +1,4 @@
-"""What a file's own bytes say when the decoder cannot: is it cut off, text, empty, an MP4 without its index?"""
+"""What a file's own bytes show where the decoder cannot: is it cut off, text, empty, an MP4 without its index?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_BOXES = 200_000  # top-level MP4 boxes that are looked at; a day of one-sec
 
 
 def missing_bytes(path: Path | str) -> int:
-    """Return how many bytes the container promises beyond the end of the file; 0 if it is whole or does not say.
+    """Return the number of bytes the container promises beyond the end of the file; 0 if whole or unknown.
 
     Knows MP4/MOV (box sizes), Matroska/WebM (segment size) and RIFF (AVI). Other containers carry no total.
     """
@@ -112,7 +112,7 @@ def gif_size(head: bytes) -> tuple[int, int] | None:
 
 
 def gif_lacks_delays(path: Path | str) -> bool:
-    """Return whether a GIF has several pictures, some without the control block that ffmpeg parts them by."""
+    """Return whether a GIF has several pictures, not all with the control block that ffmpeg needs to split them."""
     with open(path, "rb") as file:
         flags = file.read(13)[10]
         file.seek(_table(flags), os.SEEK_CUR)

@@ -128,7 +128,7 @@ class Span:
 
 
 def expected_count(total: int | None, rate: float | None, options: ReadOptions, begin: float = 0.0) -> int | None:
-    """Return about how many frames ``options`` select, if that can be known.
+    """Return the approximate number of frames that ``options`` select, if it can be known.
 
     Args:
         total: frames of the source.

@@ -26,11 +26,11 @@ def open_source(spec: Any, options: ReadOptions | None = None, *, camera: bool =
             ``http://`` address; ``-`` for standard input; an int, or text with ``camera=True``, for a camera number;
             an array (T, H, W, 3) or (T, H, W) uint8; a sequence, iterable or iterator of such frames; or an open
             FrameSource, which is returned as it is (its own options stay).
-        options: which frames, how large.
+        options: which frames, at which size.
         camera: ``spec`` is a camera number or address, not a file.
 
     Raises:
-        InputError: the source does not exist, is not readable or holds no frames; one sentence says which.
+        InputError: the source does not exist, is not readable or holds no frames; in one sentence.
     """
     if isinstance(spec, FrameSource):
         return spec
@@ -121,7 +121,7 @@ def _pictures(path: Path, name: str, options: ReadOptions) -> FrameSource:
         with PictureFile(path, options.max_pixels) as file:
             pages, timed = file.pages(), file.timed
     except DamagedPictureError:
-        pages, timed = [0], False  # the sequence says what is wrong with it
+        pages, timed = [0], False  # the sequence reports what is wrong with it
     if timed and len(pages) > 1:
         return AnimatedImage(path, name, options)
     return ImageSequence([Page(path, number) for number in pages], name, options)

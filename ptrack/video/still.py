@@ -103,7 +103,7 @@ class PictureFile:
 
     @property
     def bits(self) -> int | None:
-        """How many bits its integers use, where the file says so and they are not whole bytes."""
+        """The number of bits of its integers, where the header has it and they are not whole bytes."""
         bits = self._tags().get(258, (16,))[0]
         return bits if bits % 8 else None
 
@@ -145,7 +145,7 @@ class PictureFile:
         return _guarded(self._decoded)
 
     def duration(self) -> float | None:
-        """Return for how many seconds the picture read last is shown; None if the file does not say."""
+        """Return the seconds for which the picture read last is shown; None if the file has no time for it."""
         milliseconds = self._image.info.get("duration") or 0
         return milliseconds / 1000 if milliseconds > 0 else None
 

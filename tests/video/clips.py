@@ -1,4 +1,4 @@
-"""Makes small clips whose frames carry their own number, so that tests can tell which picture they were given."""
+"""Makes small clips whose frames carry their own number, so that tests know which picture they were given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A crop that the container asks for is applied, as players do, and spoken of."""
+"""A crop that the container asks for is applied, as players do, with a warning."""
 
 from __future__ import annotations
 

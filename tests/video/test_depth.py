@@ -56,9 +56,9 @@ def test_deep_pictures_span_the_whole_range(tmp_path, kind):
     assert [clips.number_of(f.rgb) for f in frames] == [0, 1, 2, 3]
     wanted = clips.numbered(2) if kind.startswith("rgb") else clips.numbered(2)[..., :1]
     assert np.abs(frames[2].rgb.astype(int) - wanted).max() <= (28 if kind == "int32" else 1)
-    said = [w for w in source.warnings if "become black to white" in w]
-    assert len(said) == 1
-    assert ("0 to 4095 become" in said[0]) == (kind not in ("float", "int32"))
+    texts = [w for w in source.warnings if "become black to white" in w]
+    assert len(texts) == 1
+    assert ("0 to 4095 become" in texts[0]) == (kind not in ("float", "int32"))
     again = list(open_source(tmp_path).reversed(4))[::-1]
     assert all(np.array_equal(a.rgb, b.rgb) for a, b in zip(frames, again, strict=True))
 

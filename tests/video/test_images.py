@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -14,6 +15,7 @@ from ptrack.video import open_source, read_frames
 from ptrack.video.listing import natural_key
 
 from . import clips
+from .test_animation import same_backwards, stack
 
 
 def save(folder, names, size=(128, 96)):
@@ -208,3 +210,60 @@ def test_images_removed_while_reading(tmp_path):
         path.unlink()
     with pytest.raises(InputError, match="can be read any more"):
         list(source)
+
+
+# ------------------------------------------------------------------------------------------------- stacks
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_tiff_stack(tmp_path, compression):
+    source = read_frames(stack(tmp_path / "s.tif", compression=compression), start=2, stride=3, fps=10.0)
+    frames = same_backwards(source)
+    assert [clips.number_of(f.rgb) for f in frames] == [2, 5, 8, 11, 14, 17]
+    assert [f.pts for f in frames] == pytest.approx([0.2, 0.5, 0.8, 1.1, 1.4, 1.7])
+    assert (source.info.expected_frames, source.warnings) == (6, [])
+    assert source.sha256()
+
+
+def test_tiff_stack_of_twelve_bits(tmp_path):
+    deep = [clips.numbered(i)[..., 0].astype(np.uint16) * 16 for i in range(10)]
+    frames = list(open_source(stack(tmp_path / "s.tif", pictures=deep)))
+    assert [clips.number_of(f.rgb) for f in frames] == list(range(10))
+    assert np.abs(frames[3].rgb[..., 0].astype(int) - clips.numbered(3)[..., 0]).max() <= 1
+
+
+def test_reduced_copies_in_a_tiff_are_no_frames(tmp_path):
+    path = stack(tmp_path / "p.tif", 6)
+    data = bytearray(path.read_bytes())
+    directory, page = struct.unpack_from("<I", data, 4)[0], 0
+    while directory:
+        count = struct.unpack_from("<H", data, directory)[0]
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            if page % 2 and struct.unpack_from("<H", data, entry)[0] == 284:  # of no use here: make it NewSubfileType
+                struct.pack_into("<HHII", data, entry, 254, 4, 1, 1)
+        directory, page = struct.unpack_from("<I", data, directory + 2 + 12 * count)[0], page + 1
+    path.write_bytes(data)
+    assert [clips.number_of(f.rgb) for f in open_source(path)] == [0, 2, 4]
+
+
+def test_a_damaged_page_keeps_its_place(tmp_path):
+    path = stack(tmp_path / "s.tif", 6, compression="tiff_deflate")
+    with Image.open(path) as image:
+        image.seek(3)
+        offset = image.tag_v2[273][0]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 40] = b"\xff" * 40
+    path.write_bytes(data)
+    source = open_source(path)
+    frames = same_backwards(source)
+    assert [f.index for f in frames if not f.ok] == [3]
+    assert [clips.number_of(f.rgb) for f in frames] == [0, 1, 2, 2, 4, 5]
+    assert any("picture 3" in w and "cannot be read" in w for w in source.warnings)
+
+
+def test_a_stack_among_single_pictures_is_a_warning(tmp_path):
+    stack(tmp_path / "a0.tif", 3)
+    stack(tmp_path / "a1.tif", 3)
+    source = read_frames(tmp_path, fps=25.0)
+    assert len(list(source)) == 2
+    assert source.warnings == [f"{tmp_path / 'a0.tif'} holds several pictures; the first of each file is used."]

@@ -1,4 +1,4 @@
-"""Which files of a folder are its frames, and what is said of the others."""
+"""Which files of a folder are its frames, and the warnings about others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fill(folder, names):
     return folder
 
 
-def said(folder):
+def texts_of(folder):
     return [w.removeprefix(f"{folder}: ") for w in in_folder(folder).warnings]
 
 
@@ -40,8 +40,8 @@ def test_pictures_of_other_formats_are_named(tmp_path):
 
 
 def test_raw_files_beside_their_jpeg_are_not(tmp_path):
-    assert said(fill(tmp_path / "f", ["D1.JPG", "D1.ARW", "D2.JPG", "D2.ARW"])) == []
-    assert "1 picture is left out, of the format .arw (D3.ARW first)" in said(fill(tmp_path / "f", ["D3.ARW"]))[0]
+    assert texts_of(fill(tmp_path / "f", ["D1.JPG", "D1.ARW", "D2.JPG", "D2.ARW"])) == []
+    assert "1 picture is left out, of the format .arw (D3.ARW first)" in texts_of(fill(tmp_path / "f", ["D3.ARW"]))[0]
 
 
 @pytest.mark.parametrize("suffix", ["exr", "dpx", "heic"])
@@ -66,16 +66,16 @@ def test_a_folder_of_another_format_is_named(tmp_path, suffix):
     ],
 )
 def test_missing_numbers(tmp_path, numbers, expected):
-    texts = said(fill(tmp_path / "f", [f"shot2_{n:04d}.png" for n in numbers]))
+    texts = texts_of(fill(tmp_path / "f", [f"shot2_{n:04d}.png" for n in numbers]))
     assert len(texts) == (expected is not None)
     assert expected is None or texts[0].startswith(expected)
 
 
 def test_names_without_a_common_counter(tmp_path):
-    assert said(fill(tmp_path / "f", ["a1_1.png", "a2_1.png", "a3_7.png", "b.png"])) == []
+    assert texts_of(fill(tmp_path / "f", ["a1_1.png", "a2_1.png", "a3_7.png", "b.png"])) == []
 
 
-def test_a_folder_without_times_tells_the_rate_that_is_assumed(tmp_path):
+def test_a_folder_without_times_warns_of_the_rate_that_is_assumed(tmp_path):
     folder = fill(tmp_path / "f", ["1.png", "2.png", "3.png"])
     source = open_source(folder)
     assert source.warnings == [

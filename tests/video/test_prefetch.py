@@ -26,7 +26,7 @@ def wait_until(condition, seconds=10.0):
 
 
 class Counted:
-    """Frames that count how many were taken and whether they were closed."""
+    """Frames that count those taken and note whether they were closed."""
 
     def __init__(self, count, size=(4, 5), fail_at=None):
         self.taken, self.closed, self.thread = 0, False, None

@@ -1,4 +1,4 @@
-"""What a file's bytes say about its own completeness."""
+"""What a file's bytes show about its own completeness."""
 
 from __future__ import annotations
 

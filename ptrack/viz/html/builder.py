@@ -21,7 +21,7 @@ import numpy as np
 from ptrack.fileio import atomic_path, check_writable
 from ptrack.tracks import Tracks
 from ptrack.video import FrameSource
-from ptrack.video.writer import H264Writer
+from ptrack.video.writing.containers import H264Writer
 from ptrack.viz import palette
 from ptrack.viz.pairing import paired, with_size
 from ptrack.viz.recent import SURE, UNSURE, jumps

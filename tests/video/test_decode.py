@@ -163,7 +163,7 @@ def test_cut_file_gives_all_whole_frames_and_a_warning(tmp_path, name, options):
     assert f"{name} ends early" in source.warnings[0]
     assert f"{len(frames)} frames" in source.warnings[0]
     assert all(f.ok for f in frames)
-    # A picture may be whole whose earlier neighbour, stored after it, is cut off; its time tells which one it is.
+    # A picture may be whole whose earlier neighbour, stored after it, is cut off; its time shows which one it is.
     assert [clips.number_of(f.rgb) for f in frames] == [round((f.pts - frames[0].pts) * 30) for f in frames]
     assert [clips.number_of(f.rgb) for f in frames[:-2]] == list(range(len(frames) - 2))
     assert abs(len(frames) - len(whole)) <= 1

@@ -81,14 +81,6 @@ def test_a_picture_larger_than_pillows_own_limit(tmp_path, monkeypatch, recwarn)
     assert not recwarn.list
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "ffv1"), ("a.avi", "mpeg4")])
-def test_a_video_above_the_limit_is_refused(tmp_path, name, codec):
-    path = clips.write_clip(tmp_path / name, 2, codec=codec)
-    assert len(list(read_frames(path, max_pixels=128 * 96))) == 2
-    with pytest.raises(InputError, match="128x96 has 12,288 pixels"):
-        read_frames(path, max_pixels=128 * 96 - 1)
-
-
 def test_pictures_that_grow_above_the_limit_midway(tmp_path):
     for i, size in enumerate([(64, 48), (64, 48), (128, 96)]):
         Image.fromarray(clips.numbered(i, *size)).save(tmp_path / f"{i}.png")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ptrack.errors import OutputError
-from ptrack.video.writer import VideoWriter, check_frame
+from ptrack.video.writing.base import VideoWriter, check_frame
 
 _NUMBER = re.compile(r"%0?[0-9]*d")
 
@@ -31,6 +31,7 @@ class PngWriter(VideoWriter):
             raise OutputError(
                 f"{self._folder} already holds {old[0].name}; choose another place or add --overwrite to replace it."
             )
+        self.frames_written = 0
         self._made = not self._folder.exists()
         hidden = f".{self._folder.name or 'frames'}.{os.getpid()}.tmp"
         self._temporary = self._folder.parent / hidden if self._made else self._folder / hidden
@@ -56,7 +57,7 @@ class PngWriter(VideoWriter):
             Image.fromarray(rgb).save(self._temporary / (self._pattern.name % self.frames_written), compress_level=3)
         except OSError as error:
             self.abort()
-            raise OutputError(f"Cannot write {self.path}: {error.strerror or error}. Free some space.") from error
+            raise OutputError(f"Cannot write {self.path}: {error.strerror or error}. Free space there.") from error
         self.frames_written += 1
 
     def close(self) -> None:
