@@ -23,6 +23,7 @@ POINT = re.compile(r"\s*([^,@]+),([^,@]+?)(?:@(.+))?\s*")
 DEFAULT_GRID = 16  # points per side where nothing else is asked for
 MASK_PIXELS = 100_000_000  # of a mask image, about 1 GB while it is read
 LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000"}  # Pillow's names; their black is seldom exactly 0
+ROW_BYTES = 16  # of one point in one frame of a tracks file: x, y, visibility and confidence as float32
 MASK_SEED = 0  # of the random choice of --num points inside a mask
 
 
@@ -36,6 +37,7 @@ class QueryOptions:
     file: Path | None = None  # CSV, JSON or NPZ
     mask: Path | None = None  # image; see ``load_mask`` for what is inside
     num: int | None = None  # points at random inside the mask, instead of a grid
+    max_points: int | None = None  # refuse more in all
 
     def __post_init__(self) -> None:
         if self.grid is not None and self.grid < 1:
@@ -62,12 +64,29 @@ class QueryPlan:
         Raises:
             QueryError: a point outside the frame, or no point at all.
         """
+        self._check_count(sum(len(part) for part in self.fixed) + self._most_generated())
         parts = [*self.fixed, *self._generated(size)]
         queries = Queries.concatenate(parts)
+        self._check_count(len(queries))
         if not len(queries):
             raise QueryError("There is no point to track; give --grid, --point, --queries or --mask.")
         queries.check_inside(size)
         return queries
+
+    def _most_generated(self) -> int:
+        """Return how many points there will be without making them; a mask leaves out most of a grid, at most 99 %."""
+        o = self.options
+        if self.mask is not None:
+            return (o.grid or DEFAULT_GRID) ** 2 // 100 if o.num is None else min(o.num, self.mask.size)
+        return (o.grid or DEFAULT_GRID) ** 2 if o.grid is not None or not self.fixed else 0
+
+    def _check_count(self, points: int) -> None:
+        most = self.options.max_points
+        if most is not None and points > most:
+            raise QueryError(
+                f"{points:,} points are more than the {most:,} of --max-points; their tracks would take "
+                f"{points * ROW_BYTES / 1e6:.1f} MB per frame. Ask for fewer, or raise --max-points."
+            )
 
     def _generated(self, size: geometry.Size) -> list[Queries]:
         o = self.options

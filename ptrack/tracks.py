@@ -135,6 +135,7 @@ class TracksInfo:
     threshold: float = 0.5  # visibility probability from which a point counts as visible
     truncated: bool = False  # the source ended early because of damage
     warnings: tuple[str, ...] = ()  # sentences about the run, e.g. queries that start after the last frame
+    settings: str = ""  # JSON of all that decided the tracks, see ``ptrack.tracking.partial``
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ import numpy as np
 from ptrack import fileio
 from ptrack.errors import OutputError, TracksError
 from ptrack.fileio import atomic_path, check_writable
-from ptrack.tracks import SCHEMA_VERSION, Tracks, TracksInfo
+from ptrack.tracks import SCHEMA_VERSION, Queries, Tracks, TracksInfo
 from ptrack.untrusted import Budget, Refused, h5, npz, text
 from ptrack.untrusted.limits import amount, check_file, reading, reason_of
 
@@ -98,6 +98,24 @@ def check_values(tracks: Tracks) -> Tracks:
     if not np.isfinite(tracks.pts_seconds).all():
         raise TracksError("the times are not all finite.")
     return tracks
+
+
+def load_header(path: Path | str) -> tuple[TracksInfo, Queries]:
+    """Return where tracks come from and the queries of the points that start; of HDF5 without reading the rows.
+
+    Raises:
+        TracksError: as ``load_tracks``.
+    """
+    if format_of(path) != "h5":
+        tracks = load_tracks(path)
+        info, points, ids = tracks.info, tracks.queries, tracks.ids
+    else:
+        path = check_file(path, TracksError, "tracks file")
+        with reading(path, TracksError, "tracks"), h5.opened(path) as file:
+            info, points = _read_info(file.attributes()), file.array("queries")
+            ids = np.asarray(file.texts("ids"), dtype=np.str_)
+    known = np.isfinite(points).all(axis=1)  # those of a CSV that never start have no position
+    return info, Queries(points[known], ids[known])
 
 
 # -- HDF5 ---------------------------------------------------------------------------------------------------------
@@ -307,10 +325,10 @@ def copy_finished(source: Path, target: Path) -> None:
         TracksError: the source is damaged.
     """
     try:
-        with h5py.File(source, "r") as opened, atomic_path(target) as temporary:
+        with h5py.File(source, "r", locking=False) as opened, atomic_path(target) as temporary:
             file: Any = opened
             info, ids = _read_info(file.attrs), [i.decode() for i in file["ids"][:]]
-            writer = TracksWriter(temporary, file["queries"][:], np.asarray(ids, dtype=np.str_), info)
+            writer = TracksWriter(temporary, file["queries"][:], np.asarray(ids, dtype=np.str_), info, target)
             rows = file["tracks"].shape[0]
             for begin in range(0, rows, COPY_ROWS):
                 block = [file[name][begin : begin + COPY_ROWS] for name in PER_FRAME]

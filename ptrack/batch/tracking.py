@@ -169,7 +169,8 @@ class TrackWork:
             opened.info = replace(opened.info, name=order["source"])
             queries = self.plan.build((opened.info.height, opened.info.width))
             tracker = self._loaded(progress)
-            from ptrack.tracking.run import check_outputs, partial_path, track_to_files
+            from ptrack.tracking.partial import partial_path
+            from ptrack.tracking.run import check_outputs, track_to_files
 
             options = self._options(order, folder)
             check_outputs(options)

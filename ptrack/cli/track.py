@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptrack.cli import options
-from ptrack.cli.console import Output, last_part
-from ptrack.errors import InputError, count
+from ptrack.cli.console import Output
+from ptrack.errors import InputError, PTrackError, count
 
 if TYPE_CHECKING:
-    from ptrack.tracking.batch import Outcome
     from ptrack.tracking.request import TrackRequest
+    from ptrack.tracking.single import Outcome
 
 EPILOG = """Examples:
 
@@ -28,6 +28,8 @@ ptrack track clips/ --out results/ --workers 2
 ptrack track --camera 0 --grid 8
 """
 MANY = "Many videos"
+
+MAX_POINTS = 10_000  # a 100 x 100 grid
 
 
 def register(app: typer.Typer) -> None:
@@ -109,6 +111,9 @@ def track(
         int | None,
         typer.Option(help="This many points inside the mask instead of a grid.", rich_help_panel="Points"),
     ] = None,
+    max_points: Annotated[
+        int, typer.Option(help="Refuse more points than this.", min=1, rich_help_panel="Points")
+    ] = MAX_POINTS,
     backward: Annotated[
         bool,
         typer.Option(
@@ -267,7 +272,13 @@ def track(
         sources=named if camera is None else [camera],
         camera=camera is not None,
         queries=QueryOptions(
-            grid=grid, grid_frame=grid_frame, points=tuple(point or ()), file=queries, mask=mask, num=num
+            grid=grid,
+            grid_frame=grid_frame,
+            points=tuple(point or ()),
+            file=queries,
+            mask=mask,
+            num=num,
+            max_points=max_points,
         ),
         read=ReadOptions(
             start=_moment(start, "--start"),
@@ -318,56 +329,36 @@ def _run(request: TrackRequest, output: Output) -> None:
     """Do the work with progress on stderr, then print what came of it."""
     from ptrack.cli.progress import TrackProgress
     from ptrack.models.devices import choose_device
-    from ptrack.tracking.batch import track_sources
+    from ptrack.tracking.single import Listener, track_request
 
+    (source,) = request.sources
     choice = choose_device(request.device)
-    with TrackProgress(output) as progress:
-        outcomes = track_sources(
-            request,
-            progress.update,
-            lambda tracker: output.note(f"model {tracker.model.name} on {choice.reason}"),
-        )
-    if len(outcomes) == 1 and outcomes[0].error is not None:
-        output.document({"sources": [_document(outcomes[0])]})
-        raise outcomes[0].error
-    for outcome in outcomes:
-        _print_outcome(outcome, output)
-    if len(outcomes) > 1:
-        output.table("Summary", ["source", "frames", "points", "seconds", "result"], [_summary(o) for o in outcomes])
-    output.document({"sources": [_document(o) for o in outcomes]})
-    failed = sum(o.error is not None for o in outcomes)
-    if failed:
-        output.note(f"{failed} of {count(len(outcomes), 'source')} failed")
-        raise typer.Exit(1)
+    try:
+        with TrackProgress(output) as display:
+            listener = Listener(
+                progress=lambda now: display.update(source, now),
+                loaded=lambda tracker: output.note(f"model {tracker.model.name} on {choice.reason}"),
+                note=output.note,
+            )
+            outcome = track_request(request, listener)
+    except PTrackError as error:
+        output.document({"sources": [{"ok": False, "source": source, "error": str(error)}]})
+        raise
+    _print_outcome(outcome, output)
+    done = {"source": source, "note": outcome.note} if outcome.report is None else outcome.report.to_mapping()
+    output.document({"sources": [{"ok": True, **done}]})
 
 
 def _print_outcome(outcome: Outcome, output: Output) -> None:
     report = outcome.report
-    if outcome.error is not None:
-        output.warning(f"{outcome.source}: {outcome.error}")
-    elif report is None:
+    if report is None:
         output.result(f"{outcome.source}: {outcome.note}")
-    else:
-        for warning in report.warnings:
-            output.warning(warning)
-        speed = (report.frames - report.resumed_from) / max(report.seconds, 1e-9)
-        output.result(f"{outcome.source}: {count(report.points, 'point')}, {count(report.frames, 'frame')}")
-        output.result(f"  time     {report.seconds:.1f} s, {speed:.1f} frames/s")
-        output.result(f"  tracks   {report.tracks}")
-        if report.overlay:
-            output.result(f"  overlay  {report.overlay}")
-
-
-def _summary(outcome: Outcome) -> list[str]:
-    r, name = outcome.report, last_part(outcome.source)
-    if r is None:
-        return [name, "", "", "", "failed" if outcome.error else outcome.note]
-    return [name, str(r.frames), str(r.points), f"{r.seconds:.1f}", last_part(str(r.tracks))]
-
-
-def _document(outcome: Outcome) -> dict[str, object]:
-    if outcome.report is not None:
-        return {"ok": True, **outcome.report.to_mapping()}
-    if outcome.error is not None:
-        return {"ok": False, "source": outcome.source, "error": str(outcome.error)}
-    return {"ok": True, "source": outcome.source, "note": outcome.note}
+        return
+    for warning in report.warnings:
+        output.warning(warning)
+    speed = (report.frames - report.resumed_from) / max(report.seconds, 1e-9)
+    output.result(f"{outcome.source}: {count(report.points, 'point')}, {count(report.frames, 'frame')}")
+    output.result(f"  time     {report.seconds:.1f} s, {speed:.1f} frames/s")
+    output.result(f"  tracks   {report.tracks}")
+    if report.overlay:
+        output.result(f"  overlay  {report.overlay}")

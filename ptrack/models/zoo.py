@@ -221,7 +221,12 @@ def load(
     )
     module, _, function = entry.builder.partition(":")
     loaded: LoadedModel = getattr(importlib.import_module(module), function)(request)
-    return Tracker(loaded.model, support_grid=support_grid, weights_sha256=loaded.weights_sha256)
+    return Tracker(
+        loaded.model,
+        support_grid=support_grid,
+        weights_sha256=loaded.weights_sha256,
+        options={**options, "dtype": str(request.dtype).removeprefix("torch.")},
+    )
 
 
 def _checked_checkpoint(entry: ModelEntry, checkpoint: Path | str | None) -> Path | None:

@@ -7,6 +7,7 @@ equal tracks make equal files however often the run was stopped, and both are de
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ptrack.errors import InputError, Interrupted, OutputError, QueryError, TracksError
-from ptrack.fileio import check_writable
+from ptrack.errors import InputError, Interrupted, OutputError, QueryError, count
 from ptrack.signals import StopRequest
+from ptrack.tracking import partial
+from ptrack.tracking.overlay import OverlaySink, OverlayThread, draw_rows
 from ptrack.tracking.snapshot import load_snapshot, save_snapshot
-from ptrack.tracking.stream import Row, backward_rows, duplicate_queries, late_queries, stream_rows, tracks_info
+from ptrack.tracking.stream import backward_rows, duplicate_queries, late_queries, run_info, stream_rows
 from ptrack.tracking.tracker import StepResult, Tracker
 from ptrack.tracks import Queries, TracksInfo
 from ptrack.tracks_io import TracksWriter, copy_finished, format_of, load_tracks, save_tracks
@@ -34,7 +34,7 @@ FLUSH_SECONDS = 2.0  # work lost at most by a kill; a flush and a state of 256 p
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Told after every frame."""
+    """Where a run is, after every frame."""
 
     done: int  # frames finished in this pass
     expected: int | None  # frames in this pass, None if unknown; a hint
@@ -90,8 +90,9 @@ class _Run:
     options: TrackOptions
     info: TracksInfo
     report: Callable[[Progress], None]
+    note: Callable[[str], None]
     stop: StopRequest
-    job: str = ""
+    settings: dict[str, Any]  # all that decides the tracks
     start: int = 0  # frames done by an earlier run
     phase: str = "tracking"  # then "backward", then "overlay", where these are needed
     writer: TracksWriter = field(init=False)
@@ -99,40 +100,16 @@ class _Run:
 
     @property
     def partial(self) -> Path:
-        return partial_path(self.options.out)
+        return partial.partial_path(self.options.out)
 
     @property
     def state_path(self) -> Path:
-        return self.partial.with_suffix(".state")
-
-
-def partial_path(out: Path) -> Path:
-    """Return where the rows of an unfinished run are kept."""
-    return out.with_name(f"{out.stem}.partial.h5")
+        return partial.state_path(self.options.out)
 
 
 def check_outputs(options: TrackOptions) -> bool:
-    """Check, before any expensive step, that the outputs can be written. Return True if there is nothing left to do.
-
-    Raises:
-        OutputError: an output exists or its place is not writable; an unfinished run is in the way.
-        TracksError: unknown suffix.
-    """
-    format_of(options.out)
-    partial = partial_path(options.out)
-    if options.resume and options.out.exists() and not partial.exists():
-        return True
-    if partial.exists() and not (options.resume or options.overwrite):
-        raise OutputError(
-            f"{partial} is left of an unfinished run; add --resume to go on with it or --overwrite to start anew."
-        )
-    overwrite = options.overwrite or options.resume
-    check_writable(options.out, overwrite=overwrite)
-    if options.overlay is not None:
-        if options.overlay.resolve() == options.out.resolve():
-            raise OutputError(f"{options.out} cannot be both the tracks file and the overlay; give them two names.")
-        check_writable(options.overlay, overwrite=overwrite)
-    return False
+    """Check the outputs before any expensive step, see ``partial.check_outputs``."""
+    return partial.check_outputs(options.out, options.overlay, overwrite=options.overwrite, resume=options.resume)
 
 
 def track_to_files(
@@ -141,6 +118,7 @@ def track_to_files(
     queries: Queries,
     options: TrackOptions,
     report: Callable[[Progress], None] = lambda progress: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> TrackReport:
     """Track ``queries`` through an open source and write the tracks and, if asked for, the overlay.
 
@@ -150,42 +128,41 @@ def track_to_files(
         queries: checked against the source's size.
         options: outputs; call ``check_outputs`` on them first.
         report: called after every frame.
+        note: called with a sentence where an unfinished run is of no use.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the partial file is closed and can be resumed. A live source is finished
             instead: stopping is its normal end.
         InputError, QueryError, OutputError, TracksError: see their classes.
     """
+    with tracker.lock, StopRequest() as stop:
+        return _tracked(tracker, source, queries, options, report, note, stop)
+
+
+def _tracked(
+    tracker: Tracker,
+    source: FrameSource,
+    queries: Queries,
+    options: TrackOptions,
+    report: Callable[[Progress], None],
+    note: Callable[[str], None],
+    stop: StopRequest,
+) -> TrackReport:
     began = time.perf_counter()
     live = source.info.live
     if options.backward and not source.info.rereadable:
         raise QueryError(
             f"--backward reads the source twice, which {source.info.name} does not allow; record it first."
         )
-    info = tracks_info(tracker, source.info, source.sha256())
-    with StopRequest() as stop:
-        run = _Run(tracker, source, queries, options, info, report, stop)
-        run.job = _fingerprint(run)
-        _open_partial(run)
-        try:
-            frames = _forward(run)
-            if options.backward and run.phase != "overlay":
-                _backward(run, frames)
-            warnings = (*source.warnings, *duplicate_queries(queries), *late_queries(queries, frames))
-            run.info = replace(info, truncated=source.truncated, warnings=warnings)
-            if options.overlay is not None and not run.overlay_in_stream:
-                run.phase = "overlay"
-                _save(run)
-            run.writer.finish(run.info)
-            if run.phase == "overlay":
-                _second_pass_overlay(run)
-        except BaseException as error:
-            run.writer.close()
-            # Finished work is kept for --resume; a run that failed before its first save leaves nothing behind.
-            if not run.state_path.exists() and not isinstance(error, OutputError):
-                _remove_partial(run)
-            raise
-        _publish(run)
+    info = run_info(tracker, source, queries, options.backward)
+    run = _Run(tracker, source, queries, options, info, report, note, stop, json.loads(info.settings))
+    _open_partial(run)
+    try:
+        frames = _passes(run)
+    except BaseException as error:
+        _close_after(run, error)
+        raise
+    _publish(run)
     return TrackReport(
         source=source.info.name,
         tracks=options.out,
@@ -202,18 +179,31 @@ def track_to_files(
     )
 
 
+def _passes(run: _Run) -> int:
+    """Track, finish the rows and draw; return the number of frames."""
+    frames = _forward(run)
+    if run.options.backward and run.phase != "overlay":
+        _backward(run, frames)
+    warnings = (*run.source.warnings, *duplicate_queries(run.queries), *late_queries(run.queries, frames))
+    run.info = replace(run.info, truncated=run.source.truncated, warnings=warnings)
+    if run.options.overlay is not None and not run.overlay_in_stream:
+        run.phase = "overlay"
+        _save(run)
+    run.writer.finish(run.info)
+    if run.phase == "overlay":
+        _draw_finished(run)
+    return frames
+
+
+def _close_after(run: _Run, error: BaseException) -> None:
+    """Close the partial file. Finished work is kept for --resume; a run that never saved leaves nothing behind."""
+    with contextlib.suppress(OutputError):  # the error that ended the run says more
+        run.writer.close()
+    if not run.state_path.exists():
+        partial.remove_partial(run.options.out)
+
+
 # -- partial file and state ---------------------------------------------------------------------------------------
-
-
-def _fingerprint(run: _Run) -> str:
-    """Return all that must be equal for a run to be continued, as text."""
-    same = asdict(run.info) | {"backward": run.options.backward, "support_grid": run.tracker.support_grid}
-    same |= {"queries": run.queries.points.tolist(), "ids": run.queries.ids.tolist()}
-    same |= {
-        "read": repr(getattr(run.source, "options", None)),
-        "settings": repr(getattr(run.tracker.model, "config", None)),
-    }
-    return json.dumps(same, sort_keys=True, default=str)
 
 
 def _open_partial(run: _Run) -> None:
@@ -222,27 +212,31 @@ def _open_partial(run: _Run) -> None:
     run.tracker.add(run.queries)
     if run.options.resume and run.partial.exists() and run.state_path.exists():
         saved = load_snapshot(run.state_path, run.tracker.model.device)
-        if saved["job"] != run.job:
-            raise TracksError(
-                f"{run.partial} was begun with another video, model, points or options; "
-                "repeat the first command with --resume, or start anew with --overwrite."
-            )
-        run.writer = TracksWriter.reopen(run.partial, saved["rows"])
-        run.tracker.state, run.start, run.phase = saved["tracker"], saved["rows"], saved["phase"]
-        if run.phase != "tracking":  # the forward pass, which would find these, is not repeated
-            run.source.warnings, run.source.truncated = saved["warnings"], saved["truncated"]
-        return
+        found = partial.differences(saved.get("settings", {}), run.settings)
+        if found:
+            run.note(f"{run.partial} was begun with other settings ({found}); tracking starts anew.")
+        else:
+            _continue(run, saved)
+            return
     # A resumed or backward run needs all rows before it can draw; a live source is gone after one pass.
     run.overlay_in_stream = run.options.overlay is not None and not run.options.backward
     run.state_path.unlink(missing_ok=True)  # of a run that is being replaced
     run.writer = TracksWriter(run.partial, run.queries.points, run.queries.ids, run.info)
 
 
+def _continue(run: _Run, saved: dict[str, Any]) -> None:
+    """Take up the rows and the state of an earlier run."""
+    run.writer = TracksWriter.reopen(run.partial, saved["rows"])
+    run.tracker.state, run.start, run.phase = saved["tracker"], saved["rows"], saved["phase"]
+    if run.phase != "tracking":  # the forward pass, which would find these, is not repeated
+        run.source.warnings, run.source.truncated = saved["warnings"], saved["truncated"]
+
+
 def _save(run: _Run) -> None:
     """Bring the rows, then the state that belongs to them, to the disk."""
     run.writer.flush()
     content = {
-        "job": run.job,
+        "settings": run.settings,
         "rows": run.writer.rows,
         "phase": run.phase,
         "tracker": run.tracker.state,
@@ -252,14 +246,10 @@ def _save(run: _Run) -> None:
     try:
         save_snapshot(run.state_path, content)
     except (OutputError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
+        reason = "No space left on device" if isinstance(error, RuntimeError) else str(error)
         raise OutputError(
-            f"Cannot write {run.state_path}: {error} Free some space and run again with --resume."
+            f"Cannot write {run.state_path}: {reason}. Free some space and run again with --resume."
         ) from error
-
-
-def _remove_partial(run: _Run) -> None:
-    run.partial.unlink(missing_ok=True)
-    run.state_path.unlink(missing_ok=True)
 
 
 def _publish(run: _Run) -> None:
@@ -268,7 +258,7 @@ def _publish(run: _Run) -> None:
         copy_finished(run.partial, run.options.out)
     else:
         save_tracks(load_tracks(run.partial), run.options.out)
-    _remove_partial(run)
+    partial.remove_partial(run.options.out)
 
 
 # -- passes -------------------------------------------------------------------------------------------------------
@@ -278,39 +268,32 @@ def _forward(run: _Run) -> int:
     """Track frame after frame; return the number of frames."""
     if run.phase != "tracking":
         return run.start
-    overlay = _OverlayThread(run) if run.overlay_in_stream else None
     saved, pause = time.monotonic(), run.options.flush_seconds
     batch = 1 if run.source.info.live else max(1, run.tracker.model.encode_batch)
-    with PrefetchedFrames(run.source) as frames:
-        try:
-            for row in stream_rows(run.tracker, _skip(frames, run), batch):
-                run.writer.append(*row.result, row.frame.index, row.frame.pts)
-                if overlay is not None:
-                    overlay.put(row)
-                run.report(_progress(run, run.writer.rows, run.source.info.expected_frames, row.result))
-                aligned = run.writer.rows % batch == 0  # a resumed run then forms the same encoder batches
-                if aligned and (run.stop.signum or time.monotonic() - saved >= pause):
-                    began = time.monotonic()
-                    _save(run)
-                    saved = time.monotonic()
-                    pause = run.options.flush_seconds * max(1.0, (saved - began) / SAVE_SECONDS)
-                if run.stop.signum and aligned:
-                    if run.source.info.live:
-                        break
-                    raise _interrupted(run)
-            if overlay is not None:
-                overlay.finish()
-        except BaseException:
-            if overlay is not None:
-                overlay.abort()
-            raise
+    drawing = OverlayThread(_sink(run)) if run.overlay_in_stream else None
+    with PrefetchedFrames(run.source) as frames, drawing or contextlib.nullcontext():
+        for row in stream_rows(run.tracker, _skip(frames, run), batch):
+            run.writer.append(*row.result, row.frame.index, row.frame.pts)
+            if drawing is not None:
+                drawing.put(row)
+            run.report(_progress(run, run.writer.rows, run.source.info.expected_frames, row.result))
+            aligned = run.writer.rows % batch == 0  # a resumed run then forms the same encoder batches
+            if aligned and (run.stop.signum or time.monotonic() - saved >= pause):
+                began = time.monotonic()
+                _save(run)
+                saved = time.monotonic()
+                pause = run.options.flush_seconds * max(1.0, (saved - began) / SAVE_SECONDS)
+            if run.stop.signum and aligned:
+                if run.source.info.live:
+                    break
+                raise _interrupted(run)
     if run.writer.rows == 0:
         raise InputError(f"{run.source.info.name} has no frame in the chosen range; check --start and --end.")
     return run.writer.rows
 
 
 def _interrupted(run: _Run) -> Interrupted:
-    done = f"{run.writer.rows} frames" if run.phase == "tracking" else "the forward pass"
+    done = count(run.writer.rows, "frame") if run.phase == "tracking" else "the forward pass"
     return Interrupted(
         f"stopped; {done} of {run.source.info.name} are kept in {run.partial}. "
         "Run the same command with --resume to go on.",
@@ -339,82 +322,24 @@ def _backward(run: _Run, frames: int) -> None:
             raise _interrupted(run)
 
 
+def _sink(run: _Run) -> OverlaySink:
+    o = run.options
+    assert o.overlay is not None
+    return OverlaySink(o.overlay, run.source, run.tracker.model.threshold, o.trail, o.occluded)
+
+
+def _draw_finished(run: _Run) -> None:
+    """Draw the overlay from the finished rows, reading the source again."""
+
+    def drawn(done: int, result: StepResult) -> None:
+        run.report(_progress(run, done, run.writer.rows, result, "overlay"))
+        if run.stop.signum:
+            raise _interrupted(run)
+
+    with _sink(run) as sink:
+        draw_rows(sink, run.partial, run.source, drawn)
+
+
 def _progress(run: _Run, done: int, expected: int | None, result: StepResult, phase: str = "tracking") -> Progress:
     visible = int((result.visibility >= run.tracker.model.threshold).sum())
     return Progress(done=done, expected=expected, visible=visible, points=len(run.queries), phase=phase)
-
-
-# -- overlay ------------------------------------------------------------------------------------------------------
-
-
-class _OverlayThread:
-    """Draws and encodes in a thread, so that both overlap with tracking; errors come out of ``put`` and ``finish``."""
-
-    def __init__(self, run: _Run) -> None:
-        from ptrack.tracking.consumer import Consumer
-
-        self._sink = OverlaySink(run.options, run.source, run.tracker.model.threshold)
-        self._consumer = Consumer(lambda row: self._sink.write(row.frame, row.result))
-
-    def put(self, row: Row) -> None:
-        self._consumer.put(row)
-
-    def finish(self) -> None:
-        self._consumer.finish()
-        self._sink.close()
-
-    def abort(self) -> None:
-        self._consumer.abort()
-        self._sink.abort()
-
-
-class OverlaySink:
-    """Draws tracks over frames and writes them to a video."""
-
-    def __init__(self, options: TrackOptions, source: FrameSource, threshold: float) -> None:
-        from ptrack.video import open_writer
-        from ptrack.viz.overlay import Overlay
-        from ptrack.viz.style import overlay_style
-
-        assert options.overlay is not None
-        self._writer = open_writer(options.overlay, fps=source.info.fps, overwrite=True)
-        self._overlay = Overlay(overlay_style(options.trail, options.occluded))
-        self._threshold = threshold
-        self._size = (source.info.height, source.info.width)
-
-    def write(self, frame: Frame, result: StepResult) -> None:
-        """Draw one frame."""
-        from ptrack import geometry
-
-        size = (frame.rgb.shape[0], frame.rgb.shape[1])
-        xy = geometry.rescale(np.asarray(result.positions, np.float32), self._size, size)
-        visible = result.visibility >= self._threshold
-        self._writer.write(self._overlay.draw(frame.rgb, xy, visible, result.confidence), frame.pts)
-
-    def close(self) -> None:
-        """Finish the video and give it its name."""
-        self._writer.close()
-
-    def abort(self) -> None:
-        """Discard the video."""
-        self._writer.abort()
-
-
-def _second_pass_overlay(run: _Run) -> None:
-    """Draw the overlay from the finished rows, reading the source again."""
-    import h5py
-
-    sink = OverlaySink(run.options, run.source, run.tracker.model.threshold)
-    try:
-        with h5py.File(run.partial, "r") as opened, PrefetchedFrames(run.source) as frames:
-            file: Any = opened
-            for frame, at in zip(frames, range(file["tracks"].shape[0]), strict=False):
-                result = StepResult(*(file[name][at] for name in ("tracks", "visibility", "confidence")))
-                sink.write(frame, result)
-                run.report(_progress(run, at + 1, run.writer.rows, result, "overlay"))
-                if run.stop.signum:
-                    raise _interrupted(run)
-        sink.close()
-    except BaseException:
-        sink.abort()
-        raise

@@ -5,9 +5,10 @@ source -> decode thread -> encode (small batches) -> step -> row
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +16,12 @@ import torch
 from ptrack._version import __version__
 from ptrack.errors import QueryError, count
 from ptrack.models.base import ReservesSlots
+from ptrack.tracking.partial import deciding
 from ptrack.tracking.tracker import QueryRows, StepResult, Tracker, as_frame
 from ptrack.tracks import Queries, Tracks, TracksInfo
 from ptrack.tracks_io import concatenate_rows
-from ptrack.video.frames import Frame, FrameSource
+from ptrack.video.frames import Frame, FrameSource, SourceInfo
 from ptrack.video.prefetch import PrefetchedFrames
-
-if TYPE_CHECKING:
-    from ptrack.video.frames import SourceInfo
 
 NAMED = 5  # ids spelled out in a warning before it says "and so many more"
 
@@ -129,6 +128,12 @@ def tracks_info(tracker: Tracker, info: SourceInfo, sha256: str | None) -> Track
     )
 
 
+def run_info(tracker: Tracker, source: FrameSource, queries: Queries, backward: bool) -> TracksInfo:
+    """Return ``tracks_info`` with the settings that decide the tracks of a run."""
+    info = tracks_info(tracker, source.info, source.sha256())
+    return replace(info, settings=json.dumps(deciding(tracker, source, queries, info, backward)))
+
+
 def as_queries(queries: QueryRows | None, grid: int, size: tuple[int, int]) -> Queries:
     """Return checked queries for a source of size (H, W): given ones, plain (N, 3) rows, or a grid for None."""
     if queries is None:
@@ -157,7 +162,7 @@ def track_in_memory(
                 f"Backward tracking reads the source twice, which {opened.info.name} does not allow; use a file."
             )
         points = as_queries(queries, grid, (opened.info.height, opened.info.width))
-        info = tracks_info(tracker, opened.info, opened.sha256())
+        info = run_info(tracker, opened, points, backward)
         tracker.reset((opened.info.height, opened.info.width))
         tracker.add(points, check_inside=False)
         rows = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -85,14 +85,23 @@ class Tracker:
         support_grid: points per side of an extra grid added on the first frame, tracked along and never returned;
             it gives the model context. Default: what the model wants.
         weights_sha256: of the weights file, recorded in the tracks.
+        options: that the model was built with, recorded in the tracks.
     """
 
-    def __init__(self, model: OnlineModel, *, support_grid: int | None = None, weights_sha256: str = "") -> None:
+    def __init__(
+        self,
+        model: OnlineModel,
+        *,
+        support_grid: int | None = None,
+        weights_sha256: str = "",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         if support_grid is not None and support_grid < 0:
             raise ModelError(f"support_grid is {support_grid}; give the number of points per side, 0 for none.")
         self.model = model
         self.support_grid = int(getattr(model, "support_grid", 0)) if support_grid is None else support_grid
         self.weights_sha256 = weights_sha256
+        self.options = dict(options or {})
         self.lock = threading.RLock()
         self.state = TrackerState()
 

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from ptrack.cli import app as cli
-from ptrack.tracking.run import OverlaySink, TrackOptions
+from ptrack.tracking.overlay import OverlaySink
 from ptrack.viz.style import overlay_style
 
 
@@ -27,6 +27,6 @@ def test_track_draws_with_the_switches_of_visualize(name):
 @pytest.mark.parametrize("asked", [{}, {"trail": 3}, {"occluded": True}, {"occluded": False, "trail": 0}])
 def test_the_overlay_of_track_has_the_style_asked_for(asked, tmp_path):
     source = types.SimpleNamespace(info=types.SimpleNamespace(fps=25.0, height=48, width=64))
-    sink = OverlaySink(TrackOptions(out=tmp_path / "t.h5", overlay=tmp_path / "o.mp4", **asked), source, 0.5)
+    sink = OverlaySink(tmp_path / "o.mp4", source, 0.5, **asked)
     assert sink._overlay.style == overlay_style(asked.get("trail"), asked.get("occluded"))
     sink.abort()

@@ -6,7 +6,8 @@ import pytest
 
 from ptrack.errors import InputError, Interrupted, OutputError, QueryError, TracksError
 from ptrack.tracking import snapshot
-from ptrack.tracking.run import TrackOptions, check_outputs, partial_path, track_to_files
+from ptrack.tracking.partial import partial_path
+from ptrack.tracking.run import TrackOptions, check_outputs, track_to_files
 from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries
 from ptrack.tracks_io import load_tracks
@@ -32,11 +33,11 @@ def video(tmp_path_factory):
     return path
 
 
-def run(video, out, report=lambda p: None, model=None, queries=QUERIES, **options):
+def run(video, out, report=lambda p: None, model=None, queries=QUERIES, note=lambda text: None, **options):
     with open_source(video) as source:
         made = TrackOptions(out=out, **options)
         check_outputs(made)
-        return track_to_files(Tracker(model or DriftModel()), source, queries, made, report)
+        return track_to_files(Tracker(model or DriftModel()), source, queries, made, report, note)
 
 
 class Stop(Exception):
@@ -124,11 +125,20 @@ def test_backward_rows_are_written(video, tmp_path):
     assert tracks.tracks[0, 1].tolist() == [27, 23.5]
 
 
-def test_resume_refuses_another_job(video, tmp_path):
+def test_an_unfinished_run_of_other_settings_starts_anew_with_a_word(video, tmp_path):
     with pytest.raises(Interrupted):
         run(video, tmp_path / "a.h5", interrupted_by(signal.SIGINT, 5))
-    with pytest.raises(TracksError, match="begun with another"):
-        run(video, tmp_path / "a.h5", queries=Queries([[0, 1, 1]]), resume=True)
+    notes = []
+    report = run(video, tmp_path / "a.h5", queries=Queries([[0, 1, 1]]), resume=True, note=notes.append)
+    assert report.resumed_from == 0
+    assert load_tracks(tmp_path / "a.h5").num_points == 1
+    assert notes == [
+        f"{partial_path(tmp_path / 'a.h5')} was begun with other settings (number of points 3, now 1); "
+        "tracking starts anew."
+    ]
+    (tmp_path / "a.h5").unlink()
+    with pytest.raises(Interrupted):
+        run(video, tmp_path / "a.h5", interrupted_by(signal.SIGINT, 5))
     with pytest.raises(OutputError, match="unfinished run"):
         run(video, tmp_path / "a.h5")
     run(video, tmp_path / "a.h5", overwrite=True)

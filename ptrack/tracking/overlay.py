@@ -1,0 +1,113 @@
+"""The video with the tracks drawn: beside tracking in a thread, or from finished rows in a pass of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ptrack import geometry
+from ptrack.tracking.stream import Row
+from ptrack.tracking.tracker import StepResult
+from ptrack.video.frames import Frame, FrameSource
+from ptrack.video.prefetch import PrefetchedFrames
+
+
+class OverlaySink:
+    """Draws tracks over frames and writes them to a video; left by an error, no video stays.
+
+    Args:
+        path: .mp4, .gif or another name that ``open_writer`` knows.
+        source: gives the rate and the size that positions refer to.
+        threshold: visibility probability from which a point counts as visible.
+        trail, occluded: see ``ptrack.viz.style.overlay_style``.
+    """
+
+    def __init__(
+        self, path: Path, source: FrameSource, threshold: float, trail: int | None = None, occluded: bool | None = None
+    ) -> None:
+        from ptrack.video import open_writer
+        from ptrack.viz.overlay import Overlay
+        from ptrack.viz.style import overlay_style
+
+        self._writer = open_writer(path, fps=source.info.fps, overwrite=True)
+        self._overlay = Overlay(overlay_style(trail, occluded))
+        self._threshold = threshold
+        self._size = (source.info.height, source.info.width)
+
+    def write(self, frame: Frame, result: StepResult) -> None:
+        """Draw one frame."""
+        size = (frame.rgb.shape[0], frame.rgb.shape[1])
+        xy = geometry.rescale(np.asarray(result.positions, np.float32), self._size, size)
+        visible = result.visibility >= self._threshold
+        self._writer.write(self._overlay.draw(frame.rgb, xy, visible, result.confidence), frame.pts)
+
+    def close(self) -> None:
+        """Finish the video and give it its name."""
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Discard the video."""
+        self._writer.abort()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class OverlayThread:
+    """Draws and encodes in a thread, so that both overlap with tracking; errors come out of ``put`` and of leaving."""
+
+    def __init__(self, sink: OverlaySink) -> None:
+        from ptrack.tracking.consumer import Consumer
+
+        self._sink = sink
+        self._consumer = Consumer(lambda row: sink.write(row.frame, row.result))
+
+    def put(self, row: Row) -> None:
+        """Hand over a tracked frame."""
+        self._consumer.put(row)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._consumer.finish()
+        except BaseException:
+            kind = True
+            raise
+        finally:
+            if kind is not None:
+                self._consumer.abort()
+            self._sink.__exit__(kind)
+
+
+def draw_rows(sink: OverlaySink, rows: Path, source: FrameSource, drawn: Callable[[int, StepResult], None]) -> None:
+    """Draw the rows of an HDF5 tracks file over its source, which is read again.
+
+    Args:
+        sink: gets every frame.
+        rows: the file.
+        source: as it was tracked.
+        drawn: called with the number of frames done and the row of the last one; may raise to stop.
+    """
+    import h5py
+
+    with h5py.File(rows, "r", locking=False) as file, PrefetchedFrames(source) as frames:
+        for at, (frame, result) in enumerate(zip(frames, _results(file), strict=False), start=1):
+            sink.write(frame, result)
+            drawn(at, result)
+
+
+def _results(file: Any) -> Iterator[StepResult]:
+    for at in range(file["tracks"].shape[0]):
+        yield StepResult(*(file[name][at] for name in ("tracks", "visibility", "confidence")))
