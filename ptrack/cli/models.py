@@ -31,6 +31,7 @@ def models(json: Annotated[bool, typer.Option("--json", help="One JSON document 
                 "summary": m.summary,
                 "licence": m.licence,
                 "weights": m.weights,
+                "file": m.file or None,
                 "bytes": m.size,
                 "sha256": m.sha256 or None,
                 "options": m.options,
