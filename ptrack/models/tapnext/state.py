@@ -27,9 +27,9 @@ class BlockState:
 
     @classmethod
     def blank(cls, tokens: int, config: TapNextConfig, device: torch.device) -> BlockState:
-        """Return the state before the first frame; its tensors are one and the same, as nothing writes into them."""
-        zero = torch.zeros(tokens, config.width, device=device)
-        return cls(zero, (zero,) * (config.conv_width - 1))
+        """Return the state before the first frame."""
+        hidden, *inputs = (torch.zeros(tokens, config.width, device=device) for _ in range(config.conv_width))
+        return cls(hidden, tuple(inputs))
 
     def grown(self, rows: int) -> BlockState:
         """Return it with ``rows`` more tokens that have seen nothing."""
@@ -55,9 +55,8 @@ class State:
     @classmethod
     def empty(cls, config: TapNextConfig, device: torch.device) -> State:
         """Return the state of a tracker without points, before its first frame."""
-        blank = BlockState.blank(config.image_tokens, config, device)
         return cls(
-            blocks=(blank,) * config.depth,
+            blocks=tuple(BlockState.blank(config.image_tokens, config, device) for _ in range(config.depth)),
             seen=torch.zeros(config.image_tokens, 1, device=device),
             query=torch.zeros(0, config.width, device=device),
             delay=torch.zeros(0, dtype=torch.int64, device=device),
@@ -77,10 +76,9 @@ class State:
         """Return it with ``slots`` more reserved slots."""
         if slots < 1:
             return self
-        grown = self.blocks[0].grown(slots) if self.frames == 0 else None  # before the first frame all are the same
         return replace(
             self,
-            blocks=tuple(grown or block.grown(slots) for block in self.blocks),
+            blocks=tuple(block.grown(slots) for block in self.blocks),
             seen=torch.cat([self.seen, self.seen.new_zeros(slots, 1)]),
             query=torch.cat([self.query, self.query.new_zeros(slots, self.query.shape[1])]),
             delay=torch.cat([self.delay, self.delay.new_full((slots,), NEVER)]),
