@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -44,7 +45,10 @@ def test_models_are_listed():
     result = runner.invoke(cli.app, ["models"])
     assert "matching" in result.output
     assert "Apache-2.0" in result.output
-    assert '"name": "matching"' in runner.invoke(cli.app, ["models", "--json"]).output
+    listed = {m["name"]: m for m in json.loads(runner.invoke(cli.app, ["models", "--json"]).output)}
+    assert listed["matching"]["file"] is None
+    assert listed["tapnextpp"]["file"].endswith("tapnextpp_ckpt.pt")
+    assert (listed["tapnextpp"]["bytes"], listed["tapnextpp"]["sha256"]) == (None, None)  # unknown, not invented
 
 
 def test_unknown_option_is_a_usage_error():
