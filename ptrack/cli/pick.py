@@ -13,7 +13,7 @@ _EPILOG = """Examples:
 
 ptrack pick walk.mp4
 
-ptrack pick walk.mp4 --model track_on2 --checkpoint weights.pt --out walk.tracks.csv
+ptrack pick walk.mp4 --model track-on2-dinov2 --checkpoint weights.pt --out walk.tracks.csv
 
 ptrack track walk.mp4 --queries walk.queries.csv    (the same tracks again, without the page)
 """
@@ -49,13 +49,14 @@ def pick(
     pressed or Ctrl-C stops it.
     """
     from ptrack.models import zoo
+    from ptrack.tracking.request import resolve, source_stem
     from ptrack.viz.pick import PickServer, PickSession
 
     output = Output(json_mode=json, quiet=quiet)
     zoo.find(model or zoo.DEFAULT_MODEL)  # a wrong name is an error now, not when tracking starts
-    stem = Path(video).stem or "video"
+    stem = source_stem(video)
     session = PickSession(
-        video,
+        resolve(video),
         lambda: zoo.load(model or zoo.DEFAULT_MODEL, checkpoint=checkpoint, device=device),
         out or Path(f"{stem}.tracks.h5"),
         queries or Path(f"{stem}.queries.csv"),
@@ -71,6 +72,8 @@ def pick(
             server.wait()
         except KeyboardInterrupt:
             output.note("stopped")
+    if session.unsaved:
+        output.warning("changes since the last save are lost")
     for path in session.saved:
         output.result(str(path))
     output.document({"saved": [str(path) for path in session.saved]})

@@ -166,6 +166,14 @@ class VideoFile(FrameSource):
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"{self._name} {probe.why_unreadable(self._path)}.") from error
 
+    def open_stream(self) -> tuple[InputContainer, VideoStream]:
+        """Open the file anew and return its container, to be closed by the caller, and its video stream."""
+        return self._open()
+
+    def convert(self, picture: VideoFrame) -> np.ndarray:
+        """Return a decoded picture as it is displayed, (H, W, 3) uint8 RGB, reduced as the options say."""
+        return self._converter(picture)
+
     def _first(self, container: InputContainer, stream: VideoStream) -> tuple[_First, bool]:
         """Return the first picture with the time of the first frame, and whether the stream carries no stamps."""
         timeline = Timeline(container, stream, untimed=container.format.name in UNSTAMPED)

@@ -66,6 +66,12 @@ def _message(driver):
     return driver.find_element("id", "message").text
 
 
+def _rename(driver, row, name):
+    driver.find_elements("css selector", "#list .row")[row].click()
+    box = driver.find_element("id", "name")
+    box.send_keys(Keys.CONTROL + "a" + Keys.NULL, name + Keys.TAB)
+
+
 def test_pick_track_correct_save(page, tmp_path, until):
     driver, server = page
     _click(driver, 30, 20)
@@ -75,9 +81,8 @@ def test_pick_track_correct_save(page, tmp_path, until):
     points = _state(driver, "points")
     assert [p["t"] for p in points] == [0, 4, 4]
     np.testing.assert_allclose([[p["x"], p["y"]] for p in points], [[30, 20], [60, 40], [45, 30]], atol=0.2)
-    name = driver.find_elements("css selector", ".point input[type=text]")[0]
-    name.send_keys(Keys.CONTROL + "a" + Keys.NULL, "nose" + Keys.TAB)
-    assert _state(driver, "points")[0]["id"] == "nose"
+    _rename(driver, 0, "nose")
+    until(lambda: _state(driver, "points")[0]["id"] == "nose")
 
     driver.find_element("id", "track").click()
     until(lambda: "points tracked through 20 frames" in _message(driver))
@@ -105,12 +110,15 @@ def test_pick_track_correct_save(page, tmp_path, until):
     np.testing.assert_allclose(corrected.tracks[10, 0], [x + 8, y + 5], atol=0.2)
     np.testing.assert_array_equal(corrected.tracks[:10], ours.tracks[:10])
     np.testing.assert_array_equal(corrected.tracks[:, 1:], ours.tracks[:, 1:])
-    shown = driver.execute_script("return ptrackPick.state.tracked.get(15).get('nose')")
+    _scrub(driver, until, 15)
+    until(lambda: driver.execute_script("return ptrackPick.state.rows.has(15)"))
+    shown = driver.execute_script("return ptrackPick.state.rows.get(15).get('nose')")
     np.testing.assert_allclose(shown[:2], corrected.tracks[15, 0], atol=6e-4)
 
     driver.find_element("id", "undo").click()
-    until(lambda: "taken back" in _message(driver))
+    until(lambda: _message(driver) == "The correction of nose is undone.")
     np.testing.assert_array_equal(server.session.tracks.tracks, ours.tracks)
+    _scrub(driver, until, 10)
     _drag(driver, (x, y), (x + 4, y + 4))
     until(lambda: _message(driver) == "nose corrected on frame 10.")
     driver.find_element("id", "save").click()
@@ -132,15 +140,15 @@ def test_grids_undo_delete_and_keys(page, until):
     np.testing.assert_allclose((xs[0] + xs[-1]) / 2, 41, atol=0.2)
     body = driver.find_element("tag name", "body")
     body.send_keys(Keys.CONTROL, "z")
-    assert _state(driver, "points") == []
+    until(lambda: _state(driver, "points") == [])
     driver.find_element("id", "tool-lasso").click()
     _drag(driver, (20, 10), (80, 10), (20, 60))  # a triangle: half of its box
     count = len(_state(driver, "points"))
     assert 12 <= count <= 24
     body.send_keys(Keys.DELETE)
-    assert len(_state(driver, "points")) == count - 1
+    until(lambda: len(_state(driver, "points")) == count - 1)
     body.send_keys(Keys.CONTROL, "z")
-    assert len(_state(driver, "points")) == count
+    until(lambda: len(_state(driver, "points")) == count)
     body.send_keys(Keys.ARROW_RIGHT)
     until(lambda: _state(driver, "shown") == 1)
     body.send_keys(Keys.END)
@@ -155,10 +163,167 @@ def test_names_must_differ_and_errors_are_shown(page, until):
     until(lambda: "no point yet" in _message(driver))
     _click(driver, 30, 20)
     _click(driver, 40, 30)
-    name = driver.find_elements("css selector", ".point input[type=text]")[1]
-    name.send_keys(Keys.CONTROL + "a" + Keys.NULL, "0" + Keys.TAB)
-    assert _message(driver) == "The name 0 is in use."
+    _rename(driver, 1, "0")
+    until(lambda: _message(driver) == "The name '0' is in use; every point needs its own.")
+    assert driver.find_element("id", "name").get_attribute("value") == "1"
     assert [p["id"] for p in _state(driver, "points")] == ["0", "1"]
+
+
+def _fake(path, **more):
+    from ptrack.tracking.tracker import Tracker
+    from tests.fakes import DriftModel
+
+    return PickSession(path / "clip.mp4", lambda: Tracker(DriftModel()), path / "t2.h5", path / "q2.csv", **more)
+
+
+def _loaded(driver, until):
+    until(lambda: driver.execute_script("return !!window.ptrackPick && ptrackPick.state.shown === 0"))
+
+
+def test_a_reload_and_a_second_tab_get_the_session_and_one_of_them_writes(page, tmp_path, until):
+    driver, _ = page
+    with PickServer(_fake(tmp_path)) as server:
+        driver.get(server.url)
+        _loaded(driver, until)
+        _click(driver, 30, 20)
+        _click(driver, 60, 40)
+        driver.find_element("id", "track").click()
+        until(lambda: "2 points tracked through 20 frames" in _message(driver))
+        assert driver.find_element("id", "count").text == "2 points, not saved"
+        driver.refresh()  # it asks whether to leave, which the driver answers
+        _loaded(driver, until)
+        until(lambda: len(_state(driver, "points")) == 2)
+        assert _state(driver, "writer")
+        _scrub(driver, until, 12)
+        there = "const row = ptrackPick.state.rows.get(12); return row && row.get('1')[0]"
+        until(lambda: abs((driver.execute_script(there) or 0) - 72) < 0.5)
+        driver.find_element("id", "undo").click()
+        until(lambda: len(_state(driver, "points")) == 1)
+
+        first = driver.current_window_handle
+        driver.switch_to.new_window("tab")
+        driver.get(server.url)
+        _loaded(driver, until)
+        until(lambda: "Another tab works" in _message(driver))
+        assert len(_state(driver, "points")) == 1
+        assert not driver.find_element("id", "save").is_enabled()
+        _click(driver, 50, 20)
+        assert len(_state(driver, "points")) == 1
+        driver.find_element("id", "take").click()
+        until(lambda: _state(driver, "writer"))
+        _click(driver, 50, 20)
+        until(lambda: len(server.session.points) == 2)
+        second = driver.current_window_handle
+        driver.switch_to.window(first)
+        until(lambda: "Another tab works" in _message(driver))
+        until(lambda: len(_state(driver, "points")) == 2)
+        driver.switch_to.window(second)
+        driver.close()
+        driver.switch_to.window(first)
+
+
+def test_leaving_with_changes_is_asked_about(page, until):
+    driver, _ = page
+    _click(driver, 30, 20)
+    script = (
+        "const e = new Event('beforeunload', {cancelable: true}); window.dispatchEvent(e); return e.defaultPrevented"
+    )
+    assert driver.execute_script(script)
+    driver.find_element("id", "save").click()
+    until(lambda: _message(driver).startswith("Saved"))
+    assert not driver.execute_script(script)
+    _click(driver, 40, 20)
+    driver.find_element("id", "done").click()
+    alert = until(lambda: driver.switch_to.alert)
+    assert "not saved" in alert.text
+    alert.dismiss()
+    driver.find_element("id", "save").click()
+    until(lambda: _message(driver).startswith("Saved"))
+
+
+def test_when_the_server_is_gone_a_sentence_says_so(page, tmp_path, until):
+    driver, _ = page
+    with PickServer(_fake(tmp_path)) as server:
+        driver.get(server.url)
+        _loaded(driver, until)
+        _click(driver, 30, 20)
+        until(lambda: len(server.session.points) == 1)
+    until(lambda: "no longer answers" in _message(driver))
+    _click(driver, 40, 20)
+    assert "no longer answers" in _message(driver)
+    assert len(_state(driver, "points")) == 1
+    assert not driver.find_element("id", "save").is_enabled()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_messages_do_not_move_the_picture_and_nothing_is_cut_off(page, width, until):
+    driver, _ = page
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        place = "const b = document.getElementById('view').getBoundingClientRect(); return [b.x, b.y, b.width]"
+        name = "a-rather-long-name-of-a-video-file-7.mp4"
+        driver.execute_script("document.getElementById('title').textContent = arguments[0]", name)
+        until(lambda: driver.execute_script(place) == driver.execute_script(place))
+        before = driver.execute_script(place)
+        _click(driver, 30, 20)
+        assert "1 point added" in _message(driver)
+        assert driver.execute_script(place) == before
+        driver.execute_script("document.getElementById('message').textContent = 'word '.repeat(60)")
+        assert driver.execute_script(place) == before
+        assert driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        cut = "const t = document.getElementById('title'); return t.scrollWidth > t.clientWidth"
+        assert not driver.execute_script(cut)
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_thousand_points_are_one_tab_stop(page, until):
+    driver, server = page
+    points = [{"id": f"p{i}", "t": i % 3, "x": i % 96, "y": i % 64} for i in range(1000)]
+    driver.execute_script("ptrackPick.state.tool = 'move'")
+    server.session.edit(points)
+    until(lambda: len(driver.find_elements("css selector", "#list [role=option]")) == 1000)
+    stops = "return [...document.querySelectorAll('aside [tabindex=\\'0\\'], aside input, aside button')].length"
+    assert driver.execute_script(stops) == 5  # the list, and four properties of the chosen point
+    driver.execute_script("document.querySelector('#list [tabindex=\\'0\\']').focus()")
+    chain = ActionChains(driver)
+    for key in (Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_UP, Keys.PAGE_DOWN):
+        chain = chain.send_keys(key)
+    chain.perform()
+    assert _state(driver, "chosen") == "p11"
+    focused = "const e = document.activeElement; return [e.dataset.id, e.getAttribute('aria-selected')]"
+    assert driver.execute_script(focused) == ["p11", "true"]
+    ActionChains(driver).send_keys(Keys.DELETE).perform()
+    until(lambda: len(server.session.points) == 999)
+    assert driver.execute_script(focused) == ["p12", "true"]
+    ActionChains(driver).send_keys(Keys.END, Keys.ENTER).perform()
+    assert _state(driver, "chosen") == "p999"
+    until(lambda: _state(driver, "shown") == 0)
+    ActionChains(driver).send_keys(Keys.ARROW_UP, Keys.ENTER).perform()
+    until(lambda: _state(driver, "shown") == 998 % 3)
+    ActionChains(driver).send_keys(Keys.F2).perform()
+    assert driver.switch_to.active_element.get_attribute("id") == "name"
+
+
+def test_what_was_deleted_and_brought_back_can_be_corrected(page, tmp_path, until):
+    driver, _ = page
+    with PickServer(_fake(tmp_path)) as server:
+        driver.get(server.url)
+        _loaded(driver, until)
+        _click(driver, 30, 20)
+        driver.find_element("id", "track").click()
+        until(lambda: "1 point" in _message(driver) and "tracked through" in _message(driver))
+        _scrub(driver, until, 6)
+        driver.find_element("id", "remove").click()
+        until(lambda: _state(driver, "points") == [])
+        driver.find_element("id", "undo").click()
+        until(lambda: len(_state(driver, "points")) == 1)
+        driver.find_element("id", "tool-move").click()
+        _drag(driver, (36, 23), (40, 25), (46, 30))
+        until(lambda: _message(driver) == "0 corrected on frame 6.")
+        np.testing.assert_allclose(server.session.tracks.tracks[6, 0], [46, 30], atol=0.3)
 
 
 def test_another_page_cannot_read_or_change_anything(page, tmp_path):

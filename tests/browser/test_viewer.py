@@ -131,6 +131,18 @@ def test_click_hover_and_lasso(viewer, until):
     assert 3 <= len(chosen) < 6
 
 
+def test_the_list_is_one_tab_stop_with_arrow_keys(viewer):
+    stops = "return document.querySelectorAll('#list [tabindex=\\'0\\']').length"
+    assert viewer.execute_script(stops) == 1
+    viewer.execute_script("document.querySelector('#list [tabindex=\\'0\\']').focus()")
+    ActionChains(viewer).send_keys(Keys.ARROW_DOWN, Keys.SPACE, Keys.ARROW_DOWN, Keys.SPACE).perform()
+    assert viewer.execute_script("return [...ptrackViewer.state.selected].sort()") == [1, 2]
+    ActionChains(viewer).send_keys(Keys.END, Keys.ENTER).perform()
+    assert viewer.execute_script("return [...ptrackViewer.state.selected]") == [5]
+    assert viewer.execute_script(stops) == 1
+    ActionChains(viewer).send_keys(Keys.ESCAPE).perform()
+
+
 def test_the_list_can_be_searched(viewer, severe):
     viewer.find_element("id", "find").send_keys("p4")
     shown = [r.get_attribute("data-id") for r in viewer.find_elements("class name", "row") if r.is_displayed()]

@@ -35,10 +35,14 @@ def _post(origin, address, route, body):
 
 def test_save_and_done(moving_clip, tmp_path):
     process, origin, address = _start(moving_clip, "--json", cwd=tmp_path)
-    _post(origin, address, "save", {"points": [{"id": "a", "t": 0, "x": 3, "y": 4}]})
-    _post(origin, address, "done", {})
+    points = [{"id": "a", "t": 0, "x": 3, "y": 4}]
+    _post(origin, address, "edit", {"tab": "t", "points": points})
+    _post(origin, address, "save", {"tab": "t"})
+    _post(origin, address, "edit", {"tab": "t", "points": points[:0]})
+    _post(origin, address, "done", {"tab": "t"})
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
+    assert "warning: changes since the last save are lost" in err
     assert json.loads(out) == {"saved": ["moving.queries.csv"]}
     assert (tmp_path / "moving.queries.csv").read_text().splitlines() == ["t,x,y,id,colour", "0,3.0,4.0,a,"]
     with pytest.raises(urllib.error.URLError):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import json
 
@@ -12,9 +11,13 @@ from typer.testing import CliRunner
 
 import ptrack
 from ptrack.errors import InputError, OutputError, QueryError, TracksError
+from ptrack.tracking.tracker import Tracker
 from ptrack.viz.pick import PickSession
-from ptrack.viz.pick.frames import BLOCK, FrameStore
-from ptrack.viz.pick.session import parse_points
+from ptrack.viz.pick.frames import BLOCK, FrameStore, PictureCache
+from ptrack.viz.pick.points import check_name, parse_points
+from ptrack.viz.pick.seat import TakenError
+from tests.fakes import DriftModel
+from tests.viz.scenes import numbered_frame
 
 POINTS = [
     {"id": "a", "t": 0, "x": 30.25, "y": 20.5, "colour": "#ff0000"},
@@ -25,9 +28,8 @@ POINTS = [
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@functools.cache  # one tracker for all: every run resets it
 def _tracker():
-    return ptrack.load("matching", device="cpu")
+    return Tracker(DriftModel())
 
 
 @pytest.fixture
@@ -47,13 +49,21 @@ def _finish(session, job):
             return rows, news
 
 
-def test_tracks_equal_the_commands_on_the_saved_queries(session, moving_clip, tmp_path):
+def _track(session, points=POINTS):
+    session.edit(points)
+    return _finish(session, session.start())
+
+
+def test_tracks_equal_the_commands_on_the_saved_queries(moving_clip, tmp_path):
     from ptrack.cli.app import app
 
-    rows, news = _finish(session, session.start(POINTS))
+    session = PickSession(
+        moving_clip, lambda: ptrack.load("matching", device="cpu"), tmp_path / "t.h5", tmp_path / "q.csv"
+    )
+    rows, news = _track(session)
     assert news["error"] == ""
     assert [r[0] for r in rows] == list(range(24))
-    assert session.save(POINTS) == {"saved": [str(tmp_path / "q.csv"), str(tmp_path / "t.h5")], "note": ""}
+    assert session.save() == f"Saved {tmp_path / 'q.csv'}, {tmp_path / 't.h5'}."
     done = CliRunner().invoke(
         app,
         ["track", str(moving_clip), "--queries", str(tmp_path / "q.csv"), "--model", "matching", "--device", "cpu",
@@ -66,11 +76,12 @@ def test_tracks_equal_the_commands_on_the_saved_queries(session, moving_clip, tm
     assert ours.info == theirs.info
     shown = np.asarray([[cell[:2] for cell in row[1]] for row in rows], dtype=float)
     np.testing.assert_allclose(shown, ours.tracks, atol=6e-4)
+    session.close()
 
 
 def test_colours_and_names_are_in_the_csv(session, tmp_path):
-    answer = session.save(POINTS)
-    assert answer["note"] == "There are no tracks yet."
+    session.edit(POINTS)
+    assert session.save().endswith("There are no tracks yet.")
     assert not (tmp_path / "t.h5").exists()
     with open(tmp_path / "q.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -80,7 +91,7 @@ def test_colours_and_names_are_in_the_csv(session, tmp_path):
 
 
 def test_a_correction_changes_that_point_from_there_on_and_undo_takes_it_back(session, tmp_path):
-    _finish(session, session.start(POINTS))
+    _track(session)
     before = session.tracks
     _finish(session, session.correct("a", 10, 40.0, 25.0))
     after = session.tracks
@@ -96,23 +107,26 @@ def test_a_correction_changes_that_point_from_there_on_and_undo_takes_it_back(se
     _finish(session, session.correct("a", 5, 33.0, 22.0))  # an earlier one stops before the later one
     np.testing.assert_array_equal(session.tracks.tracks[10:], after.tracks[10:])
     np.testing.assert_array_equal(session.tracks.tracks[5, 0], [33, 22])
-    assert len(session.save(POINTS)["saved"]) == 3
+    session.save()
+    assert len(session.saved) == 3
     assert (tmp_path / "q.corrections.csv").read_text().splitlines() == ["t,x,y,id", "10,40.0,25.0,a", "5,33.0,22.0,a"]
     assert ptrack.load_tracks(tmp_path / "t.h5").info.warnings == (
         "Point a was corrected by hand on frame 10.",
         "Point a was corrected by hand on frame 5.",
     )
-    column = session.undo()
-    assert column["id"] == "a"
-    np.testing.assert_allclose(column["rows"][5][1:3], after.tracks[5, 0], atol=6e-4)
+    assert session.undo() == "The correction of a is undone."
+    shown = session.rows(5, 5)
+    np.testing.assert_allclose(shown["rows"][0][1][0][:2], after.tracks[5, 0], atol=6e-4)
     session.undo()
     np.testing.assert_array_equal(session.tracks.tracks, before.tracks)
-    with pytest.raises(QueryError, match="no correction"):
+    assert session.undo() == "The last step is undone."  # the points themselves
+    assert session.points == ()
+    with pytest.raises(QueryError, match="nothing to undo"):
         session.undo()
 
 
 def test_correcting_the_same_frame_twice_and_undoing_once_leaves_the_first(session):
-    _finish(session, session.start(POINTS))
+    _track(session)
     for x in (40.0, 42.0):
         _finish(session, session.correct("a", 10, x, 25.0))
     assert [c.x for c in session.corrections] == [42.0]
@@ -122,9 +136,9 @@ def test_correcting_the_same_frame_twice_and_undoing_once_leaves_the_first(sessi
 
 
 def test_a_correction_that_fails_changes_nothing(session, monkeypatch):
-    _finish(session, session.start(POINTS))
+    _track(session)
     before = session.tracks
-    monkeypatch.setattr(session, "_rows", lambda *_: 1 / 0)
+    monkeypatch.setattr(session._tracking, "_rows", lambda *_: 1 / 0)
     _, news = _finish(session, session.correct("a", 10, 40.0, 25.0))
     assert news["error"].startswith("Tracking failed: ZeroDivisionError")
     assert session.tracks is before
@@ -132,60 +146,112 @@ def test_a_correction_that_fails_changes_nothing(session, monkeypatch):
 
 
 def test_changed_points_are_not_saved_with_the_old_tracks(session, tmp_path):
-    _finish(session, session.start(POINTS))
-    answer = session.save(POINTS[:2])
-    assert "track again" in answer["note"]
+    _track(session)
+    session.edit(POINTS[:2])
+    assert "track and save again" in session.save()
     assert not (tmp_path / "t.h5").exists()
 
 
+def test_what_was_deleted_and_brought_back_can_be_corrected(session):
+    _track(session)
+    session.edit(POINTS[1:])
+    with pytest.raises(QueryError, match="has changed since it was tracked"):
+        session.correct("a", 4, 35, 22)
+    session.undo()
+    _, news = _finish(session, session.correct("a", 4, 35, 22))
+    assert news["error"] == ""
+    assert session.tracks.tracks[4, 0].tolist() == [35, 22]
+    moved = [{**POINTS[0], "x": 31}, *POINTS[1:]]
+    session.edit(moved)
+    with pytest.raises(QueryError, match="has changed"):
+        session.correct("a", 6, 35, 22)
+    _finish(session, session.correct("ü", 6, 50, 22))  # another point is as it was tracked
+
+
 def test_rename(session, tmp_path):
-    _finish(session, session.start(POINTS))
+    _track(session)
     _finish(session, session.correct("a", 4, 35, 22))
     session.rename("a", "nose")
-    session.rename("nobody", "x")
+    with pytest.raises(QueryError, match="no point 'nobody'"):
+        session.rename("nobody", "x")
     with pytest.raises(QueryError, match="in use"):
         session.rename("nose", "ü")
-    renamed = [{**p, "id": "nose" if p["id"] == "a" else p["id"]} for p in POINTS]
-    assert session.save(renamed)["note"] == ""
+    assert session.save().count(",") == 2
     saved = ptrack.load_tracks(tmp_path / "t.h5")
     assert saved.ids.tolist() == ["nose", "b c", "ü"]
     assert saved.info.warnings == ("Point nose was corrected by hand on frame 4.",)
-    assert session.undo()["id"] == "nose"
+    assert session.undo() == "The correction of nose is undone."
+    session.undo()
+    assert session.points == ()
+
+
+def test_a_name_that_a_deleted_point_had_can_be_given_again(session):
+    _track(session)
+    session.edit(POINTS[1:])
+    session.rename("ü", "a")
+    assert [p.id for p in session.points] == ["b c", "a"]
+    assert session.tracks.ids.tolist() == ["a (2)", "b c", "a"]
+    session.undo()
+    assert sorted(p.id for p in session.points) == ["a", "a (2)", "b c"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "a\x7f", "\ud800", "ok\udfff", None, 3, ["a"]])
+def test_rename_and_edit_refuse_the_same_names(name, session):
+    session.edit(POINTS)
+    sentences = []
+    for attempt in (
+        lambda: check_name(name),
+        lambda: session.rename("a", name),
+        lambda: session.edit([{**POINTS[0], "id": name}]),
+    ):
+        with pytest.raises(QueryError, match="name") as caught:
+            attempt()
+        sentences.append(str(caught.value))
+    assert len(set(sentences)) == 1
+    assert [p.id for p in session.points] == ["a", "b c", "ü"]
 
 
 @pytest.mark.parametrize(
     ("points", "words"),
     [
-        ([], "no point yet"),
         ("abc", "must be a list"),
+        (None, "must be a list"),
         ([1], "must be a list"),
-        ([{"id": "a", "t": 0, "x": 1}], "lacks id, t, x or y"),
-        ([{"id": "a", "t": 0, "x": "left", "y": 2}], "lacks id, t, x or y"),
-        ([{"id": "", "t": 0, "x": 1, "y": 2}], "1 to 200 characters"),
-        ([{"id": "a\nb", "t": 0, "x": 1, "y": 2}], "1 to 200 characters"),
+        ([{"id": "a", "t": 0, "x": 1}], "lacks 'y'"),
+        ([{"id": "a", "t": 0, "x": "left", "y": 2}], "'x' of point a must be a number"),
+        ([{"id": "a", "t": 0, "x": True, "y": 2}], "'x' of point a must be a number"),
+        ([{"id": "a", "t": 10**400, "x": 1, "y": 2}], "'t' of point a must be a number"),
         ([{"id": "a", "t": -1, "x": 1, "y": 2}], "from 0 upwards"),
         ([{"id": "a", "t": 0.5, "x": 1, "y": 2}], "whole number"),
-        ([{"id": "a", "t": 0, "x": float("nan"), "y": 2}], "NaN"),
-        ([{"id": "a", "t": 0, "x": 1, "y": 2}] * 2, "more than once"),
+        ([{"id": "a", "t": 0, "x": float("nan"), "y": 2}], "'x' of point a must be a number"),
+        ([{"id": "a", "t": 0, "x": float("inf"), "y": 2}], "'x' of point a must be a number"),
+        ([{"id": "a", "t": 0, "x": 1, "y": 2, "colour": "red"}], "#rrggbb"),
+        ([{"id": "a", "t": 0, "x": 1, "y": 2, "colour": 7}], "#rrggbb"),
+        ([{"id": "a", "t": 0, "x": 1, "y": 2}] * 2, "'a' is in use"),
     ],
 )
 def test_malformed_points(points, words):
-    with pytest.raises(QueryError, match=words):
+    with pytest.raises(QueryError, match=words) as caught:
         parse_points(points)
+    assert "np." not in str(caught.value)
 
 
 def test_wrong_requests(session):
     with pytest.raises(QueryError, match="outside the 96x64 frame"):
-        session.start([{"id": "a", "t": 0, "x": 97, "y": 2}])
+        session.edit([{"id": "a", "t": 0, "x": 97, "y": 2}])
+    with pytest.raises(QueryError, match="no point yet"):
+        session.start()
     with pytest.raises(QueryError, match="when tracking has finished"):
         session.correct("a", 3, 1, 1)
-    _finish(session, session.start(POINTS))
+    _track(session)
     with pytest.raises(QueryError, match="no point 'z'"):
         session.correct("z", 3, 1, 1)
     with pytest.raises(QueryError, match="on frame 99"):
         session.correct("a", 99, 1, 1)
     with pytest.raises(QueryError, match="outside"):
         session.correct("a", 3, 1, 100)
+    with pytest.raises(QueryError, match="'x' must be a number"):
+        session.correct("a", 3, float("nan"), 100)
     assert session.corrections == []
     assert not session._before
 
@@ -195,19 +261,94 @@ def test_an_error_while_tracking_reaches_the_page(moving_clip, tmp_path):
         raise RuntimeError("no weights")
 
     session = PickSession(moving_clip, broken, tmp_path / "t.h5", tmp_path / "q.csv")
-    _, news = _finish(session, session.start(POINTS))
+    _, news = _track(session)
     assert news["error"] == "Tracking failed: RuntimeError: no weights."
     assert session.tracks is None
     session.close()
 
 
 def test_stopping_in_the_middle_and_starting_again(session):
-    first = session.start(POINTS)
+    session.edit(POINTS)
+    first = session.start()
     session.stop()
     assert not session.poll(first, 10_000, wait=0)["running"]
-    rows, _ = _finish(session, session.start(POINTS[:1]))
+    rows, _ = _track(session, POINTS[:1])
     assert len(rows) == 24
     assert session.tracks.num_points == 1
+
+
+# ------------------------------------------------------------------------------------------- the kept session
+
+
+def test_a_page_that_is_loaded_again_gets_everything(session):
+    rows, _ = _track(session)
+    _finish(session, session.correct("a", 10, 40.0, 25.0))
+    state = session.state("another tab")
+    json.dumps(state, allow_nan=False)
+    assert [p["id"] for p in state["points"]] == ["a", "b c", "ü"]
+    assert state["steps"] == 2
+    assert state["unsaved"]
+    assert state["tracked"][0] == ["a", 0, 30.25, 20.5]
+    again = session.rows(8, 12)
+    assert [frame for frame, _ in again["rows"]] == [8, 9, 10, 11, 12]
+    assert again["rows"][2][1][0][:2] == [40.0, 25.0]
+    assert again["rows"][0] == rows[8]
+    assert session.rows(0, 10**6)["rows"][-1][0] == 23
+    assert again["version"] == state["version"]
+
+
+def test_rows_of_a_run_can_be_read_while_it_goes_on(session):
+    session.edit(POINTS)
+    job = session.start()
+    session.poll(job, 0)
+    found = session.rows(0, 100)
+    assert found["ids"] == ["a", "b c", "ü"]
+    assert found["rows"][0][0] == 0
+    _finish(session, job)
+
+
+def test_saving_and_changing_set_what_is_unsaved(session):
+    assert not session.state()["unsaved"]
+    session.edit(POINTS)
+    assert session.state()["unsaved"]
+    session.save()
+    assert not session.state()["unsaved"]
+    assert session.state()["saved"] == [str(session.queries_out)]
+    session.claim("a tab")
+    assert not session.state()["unsaved"]
+    session.rename("a", "nose")
+    assert session.state()["unsaved"]
+
+
+def test_one_tab_writes_and_another_may_take_over(session):
+    assert session.claim("one")["writer"]
+    assert not session.claim("two")["writer"]
+    with pytest.raises(TakenError, match="Another tab"):
+        session.seat.require("two")
+    seen = session.state("one")["revision"]
+    assert session.claim("two", force=True)["writer"]
+    told = session.watch("one", seen, wait=5)  # answers at once: the seat was taken
+    assert not told["writer"]
+    session.seat.leave("two")
+    session.seat.require("three")
+    assert not session.claim("")["writer"]
+
+
+def test_a_tab_that_is_gone_for_long_loses_its_seat(session, monkeypatch):
+    session.claim("one")
+    monkeypatch.setattr("ptrack.viz.pick.seat.GONE_SECONDS", -1.0)
+    assert session.claim("two")["writer"]
+
+
+def test_undo_history_is_bounded(session, monkeypatch):
+    monkeypatch.setattr("ptrack.viz.pick.points.MAX_STEPS", 3)
+    for x in range(1, 9):
+        session.edit([{"id": "a", "t": 0, "x": x, "y": 2}])
+    for _ in range(3):
+        session.undo()
+    assert session.points[0].x == 5
+    with pytest.raises(QueryError, match="nothing to undo"):
+        session.undo()
 
 
 def test_outputs_are_checked_before_anything_else(moving_clip, tmp_path):
@@ -221,21 +362,72 @@ def test_outputs_are_checked_before_anything_else(moving_clip, tmp_path):
     PickSession(moving_clip, _tracker, tmp_path / "t.h5", tmp_path / "q.csv", overwrite=True).close()
 
 
-def test_frames_are_the_videos_own(moving_clip, monkeypatch):
+@pytest.mark.parametrize("suffix", [".mp4", ".ts"])  # found by their packets, and counted by decoding
+def test_frames_are_the_videos_own(suffix, tmp_path, monkeypatch):
+    clip = tmp_path / f"clip{suffix}"
+    _coded_clip(clip, 40)
     monkeypatch.setattr("ptrack.viz.pick.frames.CACHE_BYTES", 1)  # every frame has to be decoded when asked for
-    store = FrameStore(str(moving_clip))
+    store = FrameStore(str(clip))
     try:
-        frames = [f.rgb for f in ptrack.open_source(str(moving_clip))]
-        for i in (23, 0, 15, 16, 7):
-            shown = np.asarray(Image.open(io.BytesIO(store.get(i)))).astype(int)
-            assert np.argmin([np.abs(shown - frame).mean() for frame in frames]) == i
-        store._walker.join()
-        assert (store.count, store.complete) == (24, True)
-        assert store.get(24) is None
+        for i in (39, 0, 15, 16, 7, 17):
+            assert _code(store.get(i)) == i
+        if store._walker.ident is not None:
+            store._walker.join()
+        assert (store.count, store.complete) == (40, True)
+        assert store.get(40) is None
         assert store.get(-1) is None
+        assert store.get(10**30) is None
         assert len(store._cache) <= BLOCK
     finally:
         store.close()
+
+
+def _coded_clip(path, count):
+    import av
+
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=20, options={"preset": "ultrafast", "bf": "2", "g": "10"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for i in range(count):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_frame(i), format="rgb24")))
+        file.mux(stream.encode(None))
+
+
+def _code(data):
+    picture = np.asarray(Image.open(io.BytesIO(data)))
+    return int((1 << np.flatnonzero(picture[32, 8::16, 0] > 127)).sum())
+
+
+def test_far_frames_are_found_by_their_key_frame(tmp_path, monkeypatch):
+    _coded_clip(tmp_path / "long.mp4", 60)
+    store = FrameStore(str(tmp_path / "long.mp4"))
+    monkeypatch.setattr("ptrack.viz.pick.frames.open_source", None)  # nothing is read from the start
+    assert store.complete
+    assert store.count == 60
+    assert [_code(store.get(i)) for i in (59, 30, 31)] == [59, 30, 31]
+    store.close()
+
+
+def test_the_cache_is_bounded_by_bytes_and_keeps_what_was_looked_at():
+    cache = PictureCache(100)
+    for i in range(BLOCK):
+        cache.put(i, b"x" * 20)
+    assert len(cache) == BLOCK  # the newest block stays whatever its size
+    cache.get(0)
+    cache.put(99, b"x" * 20)
+    assert cache.get(0) is not None
+    assert cache.get(1) is None
+    small = PictureCache(1000)
+    for i in range(200):
+        small.put(i, b"x" * 10)
+    assert len(small) == 100
+
+
+def test_the_digest_is_read_when_it_is_needed(moving_clip):
+    store = FrameStore(str(moving_clip))
+    assert store._sha256 is None
+    assert len(store.sha256()) == 64
+    store.close()
 
 
 def test_about_is_json(session):

@@ -138,7 +138,8 @@ def viewer_data(tracks: Tracks, *, scale: float = 1.0) -> dict[str, Any]:
 def viewer_html(data: dict[str, Any], title: str) -> str:
     """Return the page for ``viewer_data``; text from outside is escaped so that it stays text."""
     document = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    parts = {"title": html.escape(title), "style": asset("viewer.css"), "script": asset("viewer.js"), "data": document}
+    script = asset("shared.js") + asset("viewer.js")
+    parts = {"title": html.escape(title), "style": asset("viewer.css"), "script": script, "data": document}
     first, *rest = asset("viewer.html").split("{{")  # one pass: a title such as {{data}} stays what it is
     pieces = [first]
     for piece in rest:

@@ -265,14 +265,6 @@
     if (rows[n]) rows[n].classList.add("hover");
     draw(state.shown);
   }
-  function inside(polygon, x, y) {
-    let odd = false;
-    for (let i = 0, j = polygon.length - 1; i < polygon.length; j = i++) {
-      const [xi, yi] = polygon[i], [xj, yj] = polygon[j];
-      if (yi > y !== yj > y && x < (xj - xi) * (y - yi) / (yj - yi) + xi) odd = !odd;
-    }
-    return odd;
-  }
   function select(ids, add) {
     if (!add) state.selected.clear();
     ids.forEach((n) => state.selected.add(n));
@@ -303,7 +295,7 @@
     state.lasso = null;
     for (let n = 0; n < N; n++) {
       const i = 2 * (t * N + n);
-      if (has(t, n) && presence(t, n) && inside(polygon, xy[i], xy[i + 1])) found.push(n);
+      if (has(t, n) && presence(t, n) && ptrackPage.inPolygon(polygon, xy[i], xy[i + 1])) found.push(n);
     }
     select(found, event.ctrlKey || event.metaKey);
     setLasso(false);
@@ -311,14 +303,15 @@
   view.addEventListener("pointerleave", () => setHover(-1, null));
   function setLasso(on) { state.lassoMode = on; $("lasso").setAttribute("aria-pressed", on); }
 
-  // -- the list
+  // -- the list: one tab stop for all points
   const rows = data.ids.map((id, n) => {
-    const row = document.createElement("button");
-    row.type = "button";
+    const row = document.createElement("div");
     row.className = "row";
     row.setAttribute("role", "option");
     row.setAttribute("aria-selected", "false");
+    row.tabIndex = n ? -1 : 0;
     row.dataset.id = id;
+    row.dataset.n = n;
     const dot = document.createElement("b"), name = document.createElement("span"), strip = document.createElement("canvas");
     dot.style.background = data.colours.start[n];
     name.textContent = id;
@@ -326,13 +319,17 @@
     row.append(dot, name, strip);
     row.addEventListener("click", (event) => {
       const box = strip.getBoundingClientRect();
-      if (event.detail && event.clientX >= box.left) goTo(Math.floor((event.clientX - box.left) / box.width * T));
+      if (event.clientX >= box.left) goTo(Math.floor((event.clientX - box.left) / box.width * T));
       toggle(n, event.ctrlKey || event.metaKey);
+      makeStop(row, true);
     });
     row.addEventListener("mouseenter", () => setHover(n, null));
     return row;
   });
   $("list").append(...rows);
+  const makeStop = ptrackPage.rovingList($("list"), (row) => setHover(Number(row.dataset.n), null), {
+    " ": (row) => toggle(Number(row.dataset.n), true), Enter: (row) => toggle(Number(row.dataset.n), false),
+  });
   function drawStrip(n) {
     const strip = rows[n].querySelector("canvas"), ink = strip.getContext("2d"), width = strip.width = Math.min(T, 300);
     const style = getComputedStyle(document.documentElement);
@@ -355,13 +352,12 @@
   $("find").addEventListener("input", () => {
     const word = $("find").value.toLowerCase();
     rows.forEach((row) => { row.style.display = row.dataset.id.toLowerCase().includes(word) ? "" : "none"; });
+    makeStop(rows.find((row) => row.style.display === ""));
   });
 
   // -- controls and keys
-  const setTheme = (name) => { document.documentElement.dataset.theme = name; };
-  setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   const turnTheme = () => {
-    setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    ptrackPage.turnTheme();
     rows.forEach((row) => watch.observe(row));
   };
   const turn = (id) => { $(id).checked = !$(id).checked; draw(state.shown); };
@@ -409,6 +405,7 @@
   new ResizeObserver(resize).observe($("stage"));
 
   // -- start
+  $("stage").style.setProperty("--ratio", W / H);
   $("facts").textContent = `${T} frames, ${N} points, ${W}×${H}`;
   video.addEventListener("loadeddata", () => { state.ready = true; goTo(0); draw(0); }, { once: true });
   if (data.video) video.src = URL.createObjectURL(new Blob([bytes(data.video)], { type: "video/mp4" }));

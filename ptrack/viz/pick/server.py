@@ -6,6 +6,8 @@ Why every check is there:
 - ``Host`` must be this address: a web page whose name is made to point at 127.0.0.1 (DNS rebinding) is refused;
 - ``Origin`` and ``Sec-Fetch-Site`` must be this page's: other pages' scripts and forms are refused;
 - paths are a fixed list, never file names: there is nothing to traverse.
+
+One tab writes at a time: a request that changes something names its tab, and is refused while another one has the seat.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+import sys
 import threading
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -22,10 +26,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from ptrack.errors import InputError, PTrackError
 from ptrack.viz.html.builder import asset
+from ptrack.viz.pick.seat import TakenError
 from ptrack.viz.pick.session import PickSession
 
 ADDRESS = "127.0.0.1"
 MAX_BODY = 8 << 20  # bytes of a request: about 100 000 points
+MAX_INDEX = 1 << 40  # of frames, rows and revisions; larger ones overflow what counts them
 POLL_SECONDS = 10.0
 HEADERS = {
     "Cache-Control": "no-store",
@@ -41,7 +47,7 @@ HEADERS = {
 }
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """A request that is not answered: status and a sentence."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
@@ -64,15 +70,15 @@ class PickServer:
         self.session = session
         self.token = secrets.token_urlsafe(24)
         self.done = threading.Event()
-        handler = type("Handler", (_Handler,), {"owner": self})
+        self.closed = False
+        handler = type("Handler", (_PageHandler,), {"owner": self})
         try:
-            self._server = ThreadingHTTPServer((ADDRESS, port), handler)
+            self._server = _QuietServer((ADDRESS, port), handler)
         except OSError as error:
             session.close()
             raise InputError(
                 f"Port {port} cannot be used ({error.strerror}); leave --port out for a free one."
             ) from error
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="ptrack-pick-server")
         self._thread.start()
 
@@ -94,6 +100,7 @@ class PickServer:
     def close(self) -> None:
         """Stop listening and end the session's threads."""
         self.done.set()
+        self.closed = True
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -106,7 +113,17 @@ class PickServer:
         self.close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that broke is the page's business: it went away. Anything else is one line, no traceback."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError | TimeoutError):
+            print(f"ptrack pick: a request failed: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+class _PageHandler(BaseHTTPRequestHandler):
     owner: PickServer
     protocol_version = "HTTP/1.1"
     server_version = "ptrack"
@@ -124,17 +141,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     # -- one request
 
-    def _answer(self, work: Any) -> None:
+    def _answer(self, work: Callable[[str, dict[str, str]], tuple[str, bytes]]) -> None:
         try:
-            route, query = self._checked()
-            kind, body = work(route, query)
-            self._send(HTTPStatus.OK, kind, body)
-        except Refused as error:
+            kind, body = work(*self._checked())
+        except RequestError as error:
             self._fail(error.status, str(error))
+        except TakenError as error:
+            self._fail(HTTPStatus.CONFLICT, str(error))
         except PTrackError as error:
             self._fail(HTTPStatus.BAD_REQUEST, str(error))
-        except (BrokenPipeError, ConnectionResetError):
+        except ConnectionError:
             self.close_connection = True  # the page went away
+        except Exception as error:
+            self._fail(HTTPStatus.INTERNAL_SERVER_ERROR, f"ptrack failed here: {type(error).__name__}: {error}.")
+        else:
+            self._send(HTTPStatus.OK, kind, body)
 
     def _fail(self, status: HTTPStatus, sentence: str) -> None:
         self.close_connection = True  # an unread body must not be taken for the next request
@@ -153,75 +174,74 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _checked(self) -> tuple[str, dict[str, str]]:
-        """Return the route behind the token and its query; raise Refused for anybody but the page."""
+        """Return the route behind the token and its query; raise RequestError for anybody but the page."""
+        if self.owner.closed:  # a connection from before
+            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "ptrack pick has stopped.")
         here = f"{ADDRESS}:{self.owner.port}"
         if self.headers.get_all("Host", []) != [here]:
-            raise Refused(HTTPStatus.FORBIDDEN, "This server answers to its own address only.")
+            raise RequestError(HTTPStatus.FORBIDDEN, "This server answers to its own address only.")
         origin = self.headers.get("Origin")
         if origin is not None and origin != f"http://{here}":
-            raise Refused(HTTPStatus.FORBIDDEN, "Requests from other pages are refused.")
+            raise RequestError(HTTPStatus.FORBIDDEN, "Requests from other pages are refused.")
         if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-            raise Refused(HTTPStatus.FORBIDDEN, "Requests from other pages are refused.")
+            raise RequestError(HTTPStatus.FORBIDDEN, "Requests from other pages are refused.")
         if self.command == "POST" and origin is None:
-            raise Refused(HTTPStatus.FORBIDDEN, "A request that changes something must say where it comes from.")
+            raise RequestError(HTTPStatus.FORBIDDEN, "A request that changes something must say where it comes from.")
         parts = urlsplit(self.path)
         token, _, route = parts.path.lstrip("/").partition("/")
         if not hmac.compare_digest(token.encode(), self.owner.token.encode()):
-            raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here. Use the whole address that ptrack printed.")
+            raise RequestError(HTTPStatus.NOT_FOUND, "Nothing is here. Use the whole address that ptrack printed.")
         return route, {name: values[0] for name, values in parse_qs(parts.query).items()}
 
     def _get(self, route: str, query: dict[str, str]) -> tuple[str, bytes]:
-        session = self.owner.session
+        session, tab = self.owner.session, query.get("tab", "")
         if route in _FILES:
             kind, read = _FILES[route]
             return kind, read().encode()
         if route == "about":
             return _document(session.about())
+        if route == "watch":
+            return _document(session.watch(tab, _number(query, "revision"), POLL_SECONDS))
         if route == "poll":
             return _document(session.poll(_number(query, "job"), _number(query, "row"), POLL_SECONDS))
+        if route == "rows":
+            return _document(session.rows(_number(query, "first"), _number(query, "last")))
         if route == "frame":
             data = session.frames.get(_number(query, "i"))
             if data is None:
-                raise Refused(HTTPStatus.NOT_FOUND, "There is no such frame.")
+                raise RequestError(HTTPStatus.NOT_FOUND, "There is no such frame.")
             return "image/jpeg", data
-        raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here.")
+        raise RequestError(HTTPStatus.NOT_FOUND, "There is nothing here.")
 
     def _post(self, route: str, _: dict[str, str]) -> tuple[str, bytes]:
-        session, body = self.owner.session, self._body()
-        points = body.get("points", [])
-        if route == "track":
-            return _document({"job": session.start(points)})
-        if route == "correct":
-            x, y = _real(body, "x"), _real(body, "y")
-            return _document({"job": session.correct(str(body.get("id")), int(_real(body, "t")), x, y)})
-        if route == "undo":
-            return _document(session.undo())
-        if route == "stop":
-            session.stop()
+        body = self._body()
+        tab, session = str(body.get("tab", "")), self.owner.session
+        if route == "claim":
+            return _document(session.claim(tab, force=body.get("force") is True))
+        if route == "leave":
+            session.seat.leave(tab)
             return _document({})
-        if route == "save":
-            return _document(session.save(points))
-        if route == "rename":
-            session.rename(str(body.get("from")), str(body.get("to")))
-            return _document({})
+        if route not in _COMMANDS:
+            raise RequestError(HTTPStatus.NOT_FOUND, "There is nothing here.")
+        session.seat.require(tab)
+        answer = _COMMANDS[route](session, body)
         if route == "done":
             self.close_connection = True
             threading.Timer(0.2, self.owner.done.set).start()  # after the answer is out
-            return _document({})
-        raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here.")
+        return _document({**answer, **session.state(tab)})
 
     def _body(self) -> dict[str, Any]:
         if self.headers.get_content_type() != "application/json":
-            raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
+            raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MAX_BODY:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Send at most {MAX_BODY} bytes, and say how many.")
+            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Send at most {MAX_BODY} bytes, and say how many.")
         try:
             body = json.loads(self.rfile.read(int(length)) or b"{}")
-        except ValueError:
-            raise Refused(HTTPStatus.BAD_REQUEST, "The body is not JSON.") from None
+        except (ValueError, RecursionError):  # the latter where brackets lie too deep
+            raise RequestError(HTTPStatus.BAD_REQUEST, "The body is not JSON, or too deep.") from None
         if not isinstance(body, dict):
-            raise Refused(HTTPStatus.BAD_REQUEST, "The body must be an object.")
+            raise RequestError(HTTPStatus.BAD_REQUEST, "The body must be an object.")
         return body
 
 
@@ -231,16 +251,41 @@ def _document(data: Any) -> tuple[str, bytes]:
 
 def _number(query: dict[str, str], name: str) -> int:
     try:
-        return int(query[name])
+        value = int(query[name])
     except (KeyError, ValueError):
-        raise Refused(HTTPStatus.BAD_REQUEST, f"'{name}' must be a whole number.") from None
+        raise RequestError(HTTPStatus.BAD_REQUEST, f"'{name}' must be a whole number.") from None
+    return max(-1, min(value, MAX_INDEX))
 
 
-def _real(body: dict[str, Any], name: str) -> float:
-    value = body.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) > 1e9:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"'{name}' must be a number.")
-    return float(value)
+def _edit(session: PickSession, body: dict[str, Any]) -> dict[str, Any]:
+    session.edit(body.get("points"), remember=body.get("remember") is not False)
+    return {}
+
+
+def _rename(session: PickSession, body: dict[str, Any]) -> dict[str, Any]:
+    session.rename(str(body.get("from")), body.get("to"))
+    return {}
+
+
+def _correct(session: PickSession, body: dict[str, Any]) -> dict[str, Any]:
+    return {"job": session.correct(str(body.get("id")), body.get("t"), body.get("x"), body.get("y"))}
+
+
+def _stop(session: PickSession, _: dict[str, Any]) -> dict[str, Any]:
+    session.stop()
+    return {}
+
+
+_COMMANDS: dict[str, Callable[[PickSession, dict[str, Any]], dict[str, Any]]] = {
+    "edit": _edit,
+    "rename": _rename,
+    "correct": _correct,
+    "stop": _stop,
+    "undo": lambda session, _: {"note": session.undo()},
+    "track": lambda session, _: {"job": session.start()},
+    "save": lambda session, _: {"note": session.save()},
+    "done": lambda session, _: {},
+}
 
 
 def _own(name: str) -> str:
@@ -249,6 +294,7 @@ def _own(name: str) -> str:
 
 _FILES = {
     "": ("text/html; charset=utf-8", lambda: _own("pick.html")),
+    "shared.js": ("text/javascript; charset=utf-8", lambda: asset("shared.js")),
     "pick.js": ("text/javascript; charset=utf-8", lambda: _own("pick.js")),
     "style.css": ("text/css; charset=utf-8", lambda: asset("viewer.css") + _own("pick.css")),
 }
