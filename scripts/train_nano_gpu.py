@@ -30,7 +30,8 @@ from ptrack.data.samples import TrainingBatch
 from ptrack.data.synthetic import SyntheticConfig, generate
 from ptrack.fileio import atomic_path
 from ptrack.models.layers.windows import PATCH, patch_scores, patches
-from ptrack.models.nano.model import STRIDE, Nano
+from ptrack.models.nano.model import Nano
+from ptrack.models.nano.state import STRIDE
 from ptrack.models.nano.weights import fill, packaged, read_weights, save_weights, untrained
 from ptrack.training import losses
 from ptrack.training.nano import NanoSystem

@@ -20,7 +20,7 @@ from torch import Tensor
 from ptrack import geometry
 from ptrack.errors import ConfigError, ModelError
 from ptrack.models.base import StepOutput
-from ptrack.models.zoo import LoadedModel, LoadRequest
+from ptrack.models.entry import LoadedModel, LoadRequest
 
 
 @dataclass(frozen=True)

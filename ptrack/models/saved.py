@@ -87,9 +87,16 @@ def configuration(metadata: Mapping[str, str], format: str, cls: type[C], where:
         found = metadata.get("format", "unknown")
         raise CheckpointError(f"{where} has the format '{found}', not '{format}'; it belongs to another model.")
     try:
-        return from_mapping(cls, json.loads(metadata["config"]), where)
+        return _from_saved(cls, json.loads(metadata["config"]), where)
     except (ConfigError, KeyError, ValueError) as error:
         raise CheckpointError(f"{where}: its configuration cannot be used ({first_line(error)}).") from error
+
+
+def _from_saved(cls: type[C], values: Any, where: str) -> C:
+    """Build a configuration; ``cls.RENAMED`` holds the names that its fields had in older files."""
+    renamed = getattr(cls, "RENAMED", {})
+    values = {renamed.get(k, k): v for k, v in values.items()} if isinstance(values, Mapping) else values
+    return from_mapping(cls, values, where)
 
 
 def load_pickle(path: Path | str, allowed: Sequence[Any] = ()) -> Any:
@@ -155,7 +162,7 @@ def trained_weights(
         trained = f"; it was trained as '{config.get('model')}'" if isinstance(config, Mapping) else ""
         raise CheckpointError(f"{where} is no training checkpoint of {name}{trained}.")
     try:
-        return from_mapping(cls, config["arch"], where), dict(content.get("ema") or content["model"])
+        return _from_saved(cls, config["arch"], where), dict(content.get("ema") or content["model"])
     except (ConfigError, KeyError) as error:
         raise CheckpointError(f"{where}: its configuration cannot be used ({first_line(error)}).") from error
 

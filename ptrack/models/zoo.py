@@ -3,53 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptrack.errors import CheckpointError, ModelError, did_you_mean
+from ptrack.models.entry import LoadedModel, LoadRequest, ModelEntry
 
 if TYPE_CHECKING:
     import torch
 
-    from ptrack.models.base import OnlineModel
     from ptrack.tracking.tracker import Tracker
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelEntry:
-    """One line of ``ptrack models``."""
-
-    name: str
-    summary: str  # what it is, in a few words
-    licence: str  # of the weights
-    weights: str  # where they are: "packaged", "none", "--checkpoint FILE", or a hub address
-    builder: str  # "module:function" of ``(LoadRequest) -> LoadedModel``
-    options: tuple[str, ...] = ()  # keyword options of ``load`` that it takes
-    takes_checkpoint: bool = False  # ``checkpoint=`` may be given
-    file: str = ""  # of downloaded weights: path below the server's address
-    size: int | None = None  # bytes of that file; None: unknown
-    sha256: str = ""  # of that file; "": unknown
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadRequest:
-    """What a builder gets."""
-
-    entry: ModelEntry
-    checkpoint: Path | None  # the user's weights file, existing
-    device: torch.device
-    dtype: torch.dtype
-    options: Mapping[str, Any] = field(default_factory=dict)  # only names in ``entry.options``
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """What a builder returns."""
-
-    model: OnlineModel  # on its device, in evaluation mode
-    weights_sha256: str = ""
 
 
 _ENTRIES = [
@@ -67,7 +30,7 @@ _ENTRIES = [
         summary="training-free patch matching of ImageNet features; the baseline",
         licence="MIT; EfficientNet-Lite0 weights Apache-2.0",
         weights="packaged",
-        builder="ptrack.models.matching:build",
+        builder="ptrack.models.nano.matching:build",
     ),
     ModelEntry(
         name="lk",

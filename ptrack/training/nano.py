@@ -16,7 +16,8 @@ from torch import Tensor
 from ptrack import geometry
 from ptrack.data.samples import TrainingBatch
 from ptrack.models.layers.windows import constant
-from ptrack.models.nano.model import STRIDE, FrameOutputs, Nano
+from ptrack.models.nano.model import Nano, NanoOutputs
+from ptrack.models.nano.state import STRIDE
 from ptrack.training import losses
 from ptrack.training.losses import Counts, Targets, Terms, masked_sum
 from ptrack.training.systems import Prediction, System
@@ -47,7 +48,7 @@ class NanoSystem(System):
         """All terms, frame by frame."""
         total: Terms = {}
 
-        def reduce(t: int, out: FrameOutputs) -> Terms:
+        def reduce(t: int, out: NanoOutputs) -> Terms:
             return frame_losses(out, targets, t, counts, self.size)
 
         for terms in self.model(batch.frames, batch.queries, reduce):
@@ -58,7 +59,7 @@ class NanoSystem(System):
     def predict(self, batch: TrainingBatch) -> Prediction:
         """Track frame by frame, as in a stream."""
 
-        def reduce(_: int, out: FrameOutputs) -> tuple[Tensor, Tensor]:
+        def reduce(_: int, out: NanoOutputs) -> tuple[Tensor, Tensor]:
             return out.kept, out.visibility_logit.sigmoid()
 
         frames = self.model(batch.frames, batch.queries, reduce)
@@ -68,7 +69,7 @@ class NanoSystem(System):
         return Prediction(xy, torch.stack([f[1].view(b, -1) for f in frames], dim=1))
 
 
-def frame_losses(out: FrameOutputs, targets: Targets, t: int, counts: Counts, size: tuple[int, int]) -> Terms:
+def frame_losses(out: NanoOutputs, targets: Targets, t: int, counts: Counts, size: tuple[int, int]) -> Terms:
     """Return the four terms of frame ``t``; summed over the frames they are the terms of the clips.
 
     Args:
@@ -101,7 +102,7 @@ def frame_losses(out: FrameOutputs, targets: Targets, t: int, counts: Counts, si
     }
 
 
-def search_loss(out: FrameOutputs, cell: Tensor, mask: Tensor) -> Tensor:
+def search_loss(out: NanoOutputs, cell: Tensor, mask: Tensor) -> Tensor:
     """Summed cross-entropy over the window's cells of points whose true (N, 2) ``cell`` lies in it and on the map."""
     side = out.logits.shape[-1]
     place = (cell - out.origin).round().long()

@@ -1,21 +1,24 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import timm
 import torch
 
 import ptrack
-from ptrack.errors import CheckpointError, ConfigError, DeviceError, ModelError
+from ptrack.errors import CheckpointError, DeviceError, ModelError
 from ptrack.models.backbones.lite0 import Lite0, packaged_sha256, packaged_weights
 from ptrack.models.base import OnlineModel
 from ptrack.models.devices import choose_device, choose_dtype
-from ptrack.models.matching import MatchingConfig, MatchingModel
+from ptrack.models.nano.matching import MATCHING
+from ptrack.models.nano.model import Nano
 from ptrack.models.zoo import MODELS
 from tests.fakes import moving_frames
 
 
 @pytest.fixture(scope="module")
 def model():
-    return MatchingModel(MatchingConfig(input_size=(96, 128)), packaged_weights()).eval()
+    return Nano(dataclasses.replace(MATCHING, input_size=(96, 128)), packaged_weights(), name="matching").eval()
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +44,8 @@ def test_it_is_an_online_model(model):
     assert isinstance(model, OnlineModel)
     features = model.encode(torch.zeros(2, 48, 64, 3, dtype=torch.uint8))
     assert len(features) == 2
-    assert features[0].map.shape == (24, 32, 176)
-    torch.testing.assert_close(features[0].map.norm(dim=-1), torch.ones(24, 32), rtol=1e-4, atol=1e-4)
+    assert features[0].map.shape == (1, 24, 32, 176)
+    torch.testing.assert_close(features[0].map.norm(dim=-1), torch.ones(1, 24, 32), rtol=1e-4, atol=1e-4)
 
 
 def test_points_follow_a_moving_texture(tracker):
@@ -100,13 +103,6 @@ def test_odd_and_tiny_frames(model, size):
     tracks = ptrack.Tracker(model).track(np.zeros((2, *size, 3), np.uint8), [[0, 0, 0], [0, size[1], size[0]]])
     assert np.isfinite(tracks.tracks).all()
     assert tracks.tracks[0].tolist() == [[0, 0], [size[1], size[0]]]
-
-
-def test_config_is_checked():
-    with pytest.raises(ConfigError, match="multiples of 16"):
-        MatchingConfig(input_size=(100, 128))
-    with pytest.raises(ConfigError, match="first_weight"):
-        MatchingConfig(first_weight=2)
 
 
 def test_load_by_name():

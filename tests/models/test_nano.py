@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import ptrack
+from ptrack.config import to_mapping
 from ptrack.errors import CheckpointError, ConfigError, ModelError
-from ptrack.models.backbones.lite0 import TAPS, packaged_weights
+from ptrack.models.backbones.lite0 import packaged_weights
 from ptrack.models.base import OnlineModel
 from ptrack.models.layers.windows import bilinear_window, patch_ncc, patch_scores, peak, soft_argmax, window
-from ptrack.models.matching import MatchingConfig, MatchingModel
-from ptrack.models.nano import drift, weights
+from ptrack.models.nano import motion, weights
 from ptrack.models.nano.config import NanoConfig
-from ptrack.models.nano.drift import Drift
+from ptrack.models.nano.matching import MATCHING
 from ptrack.models.nano.model import Nano
-from ptrack.models.nano.parts import Steer
+from ptrack.models.nano.motion import PictureMotion
+from ptrack.models.nano.parts import RefinerInputs, Steer
+from ptrack.models.nano.state import FIRST, LAST, NanoState
 from tests.fakes import moving_frames
 
 SIZE = (96, 128)
@@ -56,17 +59,28 @@ def test_it_is_an_online_model():
     assert feature.fine.shape == (1, 48, 64, 16)
 
 
-def test_untrained_it_is_the_patch_matcher(frames, queries):
-    taps = sum(TAPS.values())
-    config = NanoConfig(
-        input_size=SIZE, dim=taps, centre=False, temperature=1 / 30, wide_radius=0, judged=False, carry=0,
-    )  # fmt: skip
-    nano = Nano(config, packaged_weights(), torch.eye(taps)).eval()
-    matcher = MatchingModel(MatchingConfig(input_size=SIZE), packaged_weights()).eval()
-    ours, theirs = (ptrack.Tracker(m).track(frames, queries) for m in (nano, matcher))
+def test_untrained_the_learned_parts_change_nothing(frames, queries):
+    """With its projection, refinement and memory, but before training, nano gives what ``matching`` gives."""
+    plain = dataclasses.replace(MATCHING, input_size=SIZE)
+    whole = dataclasses.replace(plain, project=True, iterations=2, memory=4, token=16, hidden=32)
+    models = Nano(plain, packaged_weights()), Nano(whole, packaged_weights(), torch.eye(plain.dim))
+    ours, theirs = (ptrack.Tracker(m.eval()).track(frames, queries) for m in models)
     np.testing.assert_allclose(ours.tracks, theirs.tracks, atol=1e-3)
     np.testing.assert_allclose(ours.visibility, theirs.visibility, atol=1e-3)
     np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-3)
+
+
+def test_what_the_refiner_sees_is_as_wide_as_its_parts(frames, queries, monkeypatch):
+    seen = []
+    joined = RefinerInputs.joined
+    monkeypatch.setattr(RefinerInputs, "joined", lambda self: seen.append(self) or joined(self))
+    model = scrambled()
+    ptrack.Tracker(model).track(frames[:2], queries[:4])
+    assert len(seen) == 2 * SMALL.iterations
+    widths = RefinerInputs.widths(SMALL)
+    for inputs in seen:
+        assert {f.name: getattr(inputs, f.name).shape[1] for f in dataclasses.fields(inputs)} == widths
+    assert model.refiner.enter.in_features == sum(widths.values())
 
 
 def test_the_learned_parts_matter(frames, queries):
@@ -144,10 +158,11 @@ def test_no_points_is_fine(frames):
 
 def test_steering_begins_neutral_and_its_prior_levels_off():
     steer = Steer(16, 9)
-    share, gain, sharpness, strength, lead = steer(torch.randn(3, 16 + 9 + 2))
-    assert share.tolist() == [[0.5]] * 3
-    assert gain.tolist() == [[1.0] * 9] * 3
-    assert (sharpness.tolist(), strength.tolist(), lead.tolist()) == ([1.0] * 3, [0.0] * 3, [[0.5]] * 3)
+    found = steer(torch.randn(3, 16), torch.randn(3, 9), torch.randn(3, 1), torch.randn(3, 1))
+    assert found.share.tolist() == [[0.5]] * 3
+    assert found.gain.tolist() == [[1.0] * 9] * 3
+    assert (found.sharpness.tolist(), found.strength.tolist()) == ([1.0] * 3, [0.0] * 3)
+    assert found.lead.tolist() == [[0.5]] * 3
     costs = steer.prior(torch.tensor([0.0, Steer.REACH**2, 1e6]))
     torch.testing.assert_close(costs, torch.tensor([0.0, -Steer.PRIOR / 2, -Steer.PRIOR]), rtol=1e-4, atol=1e-4)
 
@@ -158,22 +173,23 @@ def test_the_steered_search_is_the_prior_added_to_the_scores_of_the_mixed_templa
         model.steer.out.weight.normal_(0, 0.3)
         model.steer.out.bias.normal_(0, 0.3)
         state, now = model.init_state(), model.encode(torch.from_numpy(np.asarray(frames[0]))[None])[0]
-        state = model.add(state, now, torch.tensor([[50.0, 40.0], [90.0, 60.0]]))
-        other = torch.nn.functional.normalize(torch.randn_like(state.last), dim=-1)
-        state = dataclasses.replace(state, last=other, velocity=torch.tensor([[1.0, -2.0], [0.5, 0.0]]))
-        logits, origin = model._search(state, now, torch.zeros(2, dtype=torch.long), state.xy)
-        agreement = (state.first * state.last).sum(-1)
-        seen = [state.token, agreement, state.velocity.norm(dim=1)[:, None] / 4, torch.zeros(2, 1)]
-        share, gain, sharpness, strength, lead = model.steer(torch.cat(seen, dim=1))
+        points = model.add(state, now, torch.tensor([[50.0, 40.0], [90.0, 60.0]])).points
+        first = points.templates.coarse[:, FIRST]
+        last = torch.nn.functional.normalize(torch.randn_like(first), dim=-1)
+        both = dataclasses.replace(points.templates, coarse=torch.stack([first, last], dim=1))
+        points = dataclasses.replace(points, templates=both, velocity=torch.tensor([[1.0, -2.0], [0.5, 0.0]]))
+        found = model._search(points, now, torch.zeros(2, dtype=torch.long), points.xy)
+        speed = points.velocity.norm(dim=1)[:, None] / 4
+        steering = model.steer(points.token, (first * last).sum(-1), speed, torch.zeros(2, 1))
     n, dy, dx = 1, 3, 6  # one cell of one point's window, by hand
-    x, y = int(origin[n, 0]) + dx, int(origin[n, 1]) + dy
-    weights_ = model.patch_weights * gain[n] / (model.patch_weights * gain[n]).sum()
-    mixed = share[n] * state.first[n] + (1 - share[n]) * state.last[n]
+    x, y = int(found.origin[n, 0]) + dx, int(found.origin[n, 1]) + dy
+    gained = model.patch_weights * steering.gain[n]
+    mixed = steering.share[n] * first[n] + (1 - steering.share[n]) * last[n]
     patch = now.map[0, y - 1 : y + 2, x - 1 : x + 2].reshape(9, -1)
-    score = (weights_ * (mixed * patch).sum(-1)).sum() * sharpness[n] / SMALL.temperature
-    away = torch.tensor([x, y]) - state.xy[n] - lead[n] * state.velocity[n]
-    expected = score + strength[n] * model.steer.prior(away.square().sum())
-    torch.testing.assert_close(logits[n, dy, dx], expected, rtol=1e-4, atol=1e-4)
+    score = (gained / gained.sum() * (mixed * patch).sum(-1)).sum() * steering.sharpness[n] / SMALL.temperature
+    away = torch.tensor([x, y]) - points.xy[n] - steering.lead[n] * points.velocity[n]
+    expected = score + steering.strength[n] * model.steer.prior(away.square().sum())
+    torch.testing.assert_close(found.logits[n, dy, dx], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("visible", "confident", "renewed"), [(3.0, 3.0, True), (3.0, 0.5, False), (-0.1, 3.0, False)])
@@ -186,9 +202,10 @@ def test_the_last_template_is_renewed_where_the_network_is_sure(frames, visible,
         one, two = model.encode(torch.from_numpy(np.stack([np.asarray(frames[i]) for i in (0, 5)])))
         state, _ = model.step(model.add(model.init_state(), one, torch.tensor([[50.0, 40.0]])), one)
         after, _ = model.step(state, two)
-    assert torch.equal(after.last, state.last) is not renewed
-    assert torch.equal(after.last_fine, state.last_fine) is not renewed
-    assert torch.equal(after.first, state.first)
+    old, new = state.points.templates, after.points.templates
+    for a, b in ((old.coarse, new.coarse), (old.fine, new.fine)):
+        assert torch.equal(a[:, LAST], b[:, LAST]) is not renewed
+        assert torch.equal(a[:, FIRST], b[:, FIRST])
 
 
 def test_a_point_far_outside_is_searched_for_at_the_border(frames):
@@ -258,35 +275,32 @@ def test_a_point_that_is_not_seen_is_searched_for_where_it_was_carried():
     with torch.inference_mode():
         state = model.add(model.init_state(), one, torch.tensor([[42.0, 42.0]] * 2))
         state, _ = model.track(state, one, torch.zeros(2, dtype=torch.long))
-        state = dataclasses.replace(state, unseen=torch.tensor([0.0, 1.0]))
-        after, out = model.track(state, two, torch.zeros(2, dtype=torch.long))
+        points = dataclasses.replace(state.points, unseen=torch.tensor([0.0, 1.0]))
+        after, out = model.track(NanoState(points, state.previous), two, torch.zeros(2, dtype=torch.long))
     assert (out.origin[1] - out.origin[0]).tolist() == [3, 0]  # 12 px are three cells
-    assert after.unseen.tolist() == [1.0, 2.0]
+    assert after.points.unseen.tolist() == [1.0, 2.0]
 
 
-def test_drift_is_that_of_the_nearest_places_that_can_be_believed():
-    place = drift.grid((24, 32), torch.device("cpu"))
-    assert place.shape == (drift.SIDE**2, 2)
+def test_motion_is_that_of_the_nearest_places_that_can_be_trusted():
+    place = motion.grid((24, 32), torch.device("cpu"))
+    assert place.shape == (motion.SIDE**2, 2)
     assert (place.min(0).values.tolist(), place.max(0).values.tolist()) == ([2.0, 2.0], [29.0, 22.0])
     left = place[:, 0] < 16
-    move = torch.where(left[:, None], torch.tensor([1.0, 0.0]), torch.tensor([0.0, -2.0]))[None]
-    say = torch.ones(1, len(place))
-    found = Drift(place, move, say, (24, 32))
-    clip = torch.zeros(3, dtype=torch.long)
-    at, believed = found.at(clip, torch.tensor([[1.0, 12.0], [31.0, 12.0], [500.0, 12.0]]))
-    torch.testing.assert_close(at[:2], torch.tensor([[1.0, 0.0], [0.0, -2.0]]), atol=0.05, rtol=0)
-    torch.testing.assert_close(at[2], torch.tensor([0.0, -2.0]), atol=0.2, rtol=0)  # far outside: the near side most
-    torch.testing.assert_close(believed[:2], torch.ones(2))
-    nobody = Drift(place, move, torch.where(left, 1.0, 0.0)[None], (24, 32))
-    at, believed = nobody.at(clip, torch.tensor([[1.0, 12.0], [31.0, 12.0], [500.0, 12.0]]))
-    torch.testing.assert_close(at[1], torch.tensor([1.0, 0.0]), atol=0.05, rtol=0)
-    assert float(believed[1]) < 0.2 < float(believed[0])
-    assert torch.isfinite(at).all()
+    shift = torch.where(left[:, None], torch.tensor([1.0, 0.0]), torch.tensor([0.0, -2.0]))[None]
+    clip, xy = torch.zeros(3, dtype=torch.long), torch.tensor([[1.0, 12.0], [31.0, 12.0], [500.0, 12.0]])
+    found = PictureMotion(place, shift, torch.ones(1, len(place)), (24, 32)).near(clip, xy)
+    torch.testing.assert_close(found.shift[:2], torch.tensor([[1.0, 0.0], [0.0, -2.0]]), atol=0.05, rtol=0)
+    torch.testing.assert_close(found.shift[2], torch.tensor([0.0, -2.0]), atol=0.2, rtol=0)  # the near side most
+    torch.testing.assert_close(found.trust[:2], torch.ones(2))
+    found = PictureMotion(place, shift, torch.where(left, 1.0, 0.0)[None], (24, 32)).near(clip, xy)
+    torch.testing.assert_close(found.shift[1], torch.tensor([1.0, 0.0]), atol=0.05, rtol=0)
+    assert float(found.trust[1]) < 0.2 < float(found.trust[0])
+    assert torch.isfinite(found.shift).all()
 
 
-def test_what_returns_to_where_it_started_is_believed():
-    said = drift.say(torch.tensor([1.0, 1.0, 0.5, -0.2]), torch.tensor([0.0, 3.0, 0.0, 0.0]))
-    torch.testing.assert_close(said, torch.tensor([1.0, 0.0, 0.0625, 0.0]), atol=1e-4, rtol=0)
+def test_what_returns_to_where_it_started_is_trusted():
+    trust = motion.trust_of(torch.tensor([1.0, 1.0, 0.5, -0.2]), torch.tensor([0.0, 3.0, 0.0, 0.0]))
+    torch.testing.assert_close(trust, torch.tensor([1.0, 0.0, 0.0625, 0.0]), atol=1e-4, rtol=0)
 
 
 # ---- windows -----------------------------------------------------------------------------------------------------
@@ -369,20 +383,20 @@ def test_a_trained_backbone_comes_back_too(tmp_path):
         torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_a_step_on_plain_tensors_is_the_step(frames, queries):
+def test_features_and_state_are_trees_of_tensors(frames, queries):
+    """A step of what was taken apart and put together is the step: what a captured graph does."""
     model = scrambled()
     features = model.encode(torch.from_numpy(np.stack(frames)))
     state = model.add(model.init_state(), features[0], torch.from_numpy(queries[:, 1:]).float())
     with torch.inference_mode():
-        state, _ = model.step(state, features[0])
-        for feature in features[1:4]:
-            parts = [getattr(state, name) for name in type(state).__dataclass_fields__]
-            kept, visible, *after = model._one_step([feature.map, feature.fine, *parts])
-            state, out = model.step(state, feature)
-            torch.testing.assert_close(model._to_pixels(kept, feature.size), out.xy, rtol=0, atol=0)
-            torch.testing.assert_close(visible.sigmoid(), out.visibility, rtol=0, atol=0)
-            for name, value in zip(type(state).__dataclass_fields__, after[1:], strict=True):
-                torch.testing.assert_close(value, getattr(state, name), rtol=0, atol=0)
+        for feature in features[:4]:
+            leaves, layout = tree_flatten((state, feature))
+            assert sum(isinstance(x, torch.Tensor) for x in leaves) == 12 + (state.previous is not None)
+            again = tree_unflatten([x.clone() if isinstance(x, torch.Tensor) else x for x in leaves], layout)
+            wanted, (state, out) = model.step(*again), model.step(state, feature)
+            for a, b in zip(tree_flatten(wanted[0])[0], tree_flatten(state)[0], strict=True):
+                assert torch.equal(a, b)
+            assert torch.equal(wanted[1].xy, out.xy)
 
 
 def test_a_checkpoint_is_loaded_by_name(tmp_path, frames, queries):
@@ -416,18 +430,31 @@ def test_files_that_cannot_be_used(tmp_path):
         weights.fill(weights.untrained(SMALL), {"heads.weight": torch.zeros(1)}, "x")
 
 
+def test_configurations_written_before_fields_were_renamed_are_read(tmp_path):
+    state = {k: v for k, v in scrambled().state_dict().items() if not k.startswith("backbone")}
+    old = to_mapping(SMALL)
+    old["judged"], old["carry_apart"] = old.pop("learned_renewal"), 2.0
+    old.pop("own_motion")
+    save_file(state, tmp_path / "a.safetensors", metadata={"format": weights.FORMAT, "config": json.dumps(old)})
+    assert weights.read_weights(tmp_path / "a.safetensors")[0] == dataclasses.replace(SMALL, own_motion=2.0)
+    torch.save({"config": {"model": "nano", "arch": old}, "model": state}, tmp_path / "a.pth")
+    assert weights.read_weights(tmp_path / "a.pth")[0].own_motion == 2.0
+
+
 def test_bad_settings():
     with pytest.raises(ModelError, match="fast, default, best"):
         ptrack.load("nano", quality="fastest", device="cpu")
     with pytest.raises(ModelError, match="no option 'quality'"):
         ptrack.load("matching", quality="fast")
+    with pytest.raises(ConfigError, match="dim must be 176"):
+        Nano(NanoConfig(project=False), packaged_weights())
     for wrong in (
         {"input_size": (100, 128)},
         {"radius": 0},
         {"threshold": 1.0},
         {"memory": -1},
         {"carry": 1.0},
-        {"carry_apart": 0.0},
+        {"own_motion": 0.0},
     ):
         with pytest.raises(ConfigError):
             NanoConfig(**wrong)

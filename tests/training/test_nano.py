@@ -7,7 +7,7 @@ import torch
 from ptrack.config import to_mapping
 from ptrack.data.samples import SampleKey
 from ptrack.models.nano.config import NanoConfig
-from ptrack.models.nano.model import FrameOutputs
+from ptrack.models.nano.model import NanoOutputs
 from ptrack.models.nano.weights import packaged, read_weights, untrained
 from ptrack.training import losses, run
 from ptrack.training.config import build, default_values, merge
@@ -39,7 +39,7 @@ def test_losses_by_hand():
     truth = targets([[10.0, 10.0], [30.0, 30.0]], [True, False])
     logits = torch.zeros(2, 3, 3)
     # (10, 10) px is cell (2, 2): the middle of a window that starts at (1, 1). Found 4 px to the right, then exactly.
-    out = FrameOutputs(
+    out = NanoOutputs(
         logits=logits,
         origin=torch.tensor([[1, 1], [1, 1]]),
         xy=torch.tensor([[[3.0, 2.0], [7.0, 7.0]], [[2.0, 2.0], [7.0, 7.0]]]),
@@ -58,7 +58,7 @@ def test_losses_by_hand():
 
 def test_lost_points_pull_little_and_windows_without_the_truth_not_at_all():
     truth = targets([[50.0, 10.0]], [True])
-    out = FrameOutputs(torch.zeros(1, 3, 3), torch.tensor([[1, 1]]), torch.tensor([[[2.0, 2.0]]]), torch.zeros(1),
+    out = NanoOutputs(torch.zeros(1, 3, 3), torch.tensor([[1, 1]]), torch.tensor([[[2.0, 2.0]]]), torch.zeros(1),
                        torch.zeros(1), torch.zeros(1, 2))  # fmt: skip
     terms = frame_losses(out, truth, 1, losses.count(truth), (64, 64))
     assert float(terms["search"]) == 0

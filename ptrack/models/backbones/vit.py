@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptrack.models.layers.attention import join_heads
 from ptrack.models.layers.linear import linear
 
 Grid = tuple[int, int]  # patches along (height, width)
@@ -164,7 +165,7 @@ class Vit(nn.Module):
         q, k, v = y.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         if rope is not None:
             q, k = rotate(q, rope, self.prefix), rotate(k, rope, self.prefix)
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        y = join_heads(F.scaled_dot_product_attention(q, k, v))
         y = linear(y, attn.proj.weight, attn.proj.bias)
         x = torch.addcmul(x, y, block.gamma_1 if self.spec.rotary else block.ls1.gamma)
         y = block.norm2(x)

@@ -1,15 +1,57 @@
-"""Attention blocks of Track-On2 (arXiv 2509.19115): post-norm, four heads, ReLU feed-forward.
+"""Attention over tokens: modules that project into and out of it.
+
+:class:`SelfAttention` is the offline tracker's, :class:`AttentionBlock` that of Track-On2 (arXiv 2509.19115):
+post-norm, four heads, ReLU feed-forward.
 
 Letters: R independent rows, Q queries, K keys, D channels, h heads, d = D / h.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from ptrack.models.layers.dropout import attend, dropout
 from ptrack.models.layers.linear import Linear, linear
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(R, L, D) -> (R, h, L, d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(R, h, L, d) -> (R, L, D)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over the last but one axis; nobody looks at inactive tokens."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, active: Tensor, weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Attend within ``x`` (B, G, A, D), G groups of A tokens; ``active`` (B, G, A) bool.
+
+        Returns:
+            (B, G, A, D) and, if ``weights``, the mean over heads of the probabilities (B, G, A, A), queries in rows.
+        """
+        B, G, A, D = x.shape
+        q, k, v = (split_heads(y, self.heads) for y in self.qkv(x).view(B * G, A, 3 * D).chunk(3, dim=-1))
+        mask = active.reshape(B * G, 1, 1, A)
+        mask = mask | ~mask.any(-1, keepdim=True)  # a group without active tokens sees all of them; nobody uses it
+        y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
+        probabilities = None
+        if weights:
+            score = (q.float() @ k.float().transpose(-1, -2)) / math.sqrt(D // self.heads)
+            probabilities = score.masked_fill(~mask, -math.inf).softmax(-1).mean(1).view(B, G, A, A)
+        return self.out(join_heads(y).view(B, G, A, D)), probabilities
 
 
 class MultiHead(nn.Module):
@@ -41,8 +83,7 @@ class MultiHead(nn.Module):
         if ignore is not None:
             dead = ignore.all(-1)[:, None, None]
             seen = ~ignore[:, None, None, :] | dead[..., None]  # a dead row looks at everything, then is zeroed: no NaN
-        y = attend(q, k, v, seen, self.dropout if self.training else 0.0)
-        y = self.out_proj(y.transpose(1, 2).flatten(2))
+        y = self.out_proj(join_heads(attend(q, k, v, seen, self.dropout if self.training else 0.0)))
         return y if dead is None else y.masked_fill(dead, 0.0)
 
     def attend_one(self, q: Tensor, keys: Tensor, values: Tensor, ignore: Tensor | None = None) -> Tensor:

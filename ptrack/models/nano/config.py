@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ptrack.errors import ConfigError
 
-LEAST = {
-    "dim": 4, "radius": 2, "iterations": 0, "reach": 1, "fine_reach": 1,
-    "hidden": 8, "token": 8, "memory": 0, "back_radius": 2,
-}  # fmt: skip
+SMALLEST = {
+    "dim": 4,
+    "radius": 2,
+    "iterations": 0,
+    "reach": 1,
+    "fine_reach": 1,
+    "hidden": 8,
+    "token": 8,
+    "memory": 0,
+    "back_radius": 2,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +28,11 @@ class NanoConfig:
         ConfigError: a value is outside its range.
     """
 
+    RENAMED: ClassVar = {"carry_apart": "own_motion", "judged": "learned_renewal"}  # as older files call fields
+
     input_size: tuple[int, int] = (384, 512)  # (H, W) every frame is resized to, multiples of 16
-    dim: int = 96  # channels of the stride-4 map
+    dim: int = 96  # channels of the stride-4 map; 176 without a projection
+    project: bool = True  # the joined features are projected to ``dim`` channels; False: they are the map
     centre: bool = True  # take the frame's mean off the map
     tune: bool = False  # the projection of the features is trained, too
     radius: int = 8  # search window around the last position, in cells of stride 4
@@ -36,28 +47,30 @@ class NanoConfig:
     token: int = 64  # channels of what is remembered per frame
     memory: int = 12  # remembered frames per point; 0: none
     back_radius: int = 4  # search window of the backward check, in cells
-    judged: bool = True  # the last template is renewed where the network is sure; False: by the two rules below
+    learned_renewal: bool = True  # the last template is renewed where the network is sure; False: by the two rules
     renew_visible: float = 0.5  # probability of "visible" from which it is renewed
     renew_confident: float = 0.7  # and of "position right"
-    update_score: float = 0.4  # query-template score from which it is renewed
-    update_back: float = 2.0  # and backward error below which, in cells
+    update_score: float = 0.4  # first rule: query-template score from which it is renewed
+    update_back: float = 2.0  # second rule: backward error below which it is renewed, in cells
     carry: float = 0.5  # probability of "visible" below which the picture's motion carries a point; 0: none is carried
-    carry_apart: float = 1.0  # cells per frame: for a point that went its own way by so much, half that probability
-    visible_fit: tuple[float, float, float] = (0.492, 0.0265, 0.086)  # see ``ptrack.models.matching``
+    own_motion: float = 1.0  # cells per frame: for a point that moved otherwise by so much, half that probability
+    # Logistic fits of the training-free start on 24 rendered clips, 35,328 point-frames: P(visible) and P(within 8 px
+    # at 256x256) from the score s and the backward error e in cells, 1 / (1 + exp(-(s - score - back * e) / scale)).
+    visible_fit: tuple[float, float, float] = (0.492, 0.0265, 0.086)  # score, back, scale
     confident_fit: tuple[float, float, float] = (0.527, 0.0638, 0.0832)
     threshold: float = 0.5  # visibility probability from which a point counts as visible
 
     def __post_init__(self) -> None:
         if any(s % 16 or s < 32 for s in self.input_size):
             raise ConfigError(f"input_size {self.input_size} must be multiples of 16, at least 32.")
-        for name, low in LEAST.items():
+        for name, low in SMALLEST.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} must be at least {low}, not {getattr(self, name)}.")
         if 0 < self.wide_radius < self.radius:
             raise ConfigError(f"wide_radius must be 0 or at least radius ({self.radius}), not {self.wide_radius}.")
         if not 0 <= self.carry < 1:
             raise ConfigError(f"carry must be at least 0 and less than 1, not {self.carry}.")
-        if not self.carry_apart > 0:
-            raise ConfigError(f"carry_apart must be more than 0, not {self.carry_apart}.")
+        if not self.own_motion > 0:
+            raise ConfigError(f"own_motion must be more than 0, not {self.own_motion}.")
         if not 0 < self.threshold < 1:
             raise ConfigError(f"threshold must lie between 0 and 1, not {self.threshold}.")

@@ -1,28 +1,48 @@
 """The learned parts of nano. Each begins by adding nothing: the untrained network is the patch matcher.
 
-Letters: B maps, N points, C channels, D channels of a token, M memory.
+Letters: N points, S = 9 cells of a patch, D channels of a token, M memory, K templates, V side of the local window, U
+of the stride-2 window.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptrack.models.layers.attention import join_heads, split_heads
+from ptrack.models.layers.dropout import attend
+from ptrack.models.layers.windows import PATCH
+from ptrack.models.nano.config import NanoConfig
+from ptrack.models.nano.state import TEMPLATES
 
-def _quiet(layer: nn.Linear) -> nn.Linear:
+
+def _silent(layer: nn.Linear) -> nn.Linear:
     """Make a layer answer zero until it is trained."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 
 
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """How points are searched for in one frame."""
+
+    share: Tensor  # (N, 1) of the first template against the last one, 0.5 untrained
+    gain: Tensor  # (N, S) of the patch's cells, 1 untrained
+    sharpness: Tensor  # (N,) of the scores, 1 untrained
+    strength: Tensor  # (N,) of the prior, 0 untrained
+    lead: Tensor  # (N, 1) frames of motion ahead at which the point is expected, 0.5 untrained
+
+
 class Steer(nn.Module):
-    """Says how a point is searched for: few numbers, so that it cannot learn what rendered pictures look like.
+    """Decides how a point is searched for: few numbers, so that it cannot learn what rendered pictures look like.
 
     Args:
         token: D.
-        cells: of a patch.
+        cells: S.
     """
 
     HIDDEN = 32
@@ -33,24 +53,61 @@ class Steer(nn.Module):
         super().__init__()
         self.cells = cells
         self.enter = nn.Linear(token + cells + 2, self.HIDDEN)
-        self.out = _quiet(nn.Linear(self.HIDDEN, cells + 4))
+        self.out = _silent(nn.Linear(self.HIDDEN, cells + 4))
 
-    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """(N, D + cells + 2) of the last frame -> what the search is done with.
-
-        Returns:
-            share (N, 1) of the first template, 0.5 untrained; gain (N, cells) of the patch's cells, 1 untrained;
-            sharpness (N,) of the scores, 1 untrained; strength (N,) of the prior, 0 untrained; and lead (N, 1), how
-            many frames of motion ahead it expects the point, 0.5 untrained.
-        """
-        x = self.out(F.gelu(self.enter(seen)))
+    def forward(self, token: Tensor, agreement: Tensor, speed: Tensor, age: Tensor) -> Steering:
+        """Steer by the last frame: (N, D), (N, S) cosines of the two templates, (N, 1) cells / 4, (N, 1)."""
+        x = self.out(F.gelu(self.enter(torch.cat([token, agreement, speed, age], dim=1))))
         share, gain = x[:, :1].sigmoid(), 2 * x[:, 1 : 1 + self.cells].sigmoid()
         sharpness, strength, lead = x[:, 1 + self.cells :].unbind(1)
-        return share, gain, sharpness.exp(), strength, 0.5 + lead[:, None]
+        return Steering(share, gain, sharpness.exp(), strength, 0.5 + lead[:, None])
 
     def prior(self, squared: Tensor) -> Tensor:
         """Logits at strength 1 for squared distances, in cells, from the expected place; they level off."""
         return -self.PRIOR * squared / (squared + self.REACH**2)
+
+
+@dataclass(frozen=True, slots=True)
+class RefinerInputs:
+    """What the refiner looks at, in the order of its first layer's columns; lengths in cells."""
+
+    near: Tensor  # (N, V² K S) cosines of the cells around the position with those of the templates
+    match: Tensor  # (N, K U²) comparison of stride-2 patches
+    match_peak: Tensor  # (N, 2 K) where that is best, from the position
+    token: Tensor  # (N, D)
+    border: Tensor  # (N, 4) distances to the picture's borders / 8
+    moved: Tensor  # (N, 2) since the last frame / 4
+    velocity: Tensor  # (N, 2) of the last frame / 4
+    back: Tensor  # (N, 1) error of the search back / 4
+    added: Tensor  # (N, 1) 1 on the query's own frame
+    iteration: Tensor  # (N, 1) 0, 1, ...
+    age: Tensor  # (N, 1) share of the memory that is filled
+    score: Tensor  # (N, 1) best score of the search
+    entropy: Tensor  # (N, 1) of the search's window, 0 (one clear place) to 1
+    shift: Tensor  # (N, 2) motion of the picture around the point / 4
+    trust: Tensor  # (N, 1) in that motion
+    unseen: Tensor  # (N, 1) frames since it was last called visible / 12
+    own_motion: Tensor  # (N, 1) / 4
+
+    @staticmethod
+    def widths(config: NanoConfig) -> dict[str, int]:
+        """Return the columns of every part; the refiner is as wide as their sum."""
+        side, fine = 2 * config.reach + 1, 2 * config.fine_reach + 1
+        wide = {
+            "near": side**2 * TEMPLATES * len(PATCH),
+            "match": TEMPLATES * fine**2,
+            "match_peak": 2 * TEMPLATES,
+            "token": config.token,
+            "border": 4,
+            "moved": 2,
+            "velocity": 2,
+            "shift": 2,
+        }
+        return {field.name: wide.get(field.name, 1) for field in fields(RefinerInputs)}
+
+    def joined(self) -> Tensor:
+        """Return all of them side by side, (N, inputs)."""
+        return torch.cat([getattr(self, field.name) for field in fields(self)], dim=1)
 
 
 class Refiner(nn.Module):
@@ -60,7 +117,7 @@ class Refiner(nn.Module):
         super().__init__()
         self.enter = nn.Linear(inputs, hidden)
         self.middle = nn.Linear(hidden, hidden)
-        self.move = _quiet(nn.Linear(hidden, 2))
+        self.move = _silent(nn.Linear(hidden, 2))
         self.token = nn.Linear(hidden, token)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +128,9 @@ class Refiner(nn.Module):
 
 
 class Recall(nn.Module):
-    """One token looks at the point's own past: (N, D), (N, M, D) -> (N, D)."""
+    """One token looks at the point's own past."""
+
+    HEADS = 4
 
     def __init__(self, token: int, memory: int) -> None:
         super().__init__()
@@ -82,18 +141,12 @@ class Recall(nn.Module):
         self.out = nn.Linear(token, token)
         self.norm = nn.LayerNorm(token)
 
-    def forward(self, token: Tensor, past: Tensor, known: Tensor) -> Tensor:
-        """``past`` has the newest first; ``known`` (N, M) bool."""
-        n, m, d = past.shape
-        heads = 4
+    def forward(self, token: Tensor, past: Tensor, filled: Tensor) -> Tensor:
+        """(N, D), (N, M, D) newest first, (N, M) bool -> (N, D)."""
         keyed = past + self.age
-        q = self.query(token).view(n, heads, 1, d // heads)
-        k = self.key(keyed).view(n, m, heads, d // heads).transpose(1, 2)
-        v = self.value(keyed).view(n, m, heads, d // heads).transpose(1, 2)
         # A zero key and value are always there, so a point without a past attends to nothing.
-        nothing = k.new_zeros(n, heads, 1, d // heads)
-        score = (q @ torch.cat([k, nothing], 2).transpose(2, 3)) * (d // heads) ** -0.5
-        seen = F.pad(known, (0, 1), value=True)[:, None, None]
-        p = score.masked_fill(~seen, float("-inf")).softmax(-1)
-        y = (p @ torch.cat([v, nothing], 2)).transpose(1, 2).reshape(n, d)
-        return self.norm(token + self.out(y))
+        keys, values = (F.pad(x, (0, 0, 0, 1)) for x in (self.key(keyed), self.value(keyed)))
+        seen = F.pad(filled, (0, 1), value=True)[:, None, None]
+        q, k, v = (split_heads(x, self.HEADS) for x in (self.query(token)[:, None], keys, values))
+        y = join_heads(attend(q, k, v, seen, 0.0))
+        return self.norm(token + self.out(y[:, 0]))

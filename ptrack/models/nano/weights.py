@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,11 +20,9 @@ from ptrack.fileio import sha256_of
 from ptrack.models import saved
 from ptrack.models.backbones.lite0 import Lite0
 from ptrack.models.backbones.lite0 import packaged_weights as packaged_backbone
+from ptrack.models.entry import LoadedModel, LoadRequest
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.model import Nano
-
-if TYPE_CHECKING:
-    from ptrack.models.zoo import LoadedModel, LoadRequest
 
 FORMAT = "ptrack-nano-1"  # in the metadata of the safetensors files
 SHIPPED = "nano.safetensors"
@@ -123,8 +120,6 @@ def at_quality(config: NanoConfig, quality: str) -> NanoConfig:
 
 def build(request: LoadRequest) -> LoadedModel:
     """Build the tracker for ``ptrack.load("nano", quality="fast")``, with the shipped weights or a checkpoint's."""
-    from ptrack.models.zoo import LoadedModel
-
     path = request.checkpoint
     with nullcontext(path) if path is not None else _packaged(SHIPPED) as file:
         config, state = read_weights(file)

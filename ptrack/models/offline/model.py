@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from ptrack import geometry
 from ptrack.errors import ConfigError
 from ptrack.models.backbones.resnet import NORMS
-from ptrack.models.layers.dropout import Dropout, attend
+from ptrack.models.layers.attention import SelfAttention
+from ptrack.models.layers.dropout import Dropout
 from ptrack.models.offline.features import PYRAMID_BACKBONES, STRIDES, Pyramid
 from ptrack.models.offline.sampling import best_place, gather_bilinear, local_correlation
 
@@ -383,29 +384,6 @@ class Block(nn.Module):
         y, in_points = self.over_points(self.norms[1](x), active, attention)
         x = x + y
         return x + self.feed(self.norms[2](x)), in_time, in_points
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention over the last-but-one axis; inactive tokens are not listened to."""
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, active: Tensor, attention: bool) -> tuple[Tensor, Tensor | None]:
-        """Attend within ``x`` (B, G, A, C), G groups of A tokens; ``active`` (B, G, A)."""
-        B, G, A, C = x.shape
-        q, k, v = self.qkv(x).view(B * G, A, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
-        mask = active.reshape(B * G, 1, 1, A)
-        mask = mask | ~mask.any(-1, keepdim=True)  # a group without active tokens: listen to all, nobody uses it
-        y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
-        seen = None
-        if attention:
-            score = (q.float() @ k.float().transpose(-1, -2)) / math.sqrt(C // self.heads)
-            seen = score.masked_fill(~mask, -math.inf).softmax(-1).mean(1).view(B, G, A, A)
-        return self.out(y.transpose(1, 2).reshape(B, G, A, C)), seen
 
 
 def time_code(frames: int, dim: int, device: torch.device) -> Tensor:

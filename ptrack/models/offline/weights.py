@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ptrack.errors import CheckpointError
 from ptrack.fileio import sha256_of
 from ptrack.models import saved
+from ptrack.models.entry import LoadedModel, LoadRequest
 from ptrack.models.offline.model import PointTransformer, TransformerConfig
-
-if TYPE_CHECKING:
-    from ptrack.models.zoo import LoadedModel, LoadRequest
 
 FORMAT = "ptrack-transformer-1"  # in the metadata of the safetensors files
 
@@ -54,7 +51,6 @@ def load_weights(path: Path | str) -> PointTransformer:
 def build(request: LoadRequest) -> LoadedModel:
     """Build the tracker for ``ptrack.load("transformer", checkpoint=FILE)``."""
     from ptrack.models.offline.streaming import StreamingTransformer
-    from ptrack.models.zoo import LoadedModel
 
     if request.checkpoint is None:
         raise CheckpointError(

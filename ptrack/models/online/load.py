@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ptrack.errors import CheckpointError, ModelError
 from ptrack.fileio import sha256_of
 from ptrack.models.backbones.vit import VITS
 from ptrack.models.checkpoints import Checkpoint, add_vit, build_model, read_checkpoint, read_tensors
+from ptrack.models.entry import LoadedModel, LoadRequest
 from ptrack.models.hub import fetch
 from ptrack.models.online.capture import captured
 from ptrack.models.online.fold import fold
-
-if TYPE_CHECKING:
-    from ptrack.models.zoo import LoadedModel, LoadRequest
 
 MEMORY = 72  # remembered frames at inference, as in the published evaluations except DAVIS (24)
 
@@ -36,8 +33,6 @@ def build(request: LoadRequest) -> LoadedModel:
         CheckpointError: weights missing, damaged, or of another architecture.
         ModelError: an option is out of its range.
     """
-    from ptrack.models.zoo import LoadedModel
-
     name = request.entry.name
     repo, filename, backbone = PUBLISHED.get(name, ("", "", None))
     memory = request.options.get("memory", MEMORY if repo else None)

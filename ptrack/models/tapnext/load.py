@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
 from ptrack.errors import ModelError
 from ptrack.fileio import sha256_of
+from ptrack.models.entry import LoadedModel, LoadRequest
 from ptrack.models.hub import fetch_address
 from ptrack.models.tapnext.config import TapNextConfig
 from ptrack.models.tapnext.model import TapNext
 from ptrack.models.tapnext.weights import SIZES, build_model, read_checkpoint
-
-if TYPE_CHECKING:
-    from ptrack.models.zoo import LoadedModel, LoadRequest
 
 BASE = "https://storage.googleapis.com"
 
@@ -30,8 +26,6 @@ def build(request: LoadRequest) -> LoadedModel:
         CheckpointError: weights missing, damaged, or of another network.
         ModelError: an option is out of its range.
     """
-    from ptrack.models.zoo import LoadedModel
-
     entry = request.entry
     reserve, threshold = request.options.get("reserve", 0), request.options.get("threshold")
     if isinstance(reserve, bool) or not isinstance(reserve, int) or reserve < 0:

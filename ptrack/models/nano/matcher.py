@@ -1,0 +1,74 @@
+"""Comparing 3x3 patches with the cells of a window, some points at a time: what search, motion and judgement share.
+
+Letters: B clips, N points, n of them at a time, h w cells of a map, C channels, S = 9 cells of a patch, V side of a
+window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ptrack.models.layers.windows import PATCH, constant, inside, patch_scores, window
+
+CHUNK = 64  # points worked on at a time on a CPU when no gradient is needed: bounds the windows to 9 MB
+GPU_CHUNK = 2048  # on a GPU: bounds the largest windows to 1 GB
+
+
+class PatchMatcher(nn.Module):
+    """Scores of patches at every place of a window: a Gaussian-weighted sum of the nine cosines.
+
+    Args:
+        sigma: of the Gaussian, in cells.
+    """
+
+    weights: Tensor  # (S,) sum 1
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        offsets = torch.tensor(PATCH, dtype=torch.float32)
+        gauss = torch.exp(-offsets.square().sum(1) / (2 * sigma**2))
+        self.register_buffer("weights", gauss / gauss.sum(), persistent=False)
+
+    def scores(self, patch: Tensor, map: Tensor, clip: Tensor, centre: Tensor, radius: int) -> Tensor:
+        """Compare (n, S, C) patches with the cells around (n, 2) int64 of their clip's map (B, h, w, C): (n, V, V).
+
+        Cells beyond the border repeat it; ``clip`` (n,) int64.
+        """
+        cells = window(map, clip, centre - radius - 1, 2 * radius + 3)
+        return patch_scores(cells, patch[:, None], self.weights)[:, 0]
+
+    def search(self, patch: Tensor, map: Tensor, clip: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+        """Return the scores (N, V, V), -inf outside the map, and the windows' upper-left cells (N, 2)."""
+        origin, side = centre - radius, 2 * radius + 1
+
+        def scored(part: slice) -> Tensor:
+            scores = self.scores(patch[part], map, clip[part], centre[part], radius)
+            return scores.masked_fill(~inside(origin[part], side, map_size(map)), float("-inf"))
+
+        return by_points(scored, len(origin), map.device), origin
+
+    def agreement(self, patch: Tensor, other: Tensor) -> Tensor:
+        """Return the (N,) scores of (N, S, C) patches laid over each other."""
+        return torch.einsum("nsc,nsc,s->n", patch, other, self.weights)
+
+
+def by_points(work: Callable[[slice], Tensor], count: int, device: torch.device) -> Tensor:
+    """Call ``work`` with slices of ``count`` points and join what it returns; in one piece where gradients are kept."""
+    chunk = CHUNK if device.type == "cpu" else GPU_CHUNK
+    if torch.is_grad_enabled() or count <= chunk:
+        return work(slice(None))
+    return torch.cat([work(slice(i, i + chunk)) for i in range(0, count, chunk)])
+
+
+def map_size(map: Tensor) -> tuple[int, int]:
+    """Return (h, w) of (B, h, w, C)."""
+    return map.shape[1], map.shape[2]
+
+
+def nearest_cell(xy: Tensor, map: Tensor) -> Tensor:
+    """Return (N, 2) int64, the cells of the map nearest to ``xy``: a window around one never misses the map."""
+    h, w = map_size(map)
+    return torch.minimum(xy.round().clamp(min=0), constant((w - 1, h - 1), xy.device)).long()

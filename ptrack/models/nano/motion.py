@@ -1,0 +1,96 @@
+"""How the picture moved since the last frame, near any place: where to look for points that are not seen.
+
+It depends on the two frames alone, never on the points that are tracked.
+
+Letters: B clips, G places of the grid, N points, h w cells of a map, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ptrack.geometry import grid_points
+from ptrack.models.layers.windows import constant, patches, peak
+from ptrack.models.nano.matcher import PatchMatcher, map_size
+
+SIDE = 6  # places along each side of the picture
+WIDTH = 1.25  # standard deviation of a place's weight, in spacings of the grid
+RETURNED = 0.5  # cells: a place that is found back with this error has 0.6 of its trust
+LEAST_TRUST = 1e-6  # of the nearest places where none can be trusted: far outside, or nothing could be followed
+
+
+@dataclass(frozen=True, slots=True)
+class PointMotion:
+    """How the picture moved around N points."""
+
+    shift: Tensor  # (N, 2) cells
+    trust: Tensor  # (N,) 0..1
+
+    @classmethod
+    def still(cls, xy: Tensor) -> PointMotion:
+        """Return no motion, which nobody may trust, for points at (N, 2)."""
+        return cls(torch.zeros_like(xy), torch.zeros_like(xy[:, 0]))
+
+
+@dataclass(frozen=True, slots=True)
+class PictureMotion:
+    """Motion from the previous frame to this one at a grid of places."""
+
+    place: Tensor  # (G, 2) cells
+    shift: Tensor  # (B, G, 2) cells
+    trust: Tensor  # (B, G) 0..1
+    size: tuple[int, int]  # (h, w) of the map
+
+    def near(self, clip: Tensor, xy: Tensor) -> PointMotion:
+        """Return the motion around (N, 2) cells of clips (N,): the mean of the grid's, near and sure places first."""
+        spacing = constant((self.size[1] / SIDE, self.size[0] / SIDE), xy.device)
+        distance = ((xy[:, None] - self.place) / spacing).square().sum(-1)
+        nearness, trust = -distance / (2 * WIDTH**2), self.trust[clip]
+        # Logarithms: far outside, all weights would vanish.
+        sure = nearness + trust.clamp(min=1e-12).log()
+        weight = torch.logaddexp(sure, math.log(LEAST_TRUST) - distance.sqrt()).softmax(1)
+        return PointMotion((weight[..., None] * self.shift[clip]).sum(1), (nearness.softmax(1) * trust).sum(1))
+
+
+@lru_cache(maxsize=16)
+def grid(size: tuple[int, int], device: torch.device) -> Tensor:
+    """Return (G, 2) whole cells spread over a map of ``size`` (h, w), row by row."""
+    with torch.inference_mode(False):
+        return (torch.from_numpy(grid_points(SIDE, size)) - 0.5).round().to(device)
+
+
+def trust_of(score: Tensor, returned: Tensor) -> Tensor:
+    """Turn scores and the errors of the way back, in cells, into trust, 0..1."""
+    return score.clamp(min=0) ** 4 * torch.exp(-returned.square() / (2 * RETURNED**2))
+
+
+@torch.no_grad()
+def picture_motion(
+    matcher: PatchMatcher, previous: Tensor, map: Tensor, radius: int, back_radius: int
+) -> PictureMotion:
+    """Follow a grid of places from the previous frames' maps (B, h, w, C) to these, and back.
+
+    Args:
+        matcher: compares.
+        previous: of the frames before.
+        map: of these frames.
+        radius: of the search, in cells.
+        back_radius: of the search back.
+    """
+    b, size = len(map), map_size(map)
+    place = grid(size, map.device)
+    clip = torch.arange(b, device=map.device).repeat_interleave(len(place))
+    start = place.repeat(b, 1)
+    cells = start.long()
+    scores, origin = matcher.search(patches(previous, clip, start), map, clip, cells, radius)
+    there = origin + peak(scores)
+    back_scores, origin = matcher.search(patches(map, clip, there), previous, clip, cells, back_radius)
+    back = origin + peak(back_scores)
+    trust = trust_of(scores.flatten(1).amax(1), (back - start).norm(dim=1))
+    shift = ((there - start) + (there - back)) / 2  # both ways: what still pictures seem to move cancels out
+    return PictureMotion(place, shift.view(b, -1, 2), trust.view(b, -1), size)

@@ -1,0 +1,153 @@
+"""What nano knows of a frame and what it remembers of its points.
+
+Letters: B clips, N points of all clips together, H W pixels of a frame as given, h w cells of stride 4, C channels,
+K templates, S = 9 cells of a patch, P cells of a stride-2 patch, D channels of a token, M remembered frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import register_dataclass, tree_map
+
+from ptrack.models.backbones.lite0 import FINE
+from ptrack.models.layers.windows import PATCH, bilinear_window, patches
+from ptrack.models.nano.config import NanoConfig
+
+STRIDE = 4  # model pixels per cell
+FIRST, LAST = 0, 1  # places among the templates: of the query frame, of the last confident frame
+TEMPLATES = 2  # K
+FINE_PATCH = 2  # half side of the stride-2 templates
+
+
+@dataclass(frozen=True, slots=True)
+class NanoFeatures:
+    """All that the tracker needs of B frames."""
+
+    map: Tensor  # (B, h, w, C) unit length per cell
+    fine: Tensor  # (B, 2h, 2w, 16)
+    size: tuple[int, int]  # (H, W) of the frame as given
+
+    def __getitem__(self, i: int) -> NanoFeatures:
+        return NanoFeatures(self.map[i : i + 1], self.fine[i : i + 1], self.size)
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.map.shape[1], self.map.shape[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """How the points look, in several frames."""
+
+    coarse: Tensor  # (N, K, S, C) patches of stride 4, unit length per cell
+    fine: Tensor  # (N, K, P, P, 16) patches of stride 2
+
+    @classmethod
+    def cut(cls, frame: NanoFeatures, clip: Tensor, cells: Tensor) -> Templates:
+        """Return the one template, K = 1, of every point at (N, 2) cells of its clip's frame."""
+        fine = bilinear_window(frame.fine, clip, 2 * cells + 0.5, FINE_PATCH)
+        return cls(patches(frame.map, clip, cells)[:, None], fine[:, None])
+
+    def renewed(self, new: Templates, where: Tensor) -> Templates:
+        """Put ``new``, K = 1, in the last one's place ``where`` (N,) bool; the first one is never forgotten."""
+
+        def put(old: Tensor, last: Tensor) -> Tensor:
+            chosen = torch.where(where.view(-1, *[1] * (old.ndim - 1)), last, old[:, LAST:])
+            return torch.cat([old[:, :LAST], chosen], dim=1)
+
+        return Templates(put(self.coarse, new.coarse), put(self.fine, new.fine))
+
+
+@dataclass(frozen=True, slots=True)
+class PointStates:
+    """All that is remembered of N points."""
+
+    xy: Tensor  # (N, 2) last positions in cells, cell centres at whole numbers
+    velocity: Tensor  # (N, 2) cells per frame
+    templates: Templates
+    token: Tensor  # (N, D) of the last frame, after attention
+    past: Tensor  # (N, M, D) tokens, newest first
+    filled: Tensor  # (N, M) bool, which of them there are
+    unseen: Tensor  # (N,) frames since it was last called visible
+    own_motion: Tensor  # (N,) cells per frame by which it moved otherwise than the picture around it, while seen
+    added: Tensor  # (N,) bool, on the current frame, and not yet stepped
+
+    @classmethod
+    def at(cls, frame: NanoFeatures, clip: Tensor, cells: Tensor, config: NanoConfig) -> PointStates:
+        """Return points as they start, at (N, 2) cells of their clip's frame."""
+        n, device = len(cells), cells.device
+        template = Templates.cut(frame, clip, cells)
+        zeros = template.coarse.new_zeros
+        return cls(
+            xy=cells,
+            velocity=zeros(n, 2),
+            templates=Templates(
+                template.coarse.expand(-1, TEMPLATES, -1, -1),
+                template.fine.expand(-1, TEMPLATES, -1, -1, -1),
+            ),
+            token=zeros(n, config.token),
+            past=zeros(n, config.memory, config.token),
+            filled=torch.zeros(n, config.memory, dtype=torch.bool, device=device),
+            unseen=zeros(n),
+            own_motion=zeros(n),
+            added=torch.ones(n, dtype=torch.bool, device=device),
+        )
+
+    @classmethod
+    def none(cls, config: NanoConfig, device: torch.device) -> PointStates:
+        """Return no points."""
+
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(0, *shape, device=device, dtype=dtype)
+
+        side = 2 * FINE_PATCH + 1
+        return cls(
+            xy=empty(2),
+            velocity=empty(2),
+            templates=Templates(empty(TEMPLATES, len(PATCH), config.dim), empty(TEMPLATES, side, side, FINE)),
+            token=empty(config.token),
+            past=empty(config.memory, config.token),
+            filled=empty(config.memory, dtype=torch.bool),
+            unseen=empty(),
+            own_motion=empty(),
+            added=empty(dtype=torch.bool),
+        )
+
+    @property
+    def age(self) -> Tensor:
+        """(N, 1) share of the memory that is filled: how long a point has been tracked. 0 without a memory."""
+        return self.filled.float().sum(1, keepdim=True) / max(1, self.filled.shape[1])
+
+    def select(self, index: Tensor | slice) -> PointStates:
+        """Return the points of ``index``, in that order."""
+        return tree_map(lambda x: x[index], self)
+
+    def combine(self, other: PointStates, how: Callable[[Tensor, Tensor], Tensor]) -> PointStates:
+        """Combine every tensor of two sets of points."""
+        return tree_map(how, self, other)
+
+    def extended(self, other: PointStates) -> PointStates:
+        """Return these points and behind them the others."""
+        return self.combine(other, lambda a, b: torch.cat([a, b]))
+
+    def replaced(self, other: PointStates, where: Tensor) -> PointStates:
+        """Take the ``other`` points ``where`` (N,) bool."""
+        return self.combine(other, lambda a, b: torch.where(where.view(-1, *[1] * (a.ndim - 1)), b, a))
+
+
+@dataclass(frozen=True, slots=True)
+class NanoState:
+    """All that the tracker remembers."""
+
+    points: PointStates
+    previous: Tensor | None = None  # (B, h, w, C) map of the previous frame
+
+
+# Leaves in trees of tensors: states are mapped over, and captured by CUDA graphs, without naming their fields.
+for _class in (NanoFeatures, Templates, PointStates, NanoState):
+    register_dataclass(_class)
