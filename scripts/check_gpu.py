@@ -22,6 +22,7 @@ import torch
 import ptrack
 from ptrack.bench.speed import SpeedOptions, bench_speed
 from ptrack.data.synthetic import SyntheticConfig, generate
+from ptrack.models.nano.model import Nano
 
 FRAMES, SIDE = 40, 16
 PIXELS = 0.5  # by which a point may differ from the CPU's: convolutions are rounded otherwise there
@@ -32,13 +33,12 @@ def same_tracks(name: str, frames: np.ndarray, device: str) -> str:
     tracker = ptrack.load(name, device=device)
     found = tracker.track(frames, grid=SIDE)
     told = ""
-    replay = getattr(tracker.model, "_replay", None)
-    if replay is not None and device != "cpu":
-        plain = ptrack.load(name, device=device)
-        plain.model._replay.works = False  # type: ignore[attr-defined]
+    if isinstance(tracker.model, Nano) and device != "cpu":
+        replay, plain = tracker.model.replay, ptrack.load(name, device=device)
+        plain.model.replay.works = False
         apart = np.abs(plain.track(frames, grid=SIDE).tracks - found.tracks).max()
-        told = f"; {'captured' if replay.graph else 'NOT captured'}, {apart:.4f} px from plain steps"
-        if replay.graph is None or apart > 1e-3:
+        told = f"; {'captured' if replay.captured else 'NOT captured'}, {apart:.4f} px from plain steps"
+        if not replay.captured or apart > 1e-3:
             raise ValueError(f"the captured step differs{told}")
     few = frames[:8]
     error = np.linalg.norm(ptrack.load(name, device="cpu").track(few, grid=SIDE).tracks - found.tracks[:8], axis=-1)

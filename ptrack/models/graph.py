@@ -58,6 +58,11 @@ class GraphReplay(Generic[R]):
             self._graph.replay()
             return tree_map_only(Tensor, torch.clone, self._result)
 
+    @property
+    def captured(self) -> bool:
+        """Whether the last call's shapes are replayed from now on."""
+        return self._graph is not None
+
     def _forget(self, shapes: Hashable) -> None:
         self._shapes, self._seen = shapes, 0
         self._graph: Any = None

@@ -116,14 +116,13 @@ def load_pickle(path: Path | str, allowed: Sequence[Any] = ()) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"Cannot read the checkpoint {path}: {error.strerror or error}.") from error
-    except pickle.UnpicklingError as error:
-        found = _FOREIGN.search(str(error))
-        asks = f" (it asks for '{found[1]}')" if found else ""
-        raise CheckpointError(
-            f"{path} holds more than weights{asks}; it was not loaded and nothing in it was run. Use only files from a "
-            "source you trust."
-        ) from error
     except Exception as error:  # the zip and pickle readers raise a dozen kinds for damaged files
+        found = _FOREIGN.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if found:
+            raise CheckpointError(
+                f"{path} holds more than weights (it asks for '{found[1]}'); it was not loaded and nothing in it was "
+                "run. Use only files from a source you trust."
+            ) from error
         raise CheckpointError(
             f"{path} is damaged, half-written or not a PyTorch checkpoint ({first_line(error)})."
         ) from error

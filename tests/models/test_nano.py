@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 import ptrack
 from ptrack.config import to_mapping
 from ptrack.errors import CheckpointError, ConfigError, ModelError
+from ptrack.models import saved
 from ptrack.models.backbones.lite0 import packaged_weights
 from ptrack.models.base import OnlineModel
 from ptrack.models.layers.windows import bilinear_window, patch_ncc, patch_scores, peak, soft_argmax, window
@@ -437,7 +438,7 @@ def test_configurations_written_before_fields_were_renamed_are_read(tmp_path):
     old.pop("own_motion")
     save_file(state, tmp_path / "a.safetensors", metadata={"format": weights.FORMAT, "config": json.dumps(old)})
     assert weights.read_weights(tmp_path / "a.safetensors")[0] == dataclasses.replace(SMALL, own_motion=2.0)
-    torch.save({"config": {"model": "nano", "arch": old}, "model": state}, tmp_path / "a.pth")
+    torch.save({"format": saved.TRAINING, "config": {"model": "nano", "arch": old}, "model": state}, tmp_path / "a.pth")
     assert weights.read_weights(tmp_path / "a.pth")[0].own_motion == 2.0
 
 

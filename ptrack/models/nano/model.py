@@ -131,7 +131,7 @@ class Nano(nn.Module):
         nn.init.zeros_(self.heads.bias)
         place = torch.arange(-c.fine_reach, c.fine_reach + 1, dtype=torch.float32)
         self.register_buffer("fine_place", place, persistent=False)
-        self._captured = GraphReplay(self._track_one_clip)
+        self.replay = GraphReplay(self._track_one_clip)  # of a step, on a GPU
 
     def _projection(self, given: Tensor | None) -> nn.Parameter | None:
         c, taps = self.config, sum(TAPS.values())
@@ -205,7 +205,7 @@ class Nano(nn.Module):
     def step(self, state: NanoState, features: NanoFeatures) -> tuple[NanoState, StepOutput]:
         """Find every point in this frame."""
         replayed = self.device.type == "cuda" and len(state.points.xy) and state.previous is not None
-        run = self._captured if replayed and not torch.is_grad_enabled() else self._track_one_clip
+        run = self.replay if replayed and not torch.is_grad_enabled() else self._track_one_clip
         state, kept, visible, confident = run(state, features)
         return state, StepOutput(self._to_pixels(kept, features.size), visible.sigmoid(), confident.sigmoid())
 
