@@ -38,7 +38,7 @@ class AnimatedImage(FrameSource):
         self._delay = 1 / options.fps if options.fps else UNTIMED_DELAY
         self._depth = Depth(*options.range) if options.range is not None else None
         with self._opened() as file:
-            self._pages = file.pages()
+            self._pages = self._pages_of(file)
             first = next((rgb for _, rgb in self._pictures(file) if rgb is not None), None)
             kind, delay = file.kind, file.duration() or self._delay
         if first is None:
@@ -56,6 +56,12 @@ class AnimatedImage(FrameSource):
     def _opened(self) -> PictureFile:
         try:
             return PictureFile(self._path, self.options.max_pixels)
+        except DamagedPictureError as error:
+            raise InputError(f"{self._name} cannot be read as an image; it is damaged.") from error
+
+    def _pages_of(self, file: PictureFile) -> list[int]:
+        try:
+            return file.pages()
         except DamagedPictureError as error:
             raise InputError(f"{self._name} cannot be read as an image; it is damaged.") from error
 

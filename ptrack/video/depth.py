@@ -7,7 +7,7 @@ the type of the numbers and from a few frames spread over the whole source; the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,12 @@ _BITS = (8, 10, 12, 14, 16, 24, 32)  # what integers are meant to have
 _SCALES = (1.0, 255.0, 65535.0)  # where floating-point pictures are meant to be white
 _LEAST = 1 / 8  # share of a natural range that must be used; a narrower band is stretched
 _MARGIN = 1 / 8  # of a band, added on both sides for the frames that were not looked at
+
+
+def slabs(shape: Sequence[int]) -> Iterator[slice]:
+    """Yield the rows of an array in parts of about four million values: arithmetic on larger ones takes much memory."""
+    rows = max(1, (1 << 22) // max(1, int(np.prod(shape[1:]))))
+    return (slice(begin, begin + rows) for begin in range(0, shape[0], rows))
 
 
 class Depth:
@@ -38,7 +44,10 @@ class Depth:
             if self._table is None or len(self._table) < np.iinfo(values.dtype).max + 1:
                 self._table = self._map(np.arange(np.iinfo(values.dtype).max + 1))
             return self._table[values]
-        return self._map(values)
+        mapped = np.empty(values.shape, np.uint8)
+        for rows in slabs(values.shape):
+            mapped[rows] = self._map(values[rows])
+        return mapped
 
     def _map(self, values: np.ndarray) -> np.ndarray:
         scaled = (np.asarray(values, np.float64) - self.low) / (self.high - self.low) * 255
@@ -54,12 +63,12 @@ def chosen_range(samples: Sequence[np.ndarray], bits: int | None = None, whole: 
     """Return the (low, high) values that become black and white.
 
     Args:
-        samples: pictures of one source, all of one number type.
+        samples: values of pictures of one source (``sample_of``), all of one number type.
         bits: bits that the integers use by the file's header, if it has them.
         whole: the samples are spread over the whole source. If not, a narrow band is not stretched: the rest may
             be brighter.
     """
-    values = np.concatenate([_thinned(sample) for sample in samples])
+    values = np.concatenate(samples).astype(np.float64)
     values = values[np.isfinite(values)]
     kind = samples[0].dtype
     if values.size == 0:
@@ -75,10 +84,13 @@ def chosen_range(samples: Sequence[np.ndarray], bits: int | None = None, whole: 
     return low - margin, high + margin
 
 
-def _thinned(values: np.ndarray) -> np.ndarray:
-    """Return at most about _MOST_VALUES of the values, evenly taken."""
+def sample_of(values: np.ndarray) -> np.ndarray:
+    """Return at most about _MOST_VALUES of a picture's values, evenly taken, with its least and greatest one."""
     flat = np.asarray(values).reshape(-1)
-    return flat[:: max(1, flat.size // _MOST_VALUES)].astype(np.float64)
+    finite = np.isfinite(flat)
+    start, end = (np.inf, -np.inf) if flat.dtype.kind == "f" else (np.iinfo(flat.dtype).max, np.iinfo(flat.dtype).min)
+    ends = [flat.min(where=finite, initial=start), flat.max(where=finite, initial=end)]
+    return np.append(flat[:: max(1, flat.size // _MOST_VALUES)], np.array(ends, flat.dtype))
 
 
 def spread(count: int) -> list[int]:

@@ -18,7 +18,7 @@ from ptrack.video import probe
 from ptrack.video.container import UNSTAMPED, address_of, open_container, real_streams
 from ptrack.video.crop import Crop, crop_of
 from ptrack.video.decode import Timeline, nominal_rate
-from ptrack.video.depth import SAMPLES, chosen_range, range_warning
+from ptrack.video.depth import SAMPLES, chosen_range, range_warning, sample_of
 from ptrack.video.findings import Findings, counted, untimed_warning
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 from ptrack.video.picture import Converter
@@ -132,7 +132,7 @@ class VideoFile(FrameSource):
         if values is None:
             return
         more = self._values_later()
-        samples = [values, *more]
+        samples = [sample_of(values), *more]
         low, high = chosen_range(samples, whole=bool(more))
         self._converter.take_range(low, high, first)
         self._findings.note("range", range_warning(self._name, samples, (low, high)))
@@ -153,7 +153,7 @@ class VideoFile(FrameSource):
                     continue
                 values = self._converter.deep_values(frame) if frame is not None else None
                 if values is not None:
-                    found.append(values)
+                    found.append(sample_of(values))
         return found
 
     def _open(self) -> tuple[InputContainer, VideoStream]:

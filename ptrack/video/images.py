@@ -13,7 +13,7 @@ import numpy as np
 
 from ptrack.errors import InputError
 from ptrack.video.arrays import Fitter, chosen
-from ptrack.video.depth import Depth, chosen_range, range_warning, spread, type_range
+from ptrack.video.depth import Depth, chosen_range, range_warning, sample_of, spread, type_range
 from ptrack.video.findings import untimed_warning
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 from ptrack.video.picture import as_colours
@@ -79,7 +79,7 @@ class ImageSequence(FrameSource):
                 return None
             if values.dtype != np.uint8:
                 bits = own
-                samples.append(values)
+                samples.append(sample_of(values))
         if not samples:
             return None
         samples = [sample for sample in samples if sample.dtype == samples[0].dtype]

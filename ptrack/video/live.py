@@ -13,7 +13,7 @@ from ptrack.errors import InputError
 from ptrack.video.arrivals import TICKS, ArrivingPackets
 from ptrack.video.container import UNSTAMPED, open_container
 from ptrack.video.decode import Timeline, TimelineStep, nominal_rate
-from ptrack.video.depth import chosen_range, range_warning
+from ptrack.video.depth import chosen_range, range_warning, sample_of
 from ptrack.video.findings import Findings, untimed_warning
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 from ptrack.video.picture import Converter
@@ -126,9 +126,10 @@ class LiveSource(FrameSource):
         if self.options.range is not None:
             self._converter.take_range(*self.options.range, first)
         elif (values := self._converter.deep_values(first)) is not None:
-            low, high = chosen_range([values], whole=False)
+            samples = [sample_of(values)]
+            low, high = chosen_range(samples, whole=False)
             self._converter.take_range(low, high, first)
-            self._findings.note("range", range_warning(self._name, [values], (low, high)))
+            self._findings.note("range", range_warning(self._name, samples, (low, high)))
 
     def _describe(self, stream: VideoStream, kind: str) -> SourceInfo:
         rate = stream.average_rate or stream.guessed_rate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ptrack.video.crop import Crop
-from ptrack.video.depth import Depth
+from ptrack.video.depth import Depth, slabs
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -61,9 +61,14 @@ def shrunk(width: int, height: int, max_size: int | None) -> tuple[int, int]:
 
 
 def over_black(rgba: np.ndarray) -> np.ndarray:
-    """Return (..., 4) uint8 RGBA laid over black as (..., 3) RGB."""
-    alpha = rgba[..., 3:].astype(np.uint16)
-    return ((rgba[..., :3] * alpha + 127) // 255).astype(np.uint8)
+    """Return (..., 4) uint8 or uint16 RGBA laid over black as (..., 3) RGB of the same type."""
+    opaque = np.iinfo(rgba.dtype).max
+    wide = np.uint16 if rgba.dtype == np.uint8 else np.uint32
+    rgb = np.empty((*rgba.shape[:-1], 3), rgba.dtype)
+    for rows in slabs(rgba.shape):
+        alpha = rgba[rows, ..., 3:].astype(wide)
+        rgb[rows] = (rgba[rows, ..., :3] * alpha + opaque // 2) // opaque
+    return rgb
 
 
 def resize(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:

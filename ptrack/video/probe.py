@@ -114,8 +114,10 @@ def gif_size(head: bytes) -> tuple[int, int] | None:
 def gif_lacks_delays(path: Path | str) -> bool:
     """Return whether a GIF has several pictures, not all with the control block that ffmpeg needs to split them."""
     with open(path, "rb") as file:
-        flags = file.read(13)[10]
-        file.seek(_table(flags), os.SEEK_CUR)
+        head = file.read(13)
+        if len(head) < 13:
+            return False
+        file.seek(_table(head[10]), os.SEEK_CUR)
         pictures, controlled, bare = 0, False, 0
         while kind := file.read(1):
             if kind == b"!":

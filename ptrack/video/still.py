@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -32,7 +35,11 @@ _PLUGINS = {
     "TGA": "Tga",  # has no signature: taken by the file's name
 }
 _PAGED = frozenset(["TIFF", "PNG", "WEBP", "AVIF", "GIF"])  # not MPO: a photo with its preview or depth map
+_ORIENTATION = 274  # EXIF and TIFF tag
 _REDUCED = 1  # NewSubfileType: the page is a smaller copy of another one
+
+
+_LIMIT = threading.RLock()
 
 
 class DamagedPictureError(ValueError):
@@ -48,8 +55,22 @@ def check_size(width: int, height: int, most: int, name: str) -> None:
         )
 
 
+@contextmanager
+def _own_limit() -> Iterator[None]:
+    """Lift Pillow's limit on pixels, a global, while a header is read; ``check_size`` follows."""
+    from PIL import Image
+
+    with _LIMIT:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
 def _parsed(file: BinaryIO, path: Path) -> Image:
-    """Return a file's picture with only its header read; Pillow's own limit on pixels, a global, does not apply."""
+    """Return a file's picture with only its header read, by one of the decoders in use."""
     from PIL import Image
 
     head = file.read(16)
@@ -62,7 +83,8 @@ def _parsed(file: BinaryIO, path: Path) -> Image:
             continue
         file.seek(0)
         try:
-            return factory(file, "")
+            with _own_limit():
+                return factory(file, "")
         except (SyntaxError, IndexError, TypeError):
             continue
     raise DamagedPictureError("no known picture format")
@@ -84,7 +106,7 @@ class PictureFile:
         self.path, self._most = path, max_pixels
         self._file = open(path, "rb")  # noqa: SIM115 - closed by ``close``
         try:
-            self._image = _guarded(lambda: _parsed(self._file, path))
+            self._image: Any = _guarded(lambda: _parsed(self._file, path))
             width, height = self._image.size
             check_size(width, height, max_pixels, str(path))
         except BaseException:
@@ -120,12 +142,13 @@ class PictureFile:
         if not self.several():
             return [0]
         image: Any = self._image
-        count = _guarded(lambda: image.n_frames)
+        with _own_limit():
+            count = _guarded(lambda: image.n_frames)
         if self.timed:
             return list(range(int(bool(getattr(image, "default_image", False))), count))
         pages = []
         for page in range(count):
-            _guarded(partial(image.seek, page))
+            _guarded(partial(self._seek, page))
             if not int(self._tags().get(254, 0)) & _REDUCED:
                 pages.append(page)
         return pages or [0]
@@ -139,10 +162,17 @@ class PictureFile:
             DamagedPictureError: it cannot be decoded.
             InputError: it has too many pixels.
         """
-        _guarded(lambda: self._image.seek(page))
+        _guarded(partial(self._seek, page))
         width, height = self._image.size
         check_size(width, height, self._most, str(self.path))
+        if self.kind == "TIFF":
+            with _own_limit():  # this decoder looks at the limit again when it takes memory
+                _guarded(self._image.load_prepare)
         return _guarded(self._decoded)
+
+    def _seek(self, page: int) -> None:
+        with _own_limit():
+            self._image.seek(page)
 
     def duration(self) -> float | None:
         """Return the seconds for which the picture read last is shown; None if the file has no time for it."""
@@ -154,14 +184,16 @@ class PictureFile:
 
         if self._deep_colour():
             return self._colour16()
-        image = ImageOps.exif_transpose(self._image)
+        image = self._image  # copied only where it must be: it may have 400 MB
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):
-            return np.asarray(image).astype(np.uint16)  # of either byte order
+            return np.asarray(image).astype(np.uint16, copy=False)  # of either byte order
         if image.mode in ("I", "F"):
-            return np.array(image)
+            return np.asarray(image)
         if image.has_transparency_data:
-            return over_black(np.asarray(image.convert("RGBA")))
-        return np.array(image.convert("RGB"))
+            return over_black(np.asarray(image if image.mode == "RGBA" else image.convert("RGBA")))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
     def _deep_colour(self) -> bool:
         """Return whether it has 16 bits a colour, of which Pillow would keep eight."""
@@ -182,9 +214,8 @@ class PictureFile:
         except (av.FFmpegError, IndexError, KeyError):
             values = np.asarray(self._image.convert("RGBA")).astype(np.uint16) * 257
         if values.shape[2] == 4:
-            opaque = values[..., 3:].astype(np.uint32)
-            values = ((values[..., :3] * opaque + 32767) // 65535).astype(np.uint16)
-        return upright(values, self._image.getexif().get(274, 1))
+            values = over_black(values)
+        return upright(values, self._image.getexif().get(_ORIENTATION, 1))
 
     def close(self) -> None:
         """Close the file."""

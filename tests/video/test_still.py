@@ -14,6 +14,7 @@ from ptrack.errors import InputError
 from ptrack.video import open_source, read_frames
 
 from . import clips
+from .test_animation import stack
 
 SIDE = 30_000  # 900 million pixels: 2.7 GB as RGB
 
@@ -74,11 +75,17 @@ def test_the_limit_can_be_set(tmp_path):
 
 def test_a_picture_larger_than_pillows_own_limit(tmp_path, monkeypatch, recwarn):
     """Pillow refuses 179 million pixels and warns at half of it; only this package's limit counts."""
+    stack(tmp_path / "s.tif", 3)
+    stack(tmp_path / "s.gif", 3, duration=40)
+    (tmp_path / "f").mkdir()
+    for i, name in enumerate(["0.png", "1.tif", "2.webp"]):
+        Image.fromarray(clips.numbered(i)).save(tmp_path / "f" / name)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    for i in range(2):
-        Image.fromarray(clips.numbered(i)).save(tmp_path / f"{i}.png")
-    assert [clips.number_of(f.rgb) for f in read_frames(tmp_path, fps=1.0)] == [0, 1]
-    assert not recwarn.list
+    assert [clips.number_of(f.rgb) for f in read_frames(tmp_path / "f", fps=1.0)] == [0, 1, 2]
+    for name in ("s.tif", "s.gif"):
+        assert [clips.number_of(f.rgb) for f in read_frames(tmp_path / name, fps=1.0)] == [0, 1, 2]
+    assert not [w for w in recwarn.list if "pixels" in str(w.message)]
+    assert Image.MAX_IMAGE_PIXELS == 1000
 
 
 def test_pictures_that_grow_above_the_limit_midway(tmp_path):
