@@ -6,14 +6,17 @@ Letters: T frames, N points.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptrack import geometry
+from ptrack.errors import TracksError
 from ptrack.fileio import atomic_path
 from ptrack.tracks import Tracks
+from ptrack.video.listing import by_pattern, in_folder
 
 
 def write_coco(tracks: Tracks, path: Path) -> None:
@@ -48,8 +51,33 @@ def coco_document(tracks: Tracks) -> dict[str, Any]:
 
 
 def picture_names(tracks: Tracks) -> list[str]:
-    """Return ``file_name`` of every row: the picture's own in an image folder, else the frame number, six digits."""
-    return [f"{int(index):06d}.jpg" for index in tracks.frame_index]
+    """Return ``file_name`` of every row.
+
+    Of an image folder or pattern these are the pictures' own names, relative to the folder that holds all of them. A
+    video's frames have no files: they are numbered as ``ffmpeg -i VIDEO -start_number 0 %06d.jpg`` writes them.
+
+    Raises:
+        TracksError: the folder no longer holds the tracked pictures.
+    """
+    paths = _pictures(tracks.info.source)
+    if paths is None:
+        return [f"{int(index):06d}.jpg" for index in tracks.frame_index]
+    if tracks.num_frames and int(tracks.frame_index.max()) >= len(paths):
+        raise TracksError(
+            f"{tracks.info.source} holds {len(paths)} pictures, but the tracks have frame "
+            f"{int(tracks.frame_index.max())}; put back what was tracked, so that names and frames agree."
+        )
+    folder = os.path.commonpath([path.parent for path in paths])
+    return [Path(os.path.relpath(paths[int(index)], folder)).as_posix() for index in tracks.frame_index]
+
+
+def _pictures(source: str) -> list[Path] | None:
+    """Return the files that frames 0, 1, ... of a source were read from; None if it is no folder or pattern here."""
+    if source and Path(source).is_dir():
+        return in_folder(Path(source)).paths
+    if any(sign in source for sign in "*?[") and not Path(source).exists():
+        return by_pattern(source).paths
+    return None
 
 
 def _annotation(tracks: Tracks, t: int) -> dict[str, Any]:

@@ -81,6 +81,21 @@ def test_coco(tracks):
     assert document["images"][1]["frame_index"] == 5
 
 
+def test_coco_names_the_pictures_of_a_folder(tracks, tmp_path):
+    from PIL import Image
+
+    for i in range(12):  # natural order: shot 2 comes before shot 10
+        Image.new("L", (4, 4)).save(tmp_path / f"shot {i}.png")
+    expected = [f"shot {i}.png" for i in tracks.frame_index]
+    for source in (tmp_path, tmp_path / "shot*.png"):
+        document = coco_document(replace(tracks, info=replace(tracks.info, source=str(source))))
+        assert [image["file_name"] for image in document["images"]] == expected
+    (tmp_path / "shot 11.png").unlink()
+    with pytest.raises(TracksError, match="holds 11 pictures, but the tracks have frame 11"):
+        coco_document(replace(tracks, info=replace(tracks.info, source=str(tmp_path))))
+    assert coco_document(tracks)["images"][0]["file_name"] == "000003.jpg"  # a video's frame
+
+
 class _Blender:
     """A stand-in for Blender's ``bpy`` that records what the script does."""
 
