@@ -173,13 +173,20 @@ class TracksWriter:
         ids: (N,) names.
         info: attributes known at the start; ``finish`` writes the final ones.
         final: the file that it becomes at once, named in errors instead; None for a run that can be resumed.
+        growing: points can be added later, by ``extend``.
     """
 
     def __init__(
-        self, path: Path | str, queries: np.ndarray, ids: np.ndarray, info: TracksInfo, final: Path | None = None
+        self,
+        path: Path | str,
+        queries: np.ndarray,
+        ids: np.ndarray,
+        info: TracksInfo,
+        final: Path | None = None,
+        *,
+        growing: bool = False,
     ) -> None:
         self.path, self._final = Path(path), final
-        n = len(queries)
         self._failed = False
         with self._writing():
             if self.path.is_file() and not self.path.is_symlink():
@@ -188,7 +195,7 @@ class TracksWriter:
             fileio.check_space(self.path, SPACE)
             # HDF5's own locks are refused on network drives. Its types cannot tell a dataset from a group.
             self._file: Any = h5py.File(self.path, "w", locking=False)
-            self._create(n, queries, ids)
+            self._create(queries, ids, growing)
             self._hold()
             _write_info(self._file, info)
             self._file.attrs["complete"] = False
@@ -196,17 +203,22 @@ class TracksWriter:
         self.rows = 0  # rows appended so far, flushed or not
         self.flush()
 
-    def _create(self, n: int, queries: np.ndarray, ids: np.ndarray) -> None:
-        make = self._file.create_dataset
+    def _create(self, queries: np.ndarray, ids: np.ndarray, growing: bool) -> None:
+        make, n = self._file.create_dataset, len(queries)
         rows, columns = CHUNK_ROWS, max(1, min(n, 4096))
-        most = n or None  # HDF5 cannot chunk an axis that is fixed at 0
-        make("tracks", (0, n, 2), "f4", maxshape=(None, most, 2), chunks=(rows, columns, 2))
+        most = None if growing else n or None  # HDF5 cannot chunk an axis that is fixed at 0
+        make("tracks", (0, n, 2), "f4", maxshape=(None, most, 2), chunks=(rows, columns, 2), fillvalue=np.nan)
         make("visibility", (0, n), "f4", maxshape=(None, most), chunks=(rows, columns))
         make("confidence", (0, n), "f4", maxshape=(None, most), chunks=(rows, columns))
         make("frame_index", (0,), "i8", maxshape=(None,), chunks=(1024,))
         make("pts_seconds", (0,), "f8", maxshape=(None,), chunks=(1024,))
-        self._file["queries"] = np.asarray(queries, np.float32)
-        make("ids", (n,), data=[str(i) for i in ids], dtype=h5py.string_dtype())
+        text = {"data": [str(i) for i in ids], "dtype": h5py.string_dtype()}
+        if growing:
+            make("queries", data=np.asarray(queries, np.float32), maxshape=(None, 3), chunks=(1024, 3))
+            make("ids", (n,), **text, maxshape=(None,), chunks=(1024,))
+        else:
+            self._file["queries"] = np.asarray(queries, np.float32)
+            make("ids", (n,), **text)
 
     def _hold(self) -> None:
         """Keep the datasets open: h5py drops the errors of writing a chunk when a dataset is closed."""
@@ -257,6 +269,22 @@ class TracksWriter:
         """Add one frame: (N, 2), (N,), (N,), the source's frame number and its time in seconds."""
         self._pending.append((xy, visibility, confidence, index, pts))
         self.rows += 1
+
+    def extend(self, queries: np.ndarray, ids: Sequence[str]) -> None:
+        """Add K points behind those there are; in the rows so far their positions are NaN. Needs ``growing``.
+
+        Args:
+            queries: (K, 3) rows (t, x, y).
+            ids: K names.
+        """
+        self.flush()
+        with self._writing():
+            had = self._file["queries"].shape[0]
+            for data in self._rows[:3]:
+                data.resize(had + len(ids), axis=1)
+            for name, new in (("queries", np.asarray(queries, np.float32)), ("ids", np.asarray(ids, dtype=object))):
+                self._file[name].resize(had + len(ids), axis=0)
+                self._file[name][had:] = new
 
     def flush(self) -> None:
         """Bring all rows to the file, so that it survives a kill.
@@ -325,19 +353,23 @@ def copy_finished(source: Path, target: Path) -> None:
         TracksError: the source is damaged.
     """
     try:
-        with h5py.File(source, "r", locking=False) as opened, atomic_path(target) as temporary:
-            file: Any = opened
-            info, ids = _read_info(file.attrs), [i.decode() for i in file["ids"][:]]
-            writer = TracksWriter(temporary, file["queries"][:], np.asarray(ids, dtype=np.str_), info, target)
-            rows = file["tracks"].shape[0]
-            for begin in range(0, rows, COPY_ROWS):
+        opened = h5py.File(source, "r", locking=False)
+    except OSError as error:
+        raise TracksError(f"{source} cannot be copied; it is damaged ({reason_of(error)}).") from error
+    with opened, atomic_path(target) as temporary:
+        file: Any = opened
+        info, ids = _read_info(file.attrs), [i.decode() for i in file["ids"][:]]
+        writer = TracksWriter(temporary, file["queries"][:], np.asarray(ids, dtype=np.str_), info, target)
+        try:
+            for begin in range(0, file["tracks"].shape[0], COPY_ROWS):
                 block = [file[name][begin : begin + COPY_ROWS] for name in PER_FRAME]
                 for row in zip(*block, strict=True):
                     writer.append(*row)
                 writer.flush()
-            writer.finish(info)
-    except (OSError, KeyError) as error:
-        raise TracksError(f"{source} cannot be copied; it is damaged ({error}).") from error
+        except BaseException:
+            writer.close()
+            raise
+        writer.finish(info)
 
 
 def _space(path: Path) -> str:

@@ -39,7 +39,8 @@ class TrackTask:
         self.request = replace(request, sources=(), out=None)
         self.trust_time = trust_time
         self.plan = plan_queries(request.queries)
-        self.settings: Mapping[str, Any] = deciding_settings(request)
+        look = {"trail": request.trail, "occluded": request.occluded}  # of the overlay
+        self.settings: Mapping[str, Any] = deciding_settings(request) | look
         self.outputs("x")  # the format is known
 
     def outputs(self, job: str) -> list[str]:
@@ -180,7 +181,9 @@ class TrackWork:
 
             if partial_path(options.out).exists():  # of a killed run: with other settings or damaged, it is made anew
                 try:
-                    return track_to_files(tracker, opened, queries, replace(options, resume=True), tell)
+                    return track_to_files(
+                        tracker, opened, queries, replace(options, resume=True, overwrite=False), tell
+                    )
                 except TracksError:
                     pass
             return track_to_files(tracker, opened, queries, options, tell)
@@ -192,6 +195,8 @@ class TrackWork:
         return TrackOptions(
             out=folder / tracks,
             overlay=folder / overlay if overlay is not None else None,
+            trail=self.request.trail,
+            occluded=self.request.occluded,
             overwrite=True,
             backward=self.request.backward,
         )

@@ -45,11 +45,12 @@ def _root(
 
 def _register() -> None:
     """Add the subcommands. Their modules import nothing heavy at the top: ``--help`` and completion stay quick."""
-    from ptrack.cli import batch, bench, convert, models, pick, track, train, visualize
+    from ptrack.cli import batch, bench, convert, live, models, pick, track, train, visualize
     from ptrack.cli import eval as evaluation
 
     track.register(app)
     batch.register(app)
+    live.register(app)
     models.register(app)
     convert.register(app)
     pick.register(app)

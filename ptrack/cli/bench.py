@@ -20,9 +20,10 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing f
 
 def register(app: typer.Typer) -> None:
     """Add the command and its subcommands."""
-    from ptrack.cli import bench_train
+    from ptrack.cli import bench_live, bench_train
 
     bench_train.register(group)
+    bench_live.register(group)
     app.add_typer(group, name="bench", help="Measure speed and memory of models, training and reading.")
 
 

@@ -18,12 +18,12 @@ import numpy as np
 from ptrack._version import __version__
 from ptrack.errors import OutputError
 from ptrack.fileio import check_writable
+from ptrack.tracking.request import NEUTRAL
 from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries, TracksInfo
 from ptrack.tracks_io import format_of, load_header
 from ptrack.video.frames import FrameSource
 
-NEUTRAL = ("strict", "max_pixels")  # fields of ReadOptions that refuse a source but change no track
 VERSION = "ptrack version"  # may differ in a finished file
 UNSTATED = "the points"  # a setting whose value is too long to be stated
 

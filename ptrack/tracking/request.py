@@ -19,6 +19,7 @@ from ptrack.tracks_io import FORMATS, format_of
 from ptrack.video import ReadOptions
 
 DEMO = "demo"
+NEUTRAL = ("strict", "max_pixels")  # fields of ReadOptions that refuse a source but change no track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def deciding_settings(request: TrackRequest) -> dict[str, Any]:
         "dtype": request.dtype,
         "backward": request.backward,
         "queries": queries,
-        "read": asdict(request.read),
+        "read": {k: v for k, v in asdict(request.read).items() if k not in NEUTRAL},
     }
 
 

@@ -1,0 +1,47 @@
+"""``ptrack bench live``: how old results are when they are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptrack.cli.console import Output
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command to the ``bench`` group."""
+    group.command("live")(live)
+
+
+def live(
+    model: Annotated[str, typer.Option(help="Model name.")] = "nano",
+    quality: Annotated[str | None, typer.Option(help="fast, default or best, for models that have it.")] = None,
+    points: Annotated[int, typer.Option(help="Points per side of a grid.", min=1)] = 8,
+    rate: Annotated[
+        list[float] | None, typer.Option(help="Pictures per second; may be repeated. Default: 15, 30, 60.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Time per rate, after a warm-up of 2 s.", min=0.5)] = 10.0,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the pictures.")] = "640x480",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Also write the result as JSON into this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing JSON line.")] = False,
+) -> None:
+    """Time a stream on this machine from camera to message: ptrack bench live --rate 15 --rate 60."""
+    from ptrack.bench.live import LiveBenchOptions, bench_live, to_mapping
+    from ptrack.cli.bench import _check, _finish, _size
+
+    _check(out, overwrite=overwrite)
+    options = LiveBenchOptions(
+        model=model,
+        quality=quality,
+        points=points,
+        rates=tuple(rate or (15.0, 30.0, 60.0)),
+        seconds=seconds,
+        size=_size(size),
+        device=device,
+    )
+    rows = bench_live(options, Output(quiet=quiet).result)
+    _finish(to_mapping(options, rows), out)

@@ -1,0 +1,198 @@
+"""``ptrack live``: follow points on a camera or stream and tell others about every frame."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptrack.cli.console import Output
+from ptrack.cli.progress import Bar, Display
+from ptrack.errors import ConfigError, count
+
+EPILOG = """Examples:
+
+ptrack live 0 --grid 8 --osc 127.0.0.1:9000
+
+ptrack live rtsp://host/stream --jsonl - --max-lost 30 --min-coverage 0.5
+
+ptrack live video.mp4 --pace --point 320,240 --jsonl tcp://127.0.0.1:5555
+"""
+POINTS, STREAM, MODEL, OUTPUT = "Points", "Stream", "Model", "Output"
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|min|h|d)?")
+_UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("live", epilog=EPILOG)(live)
+
+
+def seconds_of(text: str | None, option: str) -> float | None:
+    """Parse a length of time: ``90``, ``90s``, ``5m``, ``1h``, ``2d``; raises ConfigError."""
+    if text is None:
+        return None
+    found = _TIME.fullmatch(text.strip().lower())
+    if not found:
+        raise ConfigError(f"{option} {text}: give a time such as 90, 90s, 5m, 1h or 2d.")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def live(
+    source: Annotated[
+        str,
+        typer.Argument(help="Camera number, device, rtsp/udp/tcp/http address, or a file.", show_default=False),
+    ],
+    grid: Annotated[
+        int | None,
+        typer.Option(help="Follow an N x N grid (16 if nothing else).", metavar="N", rich_help_panel=POINTS),
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(help="Follow the pixel X,Y. Repeatable.", metavar="X,Y", rich_help_panel=POINTS)
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(help="Points from a CSV (t,x,y[,id]), JSON or NPZ.", metavar="FILE", rich_help_panel=POINTS),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Points inside the non-zero pixels of an image.", metavar="FILE", rich_help_panel=POINTS),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture or video on which the points were chosen; they are looked for on the stream.",
+            metavar="FILE",
+            rich_help_panel=POINTS,
+        ),
+    ] = None,
+    max_lost: Annotated[
+        int | None,
+        typer.Option(help="Remove a point after so many frames unseen.", metavar="FRAMES", rich_help_panel=POINTS),
+    ] = None,
+    min_coverage: Annotated[
+        float | None,
+        typer.Option(
+            help="Add points when fewer than this share of the grid's cells hold one.", rich_help_panel=POINTS
+        ),
+    ] = None,
+    realtime: Annotated[
+        bool | None,
+        typer.Option(
+            "--realtime/--every-frame",
+            help="Drop the oldest waiting frame, or track all. Default: drop, except for files without --pace.",
+            rich_help_panel=STREAM,
+        ),
+    ] = None,
+    pace: Annotated[
+        bool, typer.Option("--pace", help="Play a file as fast as it was taken.", rich_help_panel=STREAM)
+    ] = False,
+    reconnect: Annotated[
+        bool, typer.Option(help="Connect again when the stream breaks off.", rich_help_panel=STREAM)
+    ] = True,
+    duration: Annotated[
+        str | None, typer.Option(help="Stop after 90, 90s, 5m, 1h.", metavar="TIME", rich_help_panel=STREAM)
+    ] = None,
+    max_size: Annotated[
+        int | None,
+        typer.Option(help="Reduce pictures to this longest side; coordinates stay.", rich_help_panel=STREAM),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model name; 'ptrack models' lists them.", rich_help_panel=MODEL)] = "",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Weights file, for models that take one.", metavar="FILE", rich_help_panel=MODEL),
+    ] = None,
+    quality: Annotated[
+        str | None, typer.Option(help="fast, default or best: size of nano's input.", rich_help_panel=MODEL)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=MODEL)] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL)] = "auto",
+    jsonl: Annotated[
+        str | None,
+        typer.Option(
+            help="One JSON line per frame: - for stdout, a file, or tcp://HOST:PORT to listen there.",
+            metavar="TARGET",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    osc: Annotated[
+        str | None,
+        typer.Option(help="OSC messages over UDP to this address.", metavar="HOST:PORT", rich_help_panel=OUTPUT),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Tracks file (.h5, .npz, .csv, .json).", rich_help_panel=OUTPUT)
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Begin another tracks file after 10m, 1h, ...", metavar="TIME", rich_help_panel=OUTPUT),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=OUTPUT)
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout at the end.", rich_help_panel=OUTPUT)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=OUTPUT)] = False,
+) -> None:
+    """Follow points on a camera or stream until Ctrl-C; every frame's result is published at once."""
+    from ptrack.live.points import PointOptions
+    from ptrack.live.request import LiveRequest, track_live
+    from ptrack.models.zoo import DEFAULT_MODEL
+    from ptrack.queries_io import QueryOptions
+
+    if json and jsonl == "-":
+        raise ConfigError("--json and --jsonl - both want stdout; send the lines to a file or port.")
+    request = LiveRequest(
+        source=source,
+        queries=QueryOptions(grid=grid, points=tuple(point or ()), file=queries, mask=mask),
+        reference=reference,
+        model=model or DEFAULT_MODEL,
+        checkpoint=checkpoint,
+        device=device,
+        dtype=dtype,
+        model_options={"quality": quality},
+        max_size=max_size,
+        realtime=realtime,
+        pace=pace,
+        reconnect=reconnect,
+        duration=seconds_of(duration, "--duration"),
+        points=PointOptions(max_lost=max_lost, min_coverage=min_coverage, grid=grid or 16),
+        jsonl=jsonl or "",
+        osc=osc or "",
+        out=out,
+        split=seconds_of(split, "--split"),
+        overwrite=overwrite,
+    )
+    output = Output(json_mode=json, quiet=quiet)
+    with LiveDisplay(output) as display:
+        report = track_live(
+            request,
+            note=output.note,
+            on_frame=display.update,
+            loaded=lambda tracker: output.note(f"model {tracker.model.name} on {tracker.model.device}"),
+        )
+    ages = ", ".join(f"{name} {value:g} ms" for name, value in report.age_ms.items())
+    done = f"{report.source}: {count(report.frames, 'frame')}, {report.frames_per_second:g} frames/s"
+    lines = [
+        f"{done}, {report.dropped} dropped, connected again {report.reconnects} times",
+        f"  age      {ages}",
+        *(f"  tracks   {path}" for path in report.tracks),
+    ]
+    for line in lines:
+        (output.note if jsonl == "-" else output.result)(line)
+    output.document(report.to_mapping())
+
+
+class LiveDisplay(Display):
+    """Frames, age, visible points and drops in one line."""
+
+    def update(self, frame: object) -> None:
+        """Show a frame."""
+        from ptrack.live.publish import LiveFrame
+
+        if isinstance(frame, LiveFrame):
+            visible = f"{int((frame.visibility >= 0.5).sum())}/{len(frame.ids)} visible"
+            details = (f"{frame.age_ms:.0f} ms old", visible, f"{frame.dropped} dropped")
+            self.show(Bar(name="live", done=frame.frame + 1 - frame.dropped, unit="frames", details=details))

@@ -1,0 +1,100 @@
+"""Two hours of a live stream at 30 frames/s, faster than real time: memory and disk per frame, and a plot of them.
+
+    python scripts/live_memory.py docs/images/live_memory.png
+
+216 000 frames of 160x120 go through ``run_live`` as a camera's would: points are lost, removed and added all the time,
+the tracks file is cut every half hour of the stream, and every frame is told as a JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ptrack.bench.beacon import pictures
+from ptrack.live.capture import Capture, CaptureOptions
+from ptrack.live.points import PointOptions
+from ptrack.live.publish import LinesTo, LiveFrame
+from ptrack.live.recorder import Recorder
+from ptrack.live.session import LiveOptions, live_info, run_live
+from ptrack.models.zoo import load
+from ptrack.tracks import Queries
+from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
+
+SIZE, RATE = (120, 160), 30.0
+EVERY = 1000  # frames between two looks at the memory
+
+
+class Simulated(FrameSource):
+    """A moving texture that is covered for two seconds of every minute, so that points are lost."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(ReadOptions())
+        self.frames = frames
+        self.info = SourceInfo(name="simulated", kind="video", width=SIZE[1], height=SIZE[0], fps=RATE)
+
+    def __iter__(self) -> Iterator[Frame]:
+        picture, dark = pictures(SIZE), np.zeros((*SIZE, 3), np.uint8)
+        for i in range(self.frames):
+            yield Frame(dark if i % 1800 > 1740 else picture(i), i, i / RATE)
+
+    def reversed(self, stop: int) -> Iterator[Frame]:
+        """Refuse, as a camera."""
+        raise NotImplementedError
+
+
+def resident() -> float:
+    """Return the memory of this process in MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plot", type=Path)
+    parser.add_argument("--frames", type=int, default=216_000)
+    parser.add_argument("--model", default="lk")
+    arguments = parser.parse_args()
+    memory: list[float] = []
+
+    def look(frame: LiveFrame) -> None:
+        if frame.frame % EVERY == 0:
+            memory.append(resident())
+
+    tracker = load(arguments.model, device="cpu")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        capture = Capture(lambda: Simulated(arguments.frames), CaptureOptions(realtime=False))
+        recorder = Recorder(Path(name) / "live.tracks.h5", live_info(tracker, capture), split=1800.0)
+        points = PointOptions(max_lost=30, min_coverage=0.7, grid=8)
+        report = run_live(
+            tracker, capture, Queries.grid(8, SIZE), LiveOptions(points=points),
+            on_frame=look, publishers=[LinesTo(os.devnull)], recorder=recorder,
+        )  # fmt: skip
+        disk = sum(path.stat().st_size for path in report.tracks) / 2**20
+    settled = memory[len(memory) // 10 :]
+    print(f"{report.frames} frames in {time.monotonic() - began:.0f} s, {report.added} points added, "
+          f"{report.removed} removed, {len(report.tracks)} files of {disk:.0f} MiB")  # fmt: skip
+    print(
+        f"memory after a tenth {settled[0]:.1f} MiB, at the end {settled[-1]:.1f} MiB, at most {max(settled):.1f} MiB"
+    )
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 2.6), layout="constrained")
+    axes.plot(np.arange(len(memory)) * EVERY / RATE / 3600, memory, linewidth=1.2)
+    axes.set(xlabel="hours of the stream", ylabel="memory (MiB)", ylim=(0, max(memory) * 1.15))
+    axes.grid(alpha=0.3)
+    figure.savefig(arguments.plot, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
