@@ -26,7 +26,7 @@ WHITE = np.full(3, 255, np.uint8)
 
 
 @dataclass(frozen=True)
-class Sight:
+class AttentionSample:
     """What the model saw of one point in one frame. Fields that a model does not have are None."""
 
     row: int  # of the tracks
@@ -45,7 +45,9 @@ def index_of(tracks: Tracks, name: str) -> int:
     return int(found[0])
 
 
-def sights(model: Any, frames: Iterable[tuple[int, np.ndarray]], tracks: Tracks, name: str) -> Iterator[Sight]:
+def attention_of(
+    model: Any, frames: Iterable[tuple[int, np.ndarray]], tracks: Tracks, name: str
+) -> Iterator[AttentionSample]:
     """Run ``model`` over the frames with the queries of ``tracks`` and yield what it saw of the point ``name``.
 
     Args:
@@ -74,7 +76,7 @@ def sights(model: Any, frames: Iterable[tuple[int, np.ndarray]], tracks: Tracks,
 
 def _correlations(
     model: TrackOn2, frames: Iterable[tuple[int, np.ndarray]], tracks: Tracks, point: int
-) -> Iterator[Sight]:
+) -> Iterator[AttentionSample]:
     """Stream like ``Tracker`` does, but keep the second correlation and the candidates of one point."""
     import torch
 
@@ -94,20 +96,20 @@ def _correlations(
             out = model.track(features, state, detail=True)
             state = state.remember(out.query)
         if slots[point] >= 0:
-            yield _sight_of(model, out, row, int(slots[point]), full)
+            yield _correlation_sample(model, out, row, int(slots[point]), full)
 
 
-def _sight_of(model: TrackOn2, out: Any, row: int, slot: int, full: geometry.Size) -> Sight:
+def _correlation_sample(model: TrackOn2, out: Any, row: int, slot: int, full: geometry.Size) -> AttentionSample:
     heat = out.c2[0, slot].float().cpu().numpy().reshape(model.config.shapes[0])
     low, high = float(heat.min()), float(heat.max())
     places = {"xy": out.xy[0, slot], "candidates": out.candidate_patch[0, slot]}
     placed = {k: geometry.rescale(v.float().cpu().numpy(), model.config.input_size, full) for k, v in places.items()}
-    return Sight(row=row, heat=(heat - low) / max(high - low, 1e-9), **placed)
+    return AttentionSample(row=row, heat=(heat - low) / max(high - low, 1e-9), **placed)
 
 
 def _attentions(
     model: PointTransformer, frames: Iterable[tuple[int, np.ndarray]], tracks: Tracks, point: int
-) -> Iterator[Sight]:
+) -> Iterator[AttentionSample]:
     """Run the whole clip once and yield every frame's attention from the last window that holds the frame."""
     import torch
 
@@ -131,27 +133,27 @@ def _attentions(
         here = position - window.start
         over_time = window.attention.time[:, 0, point, here].float().mean(0).cpu().numpy()
         over_points = window.attention.points[:, 0, here, point].float().mean(0).cpu().numpy()
-        yield Sight(row=row, xy=xy[position], frames=(pairs[window.start][0], over_time), points=over_points)
+        yield AttentionSample(row=row, xy=xy[position], frames=(pairs[window.start][0], over_time), points=over_points)
 
 
-def paint_sight(sight: Sight, tracks: Tracks, rgb: np.ndarray) -> np.ndarray:
+def paint_attention(sample: AttentionSample, tracks: Tracks, rgb: np.ndarray) -> np.ndarray:
     """Return a copy of the frame with what the model saw: heat, candidates, lines to points, a strip of frames."""
     height, width = rgb.shape[:2]
     scale = np.asarray([width / (tracks.info.width or width), height / (tracks.info.height or height)])
-    picture = rgb if sight.heat is None else _heated(rgb, sight.heat)
+    picture = rgb if sample.heat is None else _heated(rgb, sample.heat)
     canvas = Canvas(picture)
     radius = max(2.0, min(height, width) / 110)
-    here = sight.xy * scale
-    if sight.points is not None:
-        _lines(canvas, sight, tracks, here, scale, radius)
-    if sight.candidates is not None:
-        canvas.rings(sight.candidates * scale, 0.9 * radius, 0.35 * radius, WHITE, 0.8)
+    here = sample.xy * scale
+    if sample.points is not None:
+        _lines(canvas, sample, tracks, here, scale, radius)
+    if sample.candidates is not None:
+        canvas.rings(sample.candidates * scale, 0.9 * radius, 0.35 * radius, WHITE, 0.8)
     canvas.discs(here[None], 1.3 * radius, np.zeros(3, np.uint8), 0.8)
     canvas.discs(here[None], radius, np.asarray([255, 60, 60], np.uint8))
-    if sight.frames is not None:
-        _strip(canvas.rgb, sight, tracks)
+    if sample.frames is not None:
+        _strip(canvas.rgb, sample, tracks)
     words = ("correlation in this frame", "lowest", "highest")
-    if sight.heat is None:
+    if sample.heat is None:
         words = ("attention, relative to the largest", "0", "1")
     marks.draw_scale(canvas.rgb, palette.amount_scale(*words), top=True)
     return canvas.rgb
@@ -167,21 +169,23 @@ def _heated(rgb: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return (rgb * (1 - alpha) + colours.by_amount(large) * alpha + 0.5).astype(np.uint8)
 
 
-def _lines(canvas: Canvas, sight: Sight, tracks: Tracks, here: np.ndarray, scale: np.ndarray, radius: float) -> None:
+def _lines(
+    canvas: Canvas, sample: AttentionSample, tracks: Tracks, here: np.ndarray, scale: np.ndarray, radius: float
+) -> None:
     """Draw a line to every point, the more opaque the more it is listened to."""
-    assert sight.points is not None
-    there = tracks.tracks[sight.row] * scale
-    share = sight.points / max(float(sight.points.max()), 1e-9)
+    assert sample.points is not None
+    there = tracks.tracks[sample.row] * scale
+    share = sample.points / max(float(sample.points.max()), 1e-9)
     start = np.broadcast_to(here, there.shape)
     shades = colours.by_amount(share)
     canvas.lines(start, there, 0.5 * radius, shades, 0.9 * share)
     canvas.discs(there, 0.6 * radius, shades, 0.3 + 0.7 * share)
 
 
-def _strip(rgb: np.ndarray, sight: Sight, tracks: Tracks) -> None:
+def _strip(rgb: np.ndarray, sample: AttentionSample, tracks: Tracks) -> None:
     """Draw the window's frames as a row of cells at the lower border, coloured by their share of attention."""
-    assert sight.frames is not None
-    first, share = sight.frames
+    assert sample.frames is not None
+    first, share = sample.frames
     size = marks.text_size(rgb.shape[0])
     cell = max(8, min(int(2.6 * size), rgb.shape[1] // max(len(share), 1)))
     top = rgb.shape[0] - int(1.6 * size)

@@ -108,7 +108,7 @@ class Canvas:
         self._settle(brush)
 
     def _patches(self, xy: np.ndarray, reach: float) -> Iterator[_Patches]:
-        """Yield, for some shapes at a time, the square of pixels that holds all within ``reach`` of their middle.
+        """Yield, part by part, the square of pixels around each shape that holds all within ``reach`` of its middle.
 
         Gives: which shapes (numbers into ``xy``); the offsets dx (K, 1, P) and dy (K, P, 1) of the pixel centres from
         the shapes' middles; and the pixels' flat places in the picture (K, P, P), -1 outside.

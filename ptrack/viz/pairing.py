@@ -43,8 +43,8 @@ def open_video_of(
     if video is None:
         video = tracks.info.source
         if not video or not Path(video).exists():
-            said = f"the source '{video}' they name does not exist here" if video else "they name no source"
-            raise InputError(f"The video of these tracks is needed and {said}; give it with --video.")
+            why = f"the source '{video}' they name does not exist here" if video else "they name no source"
+            raise InputError(f"The video of these tracks is needed and {why}; give it with --video.")
     source = open_source(video, options)
     try:
         if not force:

@@ -82,14 +82,19 @@ def amount_scale(label: str, low: str, high: str) -> ColourScale:
     return ColourScale(label, low, high, colours.by_amount(np.linspace(0, 1, SCALE_STEPS)))
 
 
+def check_mode(mode: str) -> None:
+    """Raise ConfigError, with the nearest known one, for an unknown colour mode."""
+    if mode not in MODES:
+        raise ConfigError(f"Unknown colour mode '{mode}'.{did_you_mean(mode, MODES)} Known: {', '.join(MODES)}.")
+
+
 def colouring(tracks: Tracks, mode: str) -> ColourScheme:
     """Return the colours of a mode.
 
     Raises:
         ConfigError: unknown mode.
     """
-    if mode not in MODES:
-        raise ConfigError(f"Unknown colour mode '{mode}'.{did_you_mean(mode, MODES)} Known: {', '.join(MODES)}.")
+    check_mode(mode)
     if mode in ("start", "id"):
         fixed = by_start(tracks) if mode == "start" else by_id(tracks)
         return ColourScheme(lambda first, last: np.broadcast_to(fixed, (last - first + 1, *fixed.shape)))

@@ -75,11 +75,12 @@ def plot_tracks(tracks: Tracks, path: Path | str) -> None:
     speed = palette.speeds(tracks, 0, tracks.num_frames - 1) if tracks.num_frames else np.zeros((0, tracks.num_points))
     speed = np.where(tracks.visible, speed, np.nan)
     colours = palette.by_start(tracks) / 255
-    for axis, values, label in ((axes[0], seen[..., 0], "x (px)"), (axes[1], seen[..., 1], "y (px)"),
-                                (axes[2], speed, "speed (px/frame)")):  # fmt: skip
+    values_of = {"x (px)": seen[..., 0], "y (px)": seen[..., 1], "speed (px/frame)": speed}
+    marker = "." if len(time) == 1 else ""
+    for axis, (label, values) in zip(axes, values_of.items(), strict=False):
         for n in range(tracks.num_points):
-            axis.plot(time, values[:, n], color=colours[n], linewidth=1, marker="." if len(time) == 1 else "",
-                      label=str(tracks.ids[n]))  # fmt: skip
+            name = str(tracks.ids[n])
+            axis.plot(time, values[:, n], color=colours[n], linewidth=1, marker=marker, label=name)
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     axes[1].invert_yaxis()  # as in the picture: y grows downwards

@@ -41,7 +41,7 @@ class VisualizeOptions:
     fade: float = 1.0  # 0..1, opacity lost at a trail's old end
     width: float | None = None  # pixels of a trail
     radius: float | None = None  # pixels of a point
-    occluded: bool | None = None  # draw occluded points as rings: always, never, or (None) for some frames, fading
+    occluded: bool | None = None  # draw occluded points as rings: always, never, or (None) fading
     labels: bool = False  # write the ids
     points: tuple[str, ...] = ()  # only these ids
     follow: str | None = None  # id of the point that a zoomed crop follows
@@ -60,11 +60,9 @@ class VisualizeOptions:
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
-            raise ConfigError(f"Unknown style '{self.style}'.{did_you_mean(self.style, STYLES)} "
-                              f"Known: {', '.join(STYLES)}.")  # fmt: skip
-        if self.colour not in palette.MODES:
-            raise ConfigError(f"Unknown colour mode '{self.colour}'.{did_you_mean(self.colour, palette.MODES)} "
-                              f"Known: {', '.join(palette.MODES)}.")  # fmt: skip
+            hint = did_you_mean(self.style, STYLES)
+            raise ConfigError(f"Unknown style '{self.style}'.{hint} Known: {', '.join(STYLES)}.")
+        palette.check_mode(self.colour)
         if not self.tracks:
             raise TracksError("Name at least one tracks file.")
         if self.crop < 8 or not 0 < self.zoom <= 32:
@@ -223,7 +221,7 @@ def _draw(
 def _draw_attention(options: VisualizeOptions, out: Path, tracks: Tracks, source: FrameSource) -> None:
     """Run the model again over the frames and draw what it saw of one point."""
     from ptrack.models.zoo import load
-    from ptrack.viz.attention import index_of, paint_sight, sights
+    from ptrack.viz.attention import attention_of, index_of, paint_attention
 
     index_of(tracks, options.attention or "")
     name = options.model or tracks.info.model
@@ -237,18 +235,18 @@ def _draw_attention(options: VisualizeOptions, out: Path, tracks: Tracks, source
             held[t] = rgb
             yield t, rgb
 
-    seen = sights(model, frames(), tracks, options.attention or "")
+    seen = attention_of(model, frames(), tracks, options.attention or "")
     wanted = _single_row(options, tracks, out)
     if wanted is not None:
-        for sight in seen:
-            if sight.row == wanted:
-                _save(paint_sight(sight, tracks, held[sight.row]), out)
+        for sample in seen:
+            if sample.row == wanted:
+                _save(paint_attention(sample, tracks, held[sample.row]), out)
                 return
         raise TracksError(f"--frame {int(tracks.frame_index[wanted])}: the point has not started there.")
     with open_writer(out, fps=tracks.info.fps or None, overwrite=options.overwrite) as writer:
-        for sight in seen:
-            pts = float(tracks.pts_seconds[sight.row])
-            writer.write(paint_sight(sight, tracks, held.pop(sight.row)), pts if np.isfinite(pts) else None)
+        for sample in seen:
+            pts = float(tracks.pts_seconds[sample.row])
+            writer.write(paint_attention(sample, tracks, held.pop(sample.row)), pts if np.isfinite(pts) else None)
 
 
 def _single_row(options: VisualizeOptions, tracks: Tracks, out: Path) -> int | None:

@@ -40,44 +40,44 @@ def transformer():
 
 def test_the_correlation_is_the_one_that_decides(online):
     tracks = make_tracks(T, 4)
-    seen = list(attention.sights(online, _frames(), tracks, "p3"))
+    seen = list(attention.attention_of(online, _frames(), tracks, "p3"))
     assert [s.row for s in seen] == list(range(T))
     tracker = Tracker(online, support_grid=0)
     tracker.reset((H, W))
     tracker.add(tracks.queries)
-    for (_, rgb), sight in zip(_frames(), seen, strict=True):
+    for (_, rgb), sample in zip(_frames(), seen, strict=True):
         xy = tracker.step(rgb).positions[3]
-        if sight.row:  # on its own frame the tracker returns the query
-            np.testing.assert_allclose(sight.xy, xy, atol=1e-3)
-        assert sight.heat.shape == (16, 24)
-        assert (sight.heat.min(), sight.heat.max()) == (0, 1)
-        assert sight.candidates.shape == (4, 2)
-        best = np.unravel_index(sight.heat.argmax(), sight.heat.shape)
-        assert np.linalg.norm((np.asarray(best[::-1]) + 0.5) * 4 - sight.xy) < 40
+        if sample.row:  # on its own frame the tracker returns the query
+            np.testing.assert_allclose(sample.xy, xy, atol=1e-3)
+        assert sample.heat.shape == (16, 24)
+        assert (sample.heat.min(), sample.heat.max()) == (0, 1)
+        assert sample.candidates.shape == (4, 2)
+        best = np.unravel_index(sample.heat.argmax(), sample.heat.shape)
+        assert np.linalg.norm((np.asarray(best[::-1]) + 0.5) * 4 - sample.xy) < 40
 
 
 def test_points_that_start_later_are_seen_from_then_on(online, transformer):
     for model in (online, transformer):
-        assert [s.row for s in attention.sights(model, _frames(), make_tracks(T, 4), "p2")] == [3, 4, 5]
+        assert [s.row for s in attention.attention_of(model, _frames(), make_tracks(T, 4), "p2")] == [3, 4, 5]
 
 
 def test_attention_of_the_transformer_sums_to_one(transformer):
     tracks = make_tracks(T, 4)
-    seen = list(attention.sights(StreamingTransformer(transformer), _frames(), tracks, "p0"))
-    for sight in seen:
-        first, share = sight.frames
-        assert first <= sight.row < first + len(share)
+    seen = list(attention.attention_of(StreamingTransformer(transformer), _frames(), tracks, "p0"))
+    for sample in seen:
+        first, share = sample.frames
+        assert first <= sample.row < first + len(share)
         assert share.sum() == pytest.approx(1, abs=1e-4)
-        assert sight.points.sum() == pytest.approx(1, abs=1e-4)
+        assert sample.points.sum() == pytest.approx(1, abs=1e-4)
     assert seen[0].points[2] == 0  # a point that does not exist yet is not listened to
 
 
 def test_pictures(online, transformer):
     tracks = make_tracks(T, 4)
     for model in (online, transformer):
-        sight = list(attention.sights(model, _frames(), tracks, "p0"))[-1]
+        sample = list(attention.attention_of(model, _frames(), tracks, "p0"))[-1]
         frame = np.full((H, W, 3), 90, np.uint8)
-        picture = attention.paint_sight(sight, tracks, frame)
+        picture = attention.paint_attention(sample, tracks, frame)
         assert picture.shape == frame.shape
         assert (frame == 90).all()
         assert np.abs(picture.astype(int) - 90).max() > 50
@@ -85,9 +85,9 @@ def test_pictures(online, transformer):
 
 def test_what_cannot_be_shown(online, transformer, monkeypatch):
     with pytest.raises(QueryError, match="no point with the id 'x'"):
-        attention.sights(online, _frames(), make_tracks(T, 4), "x")
+        attention.attention_of(online, _frames(), make_tracks(T, 4), "x")
     with pytest.raises(ModelError, match="has no attention to show"):
-        attention.sights(object(), _frames(), make_tracks(T, 4), "p0")
+        attention.attention_of(object(), _frames(), make_tracks(T, 4), "p0")
     monkeypatch.setattr(attention, "MAX_FRAMES", 3)
     with pytest.raises(ModelError, match="at most 3 frames"):
-        list(attention.sights(transformer, _frames(), make_tracks(T, 4), "p0"))
+        list(attention.attention_of(transformer, _frames(), make_tracks(T, 4), "p0"))

@@ -40,7 +40,7 @@ class SeekableWriter(H264Writer):
 
     def _setup(self, container: OutputContainer, height: int, width: int) -> VideoStream:
         stream = super()._setup(container, height, width)
-        stream.codec_context.gop_size, stream.codec_context.max_b_frames = GOP, 0  # type: ignore[attr-defined]
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = GOP, 0
         return stream
 
 

@@ -94,7 +94,7 @@ class PickSession:
         """The picked points, in the order they were added."""
         return self._list.points
 
-    # -- what the page is told
+    # -- what the page asks for
 
     def about(self) -> dict[str, Any]:
         """Return what the page needs at its start."""
@@ -198,8 +198,8 @@ class PickSession:
         with self._command():
             self._list.replace(made, remember=remember)
 
-    def rename(self, old: str, new: str) -> None:
-        """Give a point another name, also in its track and corrections.
+    def rename(self, old: str, new: Any) -> None:
+        """Give a point another name, also in its track and corrections; anything may be given, names are checked.
 
         Raises:
             QueryError: there is no such point, the name is not allowed or in use, or tracking runs.
@@ -267,8 +267,8 @@ class PickSession:
             self._changed(rows=True)
             return self._tracking.run(queries, 0, self._finish)
 
-    def correct(self, name: str, t: float, x: float, y: float) -> int:
-        """Put point ``name`` at (x, y) on source frame ``t`` and track it anew from there; returns the job's number.
+    def correct(self, name: str, t: Any, x: Any, y: Any) -> int:
+        """Put point ``name`` at (x, y) on source frame ``t`` and track it again from there; returns the job's number.
 
         Only that point changes, up to its next later correction; before ``t`` it stays as it was.
 
