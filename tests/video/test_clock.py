@@ -181,10 +181,10 @@ def test_one_stamp_an_hour_ahead(tmp_path, name, bframes):
 
 
 def test_a_clock_that_leaps_ahead_is_joined_on(tmp_path):
-    ticks = [*range(45), *range(30 * HOUR, 30 * HOUR + 45)]
-    path = clips.write_clip(tmp_path / "a.mkv", 90, ticks=ticks, codec_options={"bf": "0"})
-    source = check(path, range(90), np.arange(90) / 30)
-    assert "its clock jumps 1 time, first at 1.5" in source.warnings[0]
+    ticks = [*range(15), *range(30 * HOUR, 30 * HOUR + 15)]
+    path = clips.write_clip(tmp_path / "a.mkv", 30, ticks=ticks, codec_options={"bf": "0"})
+    source = check(path, range(30), np.arange(30) / 30)
+    assert "its clock jumps 1 time, first at 0.5" in source.warnings[0]
 
 
 def test_a_pause_of_minutes_is_kept(tmp_path):
@@ -201,14 +201,14 @@ def test_slow_time_lapse_is_kept(tmp_path):
 
 
 def test_the_containers_own_count_is_compared(tmp_path):
-    path = clips.write_clip(tmp_path / "a.avi", 30, codec="libvpx")
+    path = clips.write_clip(tmp_path / "a.avi", 15, codec="libvpx", codec_options={"deadline": "realtime"})
     data = bytearray(path.read_bytes())
     offset = clips.packets(path)[11][1]
     data[offset] &= ~0b10000  # VP8: this picture is not to be shown
     path.write_bytes(data)
     source = open_source(path)
-    assert len(list(source)) == 29
-    assert [w.partition(": ")[2] for w in source.warnings] == ["the file counts 30 frames, but 29 could be read."]
+    assert len(list(source)) == 14
+    assert [w.partition(": ")[2] for w in source.warnings] == ["the file counts 15 frames, but 14 could be read."]
 
 
 @pytest.mark.parametrize("name", ["o.mkv", "o.ts", "o.avi"])

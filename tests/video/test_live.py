@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -125,11 +126,11 @@ def test_standard_input(tmp_path, monkeypatch):
 
 @pytest.fixture
 def mjpeg_camera():
-    """The address of a camera that sends 12 JPEG pictures over HTTP, 50 ms apart, and closes."""
+    """The address of a camera that sends 4 JPEG pictures over HTTP at once, 2 more after 0.6 s, and closes."""
     server = socket.create_server(("127.0.0.1", 0))
     encoder = av.CodecContext.create("mjpeg", "w")
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 128, 96, "yuvj420p", Fraction(1, 25)
-    frames = [av.VideoFrame.from_ndarray(clips.numbered(i), format="rgb24") for i in range(12)]
+    frames = [av.VideoFrame.from_ndarray(clips.numbered(i), format="rgb24") for i in range(6)]
     pictures = [bytes(p) for f in frames for p in encoder.encode(f)]
 
     def serve():
@@ -137,10 +138,10 @@ def mjpeg_camera():
         with connection:
             connection.recv(4096)
             connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n")
-            for data in pictures:
+            for number, data in enumerate(pictures):
+                time.sleep(0.6 if number == 4 else 0.01)
                 part = b"--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data)
                 connection.sendall(part + data + b"\r\n")
-                time.sleep(0.05)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -151,13 +152,14 @@ def mjpeg_camera():
 
 def test_a_stream_without_times_has_those_of_arrival(mjpeg_camera):
     with open_source(mjpeg_camera) as source:
-        time.sleep(0.3)  # pictures that wait to be read keep the time at which they came
+        time.sleep(0.5)  # pictures that wait to be read keep the time at which they came
         frames = list(source)
-    assert [clips.number_of(f.rgb) for f in frames] == list(range(12))
-    steps = np.diff([f.pts for f in frames])
-    assert (frames[0].pts, source.info.fps) == (0, None)
-    assert (steps > 0.02).all()
-    assert np.median(steps) == pytest.approx(0.05, abs=0.02)
+    assert [clips.number_of(f.rgb) for f in frames] == list(range(6))
+    seconds = [f.pts for f in frames]
+    assert (seconds[0], source.info.fps) == (0, None)
+    assert all(before < after for before, after in pairwise(seconds))
+    assert seconds[3] < 0.4
+    assert seconds[4] - seconds[3] > 0.3  # a busy machine may notice a picture late
     assert "those at which pictures arrive" in source.warnings[0]
 
 
