@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output, last_part
 from ptrack.cli.progress import Bar, Display, duration
 from ptrack.errors import count
@@ -33,8 +34,8 @@ def register(app: typer.Typer) -> None:
 def status(
     folder: Annotated[str, typer.Argument(help="Folder or URL with the outputs of a run.", show_default=False)],
     report: Annotated[Path | None, typer.Option(help="Write all jobs into this .json or .csv.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the exit code.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Count what is done, running, failed and left in a folder, over all shards; exit code 0 only if all is done."""
     from ptrack.batch.places import open_place

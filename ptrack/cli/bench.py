@@ -8,14 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 from ptrack.errors import ConfigError
 
 group = typer.Typer(no_args_is_help=True)
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing JSON line.")]
-Out = Annotated[Path | None, typer.Option(help="Also write the result as JSON into this file.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -58,9 +55,7 @@ def _size(text: str) -> tuple[int, int]:
 def speed(
     model: Annotated[list[str] | None, typer.Option(help="Model name; may be repeated. Default: matching.")] = None,
     compare: Annotated[str, typer.Option(help="More models, separated by commas, in the same table.")] = "",
-    checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="Weights, one per model that takes a file, in order.")
-    ] = None,
+    checkpoint: options.Checkpoints = None,
     random_weights: Annotated[
         bool,
         typer.Option("--random-weights", help="Random weights for Track-On2 and TAPNext: same speed, no tracking."),
@@ -70,7 +65,7 @@ def speed(
     memory: Annotated[
         list[int] | None, typer.Option("--memory", "--memory-size", help="Memory slots; may be repeated.", min=1)
     ] = None,
-    quality: Annotated[str | None, typer.Option(help="fast, default or best, for models that have it.")] = None,
+    quality: options.Quality = None,
     support_grid: Annotated[int, typer.Option(help="Points per side of the extra grid.", min=0)] = 0,
     device: Annotated[list[str] | None, typer.Option(help="auto, cpu, cuda, mps; may be repeated.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="auto, float32, bfloat16; may be repeated.")] = None,
@@ -85,22 +80,18 @@ def speed(
         bool | None,
         typer.Option("--vit-unit/--no-vit-unit", help="Also time a plain ViT-S/14 forward. Default: for Track-On2."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of torch.", min=1)] = None,
+    threads: options.Threads = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of frames/s against points, memory against frames.")] = None,
-    out: Out = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    out: options.ResultFile = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Time a tracker stage by stage: ptrack bench speed --model nano --points 256 --compare matching,lk."""
     _check(out, plot, overwrite=overwrite)
-    import torch
-
     from ptrack.bench.speed import SpeedOptions, bench_speed
     from ptrack.bench.speed import plot as draw
     from ptrack.models.zoo import DEFAULT_MODEL
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     names = [*(model or [DEFAULT_MODEL]), *(n.strip() for n in compare.split(",") if n.strip())]
     counts = [*(points or []), *(n * n for n in n_sqrt or [])] or [256]
     options = SpeedOptions(
@@ -137,9 +128,9 @@ def io(
     size: Annotated[int, typer.Option(help="Height and width of the training clips.", min=16)] = 256,
     rounds: Annotated[int, typer.Option(help="The readers take turns; the median round counts.", min=1)] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="A small dataset, to see whether it runs.")] = False,
-    out: Out = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    out: options.ResultFile = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Time reading training clips: a clip store against folders of JPEG frames."""
     _check(out, overwrite=overwrite)

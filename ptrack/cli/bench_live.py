@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 
 
@@ -25,9 +25,9 @@ def live(
     seconds: Annotated[float, typer.Option(help="Time per rate, after a warm-up of 2 s.", min=0.5)] = 10.0,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the pictures.")] = "640x480",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Also write the result as JSON into this file.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing JSON line.")] = False,
+    out: options.ResultFile = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Time a stream on this machine from camera to message: ptrack bench live --rate 15 --rate 60."""
     from ptrack.bench.live import LiveBenchOptions, bench_live, to_mapping

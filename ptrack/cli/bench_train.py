@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 from ptrack.errors import count
 
@@ -22,16 +22,17 @@ def train(
         str | None, typer.Option(help="YAML file, or the name of one in configs/train. Default: small Track-On2.")
     ] = None,
     set_values: Annotated[list[str] | None, typer.Option("--set", help="Any key: --set batch_size=8.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: options.Device = "auto",
+    threads: options.Threads = None,
     amp: Annotated[str, typer.Option(help="auto, off, bf16 or fp16.")] = "auto",
     steps: Annotated[int, typer.Option(help="Timed steps.", min=1)] = 5,
     warmup: Annotated[int, typer.Option(help="Steps before that.", min=0)] = 1,
     plain: Annotated[
         bool, typer.Option("--plain/--no-plain", help="Also time a plain loop over clips, frames.")
     ] = True,
-    out: Annotated[Path | None, typer.Option(help="Also write the result as JSON into this file.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing JSON line.")] = False,
+    out: options.ResultFile = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Time training steps: ptrack bench train --config track_on2_kubric_dinov2 --device cuda."""
     from ptrack.fileio import atomic_path, check_writable

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 from ptrack.errors import count
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 group = typer.Typer(no_args_is_help=False)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Store = Annotated[Path, typer.Argument(help="A clip store (.h5), a folder of them, or a pattern with *.")]
 
 
@@ -26,7 +25,7 @@ Store = Annotated[Path, typer.Argument(help="A clip store (.h5), a folder of the
 def _group(
     context: typer.Context,
     show: Annotated[bool, typer.Option("--list", help="List the datasets that can be converted.")] = False,
-    json_mode: Json = False,
+    json_mode: options.Json = False,
 ) -> None:
     """Convert a dataset to one HDF5 file: ptrack convert tapvid-davis tapvid_davis.pkl davis.h5."""
     if show:
@@ -63,7 +62,6 @@ Limit = Annotated[int | None, typer.Option(help="Convert only the first so many 
 Clips = Annotated[str, typer.Option(help="Only these clips: names or patterns, separated by commas.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check everything, write nothing.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Skip a clip with a damaged frame instead of marking it.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output, start partial files again.")]
 Depth = Annotated[bool, typer.Option("--depth", help="Also store depth pictures where the dataset has them.")]
 
 
@@ -82,10 +80,10 @@ def _add_source(name: str) -> None:
         clips: Clips = "",
         dry_run: DryRun = False,
         strict: Strict = False,
-        overwrite: Overwrite = False,
+        overwrite: options.Overwrite = False,
         depth: Depth = False,
-        json_mode: Json = False,
-        quiet: Quiet = False,
+        json_mode: options.Json = False,
+        quiet: options.Quiet = False,
     ) -> None:
         from ptrack.data.sources import open_dataset
 
@@ -145,8 +143,8 @@ def inspect_store(
     sheet: Annotated[Path | None, typer.Option(help="Also draw clips with their tracks into this PNG.")] = None,
     rows: Annotated[int, typer.Option(help="Clips on the sheet.", min=1)] = 6,
     columns: Annotated[int, typer.Option(help="Frames of each clip on the sheet.", min=1)] = 5,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the sheet.")] = False,
-    json_mode: Json = False,
+    overwrite: options.Overwrite = False,
+    json_mode: options.Json = False,
 ) -> None:
     """Show what a clip store holds: ptrack convert inspect davis.h5 --sheet davis.png."""
     from ptrack.data.inspect import contact_sheet, describe
@@ -170,7 +168,7 @@ def inspect_store(
 
 
 @group.command("verify")
-def verify_store(file: Store, json_mode: Json = False, quiet: Quiet = False) -> None:
+def verify_store(file: Store, json_mode: options.Json = False, quiet: options.Quiet = False) -> None:
     """Decode every frame and check every array of a clip store; exit code 1 if something is wrong."""
     from dataclasses import asdict
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 
 
@@ -26,9 +27,9 @@ def checkpoint(
     model: Annotated[
         str, typer.Option(help="tapnext, tapnextpp or tapnextpp-512, for a file whose name does not say which.")
     ] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Convert published or trained weights to safetensors, which hold no code and load faster.
 

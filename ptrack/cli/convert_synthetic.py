@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ptrack.cli import convert
+from ptrack.cli import convert, options
 from ptrack.cli.console import Output
 
 
@@ -37,9 +37,9 @@ def synthetic(
     shards: convert.Shards = 1,
     workers: convert.Workers = 0,
     dry_run: convert.DryRun = False,
-    overwrite: convert.Overwrite = False,
-    json_mode: convert.Json = False,
-    quiet: convert.Quiet = False,
+    overwrite: options.Overwrite = False,
+    json_mode: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Render clips with exact tracks: ptrack convert synthetic train.h5 --clips 1000 --workers 2."""
     from ptrack.data.sources.synthetic import Synthetic

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 from ptrack.errors import count
 
@@ -43,9 +44,9 @@ def convert_tracks(
         float | None, typer.Option(help="Frames per second of the video, for tracks that hold no times.")
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the formats with their coordinate origins.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Convert tracks to another program's format, or read them from one. Every format states its coordinate origin."""
     from ptrack.errors import TracksError

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 from ptrack.errors import count
 
@@ -32,35 +33,27 @@ def evaluate(
         Path | None,
         typer.Option(help="Original files or a clip store (.h5). synthetic makes 64 held-out clips without it."),
     ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Model name; several give one table.", rich_help_panel="Models")
-    ] = None,
-    checkpoint: Annotated[
-        list[Path] | None,
-        typer.Option(help="Weights, one per model that takes a file, in order.", rich_help_panel="Models"),
-    ] = None,
+    model: options.Models = None,
+    checkpoint: options.Checkpoints = None,
     from_predictions: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of VIDEO.npz with tracks, ours or another tool's.", rich_help_panel="Models"),
+        typer.Option(help="Folder of VIDEO.npz with tracks, ours or another tool's.", rich_help_panel="Model"),
     ] = None,
-    quality: Annotated[
-        str | None, typer.Option(help="fast, default or best, for models that have it.", rich_help_panel="Models")
-    ] = None,
+    quality: options.Quality = None,
     memory: Annotated[
-        int | None, typer.Option(help="Memory slots per point; the protocol's by default.", rich_help_panel="Models")
+        int | None, typer.Option(help="Memory slots per point; the protocol's by default.", rich_help_panel="Model")
     ] = None,
-    support_grid: Annotated[
-        int | None, typer.Option(help="Points per side of the extra grid.", rich_help_panel="Models")
-    ] = None,
+    support_grid: options.SupportGrid = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Visibility probability from which a point counts as visible.", rich_help_panel="Models"),
+        typer.Option(help="Visibility probability from which a point counts as visible.", rich_help_panel="Model"),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel="Models")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.", rich_help_panel="Models")] = "auto",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
     batch: Annotated[
         int | None,
-        typer.Option(help="Frames per encoder call; results do not depend on it.", min=1, rich_help_panel="Models"),
+        typer.Option(help="Frames per encoder call; results do not depend on it.", min=1, rich_help_panel="Model"),
     ] = None,
     query_mode: Annotated[str, typer.Option(help="first or strided.", rich_help_panel="Videos")] = "first",
     videos: Annotated[
@@ -89,13 +82,9 @@ def evaluate(
         ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything again.", rich_help_panel="Output")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace existing --out and --html files.", rich_help_panel="Output")
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel="Output")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel="Output")] = False,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Score trackers: ptrack eval --dataset davis --data tapvid_davis.pkl --model matching --model lk."""
     from ptrack.evaluation.results import check_format

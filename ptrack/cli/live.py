@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 from ptrack.cli.progress import Bar, Display
 from ptrack.errors import ConfigError, count
@@ -52,14 +53,8 @@ def live(
     point: Annotated[
         list[str] | None, typer.Option(help="Follow the pixel X,Y. Repeatable.", metavar="X,Y", rich_help_panel=POINTS)
     ] = None,
-    queries: Annotated[
-        Path | None,
-        typer.Option(help="Points from a CSV (t,x,y[,id]), JSON or NPZ.", metavar="FILE", rich_help_panel=POINTS),
-    ] = None,
-    mask: Annotated[
-        Path | None,
-        typer.Option(help="Points inside the non-zero pixels of an image.", metavar="FILE", rich_help_panel=POINTS),
-    ] = None,
+    queries: options.QueryFile = None,
+    mask: options.Mask = None,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -99,16 +94,12 @@ def live(
         int | None,
         typer.Option(help="Reduce pictures to this longest side; coordinates stay.", rich_help_panel=STREAM),
     ] = None,
-    model: Annotated[str, typer.Option(help="Model name; 'ptrack models' lists them.", rich_help_panel=MODEL)] = "",
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Weights file, for models that take one.", metavar="FILE", rich_help_panel=MODEL),
-    ] = None,
-    quality: Annotated[
-        str | None, typer.Option(help="fast, default or best: size of nano's input.", rich_help_panel=MODEL)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=MODEL)] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL)] = "auto",
+    model: options.Model = "",
+    checkpoint: options.Checkpoint = None,
+    quality: options.Quality = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
     jsonl: Annotated[
         str | None,
         typer.Option(
@@ -128,13 +119,9 @@ def live(
         str | None,
         typer.Option(help="Begin another tracks file after 10m, 1h, ...", metavar="TIME", rich_help_panel=OUTPUT),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=OUTPUT)
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on stdout at the end.", rich_help_panel=OUTPUT)
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=OUTPUT)] = False,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Follow points on a camera or stream until Ctrl-C; every frame's result is published at once."""
     from ptrack.live.points import PointOptions

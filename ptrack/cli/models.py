@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 
 
@@ -14,7 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("models")(models)
 
 
-def models(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
+def models(json: options.Json = False) -> None:
     """List the models, their licences and where their weights are."""
     from ptrack.models.zoo import DEFAULT_MODEL, MODELS
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 
 _EPILOG = """Examples:
@@ -32,16 +33,15 @@ def pick(
     queries: Annotated[
         Path | None, typer.Option(help="Queries CSV (t,x,y,id,colour). Default: VIDEO.queries.csv in this folder.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Model name; 'ptrack models' lists them.", rich_help_panel="Model")] = "",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights file, for models that take one.", rich_help_panel="Model")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel="Model")] = "auto",
+    model: options.Model = "",
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.", min=0, max=65535)] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in the default browser.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the address, and errors.")] = False,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Pick points on a video in the browser, track them live, correct them and save.
 

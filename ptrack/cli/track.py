@@ -63,12 +63,6 @@ def _value_range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def _complete_model(incomplete: str) -> list[str]:
-    from ptrack.models.zoo import MODELS
-
-    return [name for name in MODELS if name.startswith(incomplete)]
-
-
 def track(
     sources: Annotated[
         list[str] | None,
@@ -99,14 +93,8 @@ def track(
             rich_help_panel="Points",
         ),
     ] = None,
-    queries: Annotated[
-        Path | None,
-        typer.Option(help="Points from a CSV (t,x,y[,id]), JSON or NPZ.", metavar="FILE", rich_help_panel="Points"),
-    ] = None,
-    mask: Annotated[
-        Path | None,
-        typer.Option(help="Points inside the non-zero pixels of an image.", metavar="FILE", rich_help_panel="Points"),
-    ] = None,
+    queries: options.QueryFile = None,
+    mask: options.Mask = None,
     num: Annotated[
         int | None,
         typer.Option(help="This many points inside the mask instead of a grid.", rich_help_panel="Points"),
@@ -157,28 +145,14 @@ def track(
             "--strict", help="Damage or a clock that jumps is an error, not a warning.", rich_help_panel="Frames"
         ),
     ] = False,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Model name; 'ptrack models' lists them.", autocompletion=_complete_model, rich_help_panel="Model"
-        ),
-    ] = "",
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Weights file, for models that take one.", metavar="FILE", rich_help_panel="Model"),
-    ] = None,
-    quality: Annotated[
-        str | None, typer.Option(help="fast, default or best: size of nano's input.", rich_help_panel="Model")
-    ] = None,
-    memory: Annotated[
-        int | None, typer.Option(help="Memory slots per point (Track-On2).", rich_help_panel="Model")
-    ] = None,
-    support_grid: Annotated[
-        int | None,
-        typer.Option(help="Points per side of the extra grid that gives Track-On2 context.", rich_help_panel="Model"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel="Model")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Model")] = "auto",
+    model: options.Model = "",
+    checkpoint: options.Checkpoint = None,
+    quality: options.Quality = None,
+    memory: options.Memory = None,
+    support_grid: options.SupportGrid = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    threads: options.Threads = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -194,9 +168,7 @@ def track(
     ] = True,
     trail: options.Trail = None,
     occluded: options.Occluded = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel="Output")
-    ] = False,
+    overwrite: options.Overwrite = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an unfinished run.", rich_help_panel="Output")
     ] = False,
@@ -248,10 +220,8 @@ def track(
             rich_help_panel=MANY,
         ),
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel="Output")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel="Output")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Track points through videos, image folders and cameras, on a CPU or a GPU."""
     from ptrack.batch.driver import BatchOptions

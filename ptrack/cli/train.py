@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ptrack.cli import options
 from ptrack.cli.console import Output
 from ptrack.errors import count
 
@@ -86,11 +87,12 @@ def train(
     eval_every: Annotated[int | None, _option("eval-every", "Steps between validations (each epoch).", RUN)] = None,
     keep: Annotated[int | None, _option("keep", "Generations of latest.pth that stay (2).", RUN)] = None,
     device: Annotated[str | None, _option("device", "auto, cpu, cuda, cuda:1 or mps (auto).", RUN)] = None,
+    threads: options.Threads = None,
     compile_model: Annotated[bool | None, _flag("compile", "torch.compile the model.", RUN)] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RUN)] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=RUN)] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Train a tracker: ptrack train alone trains nano, the packaged model, on rendered scenes.
+    """Train a tracker; without options nano, the packaged model, on rendered scenes.
 
     ptrack train --data-root pointodyssey/train --batch-size 8 --epochs 100
 

@@ -106,9 +106,9 @@ def visualize(
         int | None, typer.Option(help="Longest side of what is drawn, in pixels.", rich_help_panel=_PLACE)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Draw over another video than the tracked one.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Draw tracks over their video: overlay, stabilised trails, stills, side by side, plots, an HTML viewer."""
     from ptrack.cli.progress import Bar, Display

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import http.client
 import os
+import socket
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -42,13 +43,18 @@ def fetch(repo: str, filename: str, *, option: str = "--checkpoint") -> Path:
     Raises:
         CheckpointError: not in the cache, and offline or not reachable; the sentence says which file goes where.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     cache = _cache()
+    known = try_to_load_from_cache(repo, filename, cache_dir=cache)
+    if isinstance(known, str):
+        return Path(known)
     offline = _offline()
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
     address = f"{endpoint or 'https://huggingface.co'}/{repo}/resolve/main/{filename}"
     try:
+        if not offline:
+            _check_reachable(address)
         return Path(
             hf_hub_download(
                 repo, filename, cache_dir=cache, endpoint=endpoint, local_files_only=offline, etag_timeout=10
@@ -149,6 +155,15 @@ def _md5(path: Path) -> str:
         return base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()
 
 
+def _check_reachable(address: str) -> None:
+    """Raise OSError where no way leads to the server: the hub's client tries for 30 to 46 s before it says so."""
+    parts = urllib.parse.urlsplit(address)
+    if parts.scheme in urllib.request.getproxies():
+        return  # the proxy finds the way
+    port = parts.port or {"http": 80}.get(parts.scheme, 443)
+    socket.create_connection((parts.hostname or "", port), timeout=SECONDS / 2).close()
+
+
 def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
@@ -170,4 +185,6 @@ def _reason(error: BaseException) -> str:
         return f"the server answered {status}: the files need an account that has accepted their licence"
     if status is not None:
         return f"the server answered {status}"
+    if isinstance(given, OSError) and given.strerror:
+        return given.strerror
     return type(given).__name__ if not str(given) else str(given).strip().splitlines()[0].rstrip(".")[:120]

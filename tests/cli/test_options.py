@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shlex
 import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from ptrack.cli import app as cli
 from ptrack.tracking.overlay import OverlaySink
@@ -30,3 +38,103 @@ def test_the_overlay_of_track_has_the_style_asked_for(asked, tmp_path):
     sink = OverlaySink(tmp_path / "o.mp4", source, 0.5, **asked)
     assert sink._overlay.style == overlay_style(asked.get("trail"), asked.get("occluded"))
     sink.abort()
+
+
+# -- every command line that is promised ----------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+FROZEN = Path(__file__).with_name("options.json")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command that does something, by its whole name."""
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from leaves(inner, f"{name} {word}".strip())
+    if not hasattr(command, "commands"):
+        yield name, command
+
+
+def options_now() -> dict[str, list[str]]:
+    tree = typer.main.get_command(cli.app)
+    return {name: sorted(o for p in c.params for o in (*p.opts, *p.secondary_opts)) for name, c in leaves(tree)}
+
+
+def test_no_option_is_lost_or_renamed_by_accident():
+    """Write the file anew with ``python -m tests.cli.test_options`` when a change of the options is meant."""
+    assert options_now() == json.loads(FROZEN.read_text())
+
+
+def test_shared_options_stand_once():
+    shared = ("json", "quiet", "overwrite", "threads", "checkpoint", "dtype")
+    tree = typer.main.get_command(cli.app)
+    for name in shared:
+        helps = {p.help for c, inner in leaves(tree) for p in inner.params if p.name == name and c != "visualize"}
+        assert len(helps) == (2 if name in ("checkpoint", "dtype") else 1), (name, helps)  # one model, or several
+
+
+def examples() -> list[tuple[str, str]]:
+    """Return (place, command line) of the help texts and of the pages."""
+    found = []
+    for name, command in leaves(typer.main.get_command(cli.app)):
+        for text in (command.help or "", command.epilog or ""):
+            found += [(f"{name} --help", m[0]) for m in re.finditer(r"(?:(?<=: )|(?<=\n)|^)ptrack [a-z][^\n]*", text)]
+    for page in PAGES:
+        fence = ""
+        for line in page.read_text().replace("\\\n", " ").splitlines():
+            if line.lstrip().startswith("```"):
+                fence = "" if fence else line.strip()
+            elif fence in ("```bash", "```sh", "```console", "```"):
+                found += [(page.name, m[0]) for m in re.finditer(r"(?<![\w.-])ptrack [a-z][^|&>]*", line)]
+    return found
+
+
+def test_every_promised_command_line_is_understood():
+    """Commands of help texts and pages are parsed, not run: a name that has gone is an error here."""
+    tree = typer.main.get_command(cli.app)
+    for _, command in leaves(tree):
+        command.callback = lambda **_: None
+    promised = examples()
+    assert len(promised) > 60
+    wrong = []
+    for place, line in promised:
+        try:
+            words = shlex.split(re.sub(r"\s+\(.*\)$|[.,;:]$", "", line), comments=True)[1:]
+            tree(words, standalone_mode=False)
+        except Exception as error:  # of the parser
+            wrong.append(f"{place}: {line}\n    {type(error).__name__}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+# -- threads ----------------------------------------------------------------------------------------------------------
+
+
+def test_threads_are_set_for_this_process_and_its_children(monkeypatch):
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    try:
+        CliRunner().invoke(cli.app, ["track", "", "--threads", "3"])
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert CliRunner().invoke(cli.app, ["track", "a.mp4", "--threads", "0"]).exit_code == 2
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "9"}])
+def test_idle_threads_sleep_soon_unless_the_user_has_set_it(monkeypatch, given):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that the test's end takes back what is set
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    cli._wait_briefly()
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    assert found == (given or {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1"})
+
+
+if __name__ == "__main__":
+    FROZEN.write_text(json.dumps(options_now(), indent=1) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -126,6 +127,22 @@ def test_offline_says_which_file_goes_where(hub: Hub, monkeypatch: pytest.Monkey
         assert words in str(error.value)
     assert "\n" not in str(error.value)
     assert hub.seen == []
+
+
+def test_without_a_network_the_sentence_comes_at_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with pytest.raises(CheckpointError, match=r"cannot be downloaded \(Connection refused\)"):
+        ptrack.load("track-on2-dinov2", device="cpu")
+    assert time.monotonic() - began < 5  # the hub's client alone tries for half a minute
+
+
+def test_a_cached_file_needs_no_server(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files["a/b/w.bin"] = b"weights"
+    path = fetch("a/b", "w.bin")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert fetch("a/b", "w.bin") == path
 
 
 def test_a_file_that_is_not_there(hub: Hub) -> None:
