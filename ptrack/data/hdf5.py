@@ -23,6 +23,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from ptrack.data.images import Codec
 from ptrack.data.journal import JournaledFile
 from ptrack.data.packing import PackedFrames
 from ptrack.errors import DataError, OutputError, did_you_mean
+from ptrack.untrusted import Budget, Refused, h5, npz
+from ptrack.untrusted.limits import check_file, reading, reason_of
 
 SCHEMA = 1
 _FLAGS = ("visibility", "valid", "vis_valid", "out_of_view", "occluded_label", "is_dynamic", "frame_ok")
@@ -74,10 +77,10 @@ class StoreWriter:
         except OutputError:
             self.close()
             raise
-        except (OSError, KeyError, ValueError) as error:
+        except Exception as error:  # h5py raises a dozen kinds for damaged files
             self.close()
             raise OutputError(
-                f"The partial file {partial} cannot be continued ({error}); start again with --overwrite."
+                f"The partial file {partial} cannot be continued ({reason_of(error)}); start again with --overwrite."
             ) from error
 
     def _start(self, settings: dict[str, Any], text: str) -> None:
@@ -273,6 +276,7 @@ class _Handles:
         self.limit = limit
         self.pid = os.getpid()
         self.open: OrderedDict[Path, h5py.File] = OrderedDict()
+        self.checked: dict[Path, set[str]] = {}  # groups of the open files
         self.inherited: list[OrderedDict[Path, h5py.File]] = []  # the parent's, kept untouched after a fork
 
     def get(self, path: Path) -> Any:
@@ -283,8 +287,17 @@ class _Handles:
             while len(self.open) >= self.limit:
                 self.open.popitem(last=False)[1].close()
             self.open[path] = open_store(path)
+            self.checked[path] = set()
         self.open.move_to_end(path)
         return self.open[path]
+
+    def group(self, path: Path, name: str) -> Group:
+        """Return a clip's group, checked when it is read for the first time; raises Refused."""
+        file = self.get(path)
+        if name not in self.checked[path]:
+            h5.check_tree(h5.member(file, name), path.stat().st_size)
+            self.checked[path].add(name)
+        return file[name]
 
     def close(self) -> None:
         if self.pid == os.getpid():
@@ -298,23 +311,48 @@ def open_store(path: Path) -> Any:
     Raises:
         DataError: it is missing, no HDF5 file, of another schema, or its writing was not finished.
     """
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.")
-    try:
+    check_file(path, DataError, "clip store")
+    with reading(path, DataError, "a clip store"):
         file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        raise DataError(f"{path} is not a readable HDF5 file ({error}).") from error
-    schema = file.attrs.get("ptrack_schema")
+        try:
+            wanted = [name for name in ("ptrack_schema", "complete") if name in file.attrs]
+            problem = _problem({name: h5.attribute(file, name) for name in wanted})
+        except BaseException:
+            file.close()
+            raise
+    if problem:
+        file.close()
+        raise DataError(f"{path} {problem}.")
+    return file
+
+
+def _problem(attributes: dict[str, Any]) -> str:
+    """Return what keeps a file with these attributes from being read as a clip store, empty if nothing does."""
+    schema = attributes.get("ptrack_schema")
     if schema is None:
-        problem = "is an HDF5 file but not one of ptrack's clip stores"
-    elif schema != SCHEMA:
-        problem = f"has the schema {schema}, this version of ptrack reads {SCHEMA}"
-    elif not file.attrs.get("complete", False):
-        problem = "is not complete; run the same 'ptrack convert' command again to finish it"
-    else:
-        return file
-    file.close()
-    raise DataError(f"{path} {problem}.")
+        return "is an HDF5 file but not one of ptrack's clip stores"
+    if not isinstance(schema, int | np.integer) or schema != SCHEMA:
+        return f"has the schema {schema}, this version of ptrack reads {SCHEMA}"
+    if not attributes.get("complete", False):
+        return "is not complete; run the same 'ptrack convert' command again to finish it"
+    return ""
+
+
+def _read_index(path: Path) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+    """Return the columns of a store's index: texts, and (V,) int32 numbers.
+
+    Raises:
+        DataError: it is no finished store, or damaged.
+    """
+    with open_store(path) as file, reading(path, DataError, "a clip store"):
+        index = h5.H5Group(file, Budget.of(path)).group("index")
+        texts = {key: index.texts(key) for key in ("id", "name", "split", "source")}
+        columns = ("num_frames", "num_tracks", "height", "width", "group")
+        numbers = {key: npz.numbers(key, index.array(key), np.int32, "iu") for key in columns}
+        lengths = {len(values) for values in (*texts.values(), *numbers.values())}
+        if len(lengths) > 1 or any(values.ndim != 1 or (values < 0).any() for values in numbers.values()):
+            raise Refused("is damaged: the columns of its index do not fit")
+        return texts, numbers
 
 
 class ClipStore:
@@ -335,11 +373,11 @@ class ClipStore:
         rows: dict[str, list[Any]] = {k: [] for k in ("id", "name", "split", "source")}
         numbers: dict[str, list[np.ndarray]] = {k: [] for k in ("num_frames", "num_tracks", "height", "width", "group")}
         for path in self.paths:
-            with open_store(path) as file:
-                for key, values in rows.items():
-                    values.extend(file["index"][key].asstr()[()])
-                for key, parts in numbers.items():
-                    parts.append(file["index"][key][()])
+            texts, columns = _read_index(path)
+            for key, values in rows.items():
+                values.extend(texts[key])
+            for key, parts in numbers.items():
+                parts.append(columns[key])
         self.ids: list[str] = rows["id"]
         self.names: list[str] = rows["name"]
         self.splits: list[str] = rows["split"]
@@ -377,10 +415,19 @@ class ClipStore:
         return int(clip) % len(self)
 
     def group(self, clip: int | str) -> Group:
-        """Return the open HDF5 group of a clip; use it at once, its file may be closed later."""
+        """Return the open HDF5 group of a clip; use it at once, its file may be closed later.
+
+        Raises:
+            DataError: it is missing, damaged, or its data lie in other files.
+        """
         i = self.index_of(clip)
-        file = self._handles.get(self.paths[self._file[i]])
-        return file[f"videos/{self._group[i]:06d}"]
+        path = self.paths[self._file[i]]
+        with self._reading(i):
+            return self._handles.group(path, f"videos/{self._group[i]:06d}")
+
+    def _reading(self, i: int) -> AbstractContextManager[None]:
+        """Return the context that turns what a damaged file brings up into one sentence about clip ``i``."""
+        return reading(self.paths[self._file[i]], DataError, f"a clip store ('{self.ids[i]}')")
 
     def __getitem__(self, clip: int | str) -> Clip:
         """Return a clip: its arrays are read, its pictures when asked for.
@@ -389,7 +436,10 @@ class ClipStore:
             DataError: there is no such clip, or an array of it is missing or damaged.
         """
         i = self.index_of(clip)
-        group = self.group(i)
+        with self._reading(i):
+            return self._clip(i, self.group(i))
+
+    def _clip(self, i: int, group: Group) -> Clip:
         missing = [n for n in ("tracks", "visibility", "valid", "frames") if n not in group]
         if missing:
             raise DataError(f"{self.ids[i]} in {self.paths[self._file[i]]} has no '{missing[0]}'; convert it again.")
@@ -419,17 +469,21 @@ class ClipStore:
         total = int(self.num_frames[i])
         if not 0 <= start < stop <= total or step < 1:
             raise DataError(f"{self.ids[i]}: frames {start}..{stop - 1} are not all in the clip of {total} frames.")
-        group = self.group(i)
-        arrays = {n: _read_array(group, n, start, stop)[::step] for n in ("tracks", "visibility", "valid")}
-        ok = _read_array(group, "frame_ok", start, stop)[::step] if "frame_ok" in group else None
-        pictures = _read_pictures(group["frames"], start, stop, step)
-        k = len(arrays["tracks"])
-        return Window(
-            codec=group["frames"].attrs["codec"],
-            frames=pictures,
-            frame_ok=np.ones(k, np.bool_) if ok is None else ok,
-            **arrays,
-        )
+        with self._reading(i):
+            group = self.group(i)
+            arrays = {n: _read_array(group, n, start, stop)[::step] for n in ("tracks", "visibility", "valid")}
+            ok = _read_array(group, "frame_ok", start, stop)[::step] if "frame_ok" in group else None
+            k = len(arrays["tracks"])
+            window = Window(
+                codec=group["frames"].attrs["codec"],
+                frames=_read_pictures(group["frames"], start, stop, step),
+                frame_ok=np.ones(k, np.bool_) if ok is None else ok,
+                **arrays,
+            )
+        lengths = {len(part) for part in (*arrays.values(), window.frames, window.frame_ok)}
+        if lengths != {len(range(start, stop, step))}:
+            raise DataError(f"{self.ids[i]} in {self.paths[self._file[i]]} is not whole; convert it again.")
+        return window
 
     def close(self) -> None:
         """Close the open files; they open again when needed."""
@@ -450,7 +504,8 @@ class StoreFrames(Frames):
         picture = self._picture(t)
         if isinstance(picture, np.ndarray):
             return "raw", picture.tobytes()
-        return self.store.group(self.index)[self.kind].attrs["codec"], picture
+        with self.store._reading(self.index):
+            return self.store.group(self.index)[self.kind].attrs["codec"], picture
 
     def rgb(self, t: int) -> np.ndarray:
         """Decode frame ``t``: (H, W, 3) uint8."""
@@ -466,7 +521,8 @@ class StoreFrames(Frames):
 
     def _picture(self, t: int) -> bytes | np.ndarray:
         t = range(len(self))[t]
-        return _read_pictures(self.store.group(self.index)[self.kind], t, t + 1, 1)[0]
+        with self.store._reading(self.index):
+            return _read_pictures(self.store.group(self.index)[self.kind], t, t + 1, 1)[0]
 
 
 def _read_array(group: Group, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:

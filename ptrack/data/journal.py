@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ptrack.errors import OutputError
+from ptrack.fileio import NOFOLLOW, new_file
 
 try:
     import fcntl
@@ -49,7 +50,7 @@ class JournaledFile(io.RawIOBase):
             rollback(self.path)
             self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115
             self._committed = os.fstat(self._file.fileno()).st_size
-            self._undo = open(self.undo_path, "wb", buffering=0)  # noqa: SIM115
+            self._undo = os.fdopen(new_file(self.undo_path), "wb", buffering=0)
             self._begin()
         except OSError as error:
             raise OutputError(f"Cannot write {self.path}: {error.strerror or error}.") from error
@@ -151,7 +152,7 @@ class JournaledFile(io.RawIOBase):
 
 def _locked(path: Path) -> BinaryIO:
     """Open (and make) a file and lock it as long as it is open, where the system can; a dead process holds no lock."""
-    file = open(path, "ab")  # noqa: SIM115
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NOFOLLOW, 0o666), "ab")
     if fcntl is None:
         return file
     try:

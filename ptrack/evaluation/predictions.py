@@ -5,7 +5,6 @@ Letters: T frames, Q queries.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from ptrack import geometry
 from ptrack.errors import TracksError
 from ptrack.evaluation.protocols import Case
 from ptrack.fileio import atomic_path
+from ptrack.untrusted import npz
+from ptrack.untrusted.limits import check_file, reading
 
 TRACKS = ("tracks", "pred_tracks", "trajs_2d", "trajectories")
 SEEN = ("visibility", "pred_visibility", "visibs", "visible", "pred_visible")
@@ -74,13 +75,9 @@ def load_prediction(path: Path, case: Case, threshold: float = 0.5) -> Predictio
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise TracksError(f"There are no predictions {path}.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise TracksError(f"The predictions {path} cannot be read ({error}).") from error
+    check_file(path, TracksError, "file of predictions")
+    with reading(path, TracksError, "predictions"):
+        return npz.arrays(path)
 
 
 def _one(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: Path, shape: tuple[int, ...]) -> np.ndarray:

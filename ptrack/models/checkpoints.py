@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from ptrack.fileio import check_writable, sha256_of
 from ptrack.models import saved
 from ptrack.models.backbones.vit import VITS, VitSpec
 from ptrack.models.online.config import OnlineConfig
+from ptrack.untrusted.limits import reason_of
 
 if TYPE_CHECKING:
     from ptrack.models.online.model import TrackOn2
@@ -63,7 +63,7 @@ def read_checkpoint(path: Path | str, *, backbone: str | None = None) -> Checkpo
     """
     path = Path(path)
     if _is_pickle(path):
-        content = saved.load_pickle(path, _numpy_scalars())
+        content = saved.load_pickle(path)
         if saved.is_training(content):
             config, state = saved.trained_weights(content, saved.ONLINE, OnlineConfig, "Track-On2", str(path))
             return _checked(config, state, str(path))
@@ -77,7 +77,7 @@ def read_pt(path: Path | str) -> State:
     Raises:
         CheckpointError: damaged, not such a file, or holding anything but data.
     """
-    return _unwrap(saved.load_pickle(path, _numpy_scalars()), str(path))
+    return _unwrap(saved.load_pickle(path), str(path))
 
 
 def read_tensors(path: Path | str) -> State:
@@ -102,14 +102,6 @@ def _is_pickle(path: Path) -> bool:
     if head[8:] == b"{":  # safetensors: 8 bytes of length, which may look like anything, then JSON
         return False
     return head[:2] == b"PK" or head[:1] == b"\x80"
-
-
-def _numpy_scalars() -> list[Any]:
-    """NumPy scalar types: the official training script stores its best scores as such."""
-    scalar = np.float64(0.0).__reduce__()[0]  # the function that rebuilds one; its module's name changed in NumPy 2
-    dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return [np.dtype, *dtypes, *((scalar, name) for name in names)]
 
 
 def _unwrap(content: Any, where: str) -> State:
@@ -278,7 +270,7 @@ def _official_config(state: Mapping[str, Tensor], backbone: str | None, where: s
             head_layers=_count(state, r"prediction_head\.offset_transformer\.(\d+)\."),
         )
     except (KeyError, ValueError, IndexError, ConfigError) as error:
-        raise CheckpointError(f"{where} is not a Track-On2 checkpoint ({saved.first_line(error)}).") from error
+        raise CheckpointError(f"{where} is not a Track-On2 checkpoint ({reason_of(error)}).") from error
 
 
 def _official_backbone(state: Mapping[str, Tensor], width: int) -> str | None:

@@ -6,8 +6,6 @@ Files of ``torch.save`` are read too, without running anything in them.
 from __future__ import annotations
 
 import json
-import pickle
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ptrack.config import from_mapping, to_mapping
 from ptrack.errors import CheckpointError, ConfigError
 from ptrack.fileio import atomic_path
+from ptrack.untrusted.limits import check_file, reading, reason_of
+from ptrack.untrusted.pickles import Foreign
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +24,6 @@ C = TypeVar("C")
 
 TRAINING = "ptrack-training"  # what the checkpoints of ``ptrack train`` call their format
 ONLINE = ("track-on2", "online")  # how training configurations name Track-On2: now, and earlier
-_FOREIGN = re.compile(r"GLOBAL:? (\S+)")  # in torch's message about a pickle that asks for a function or class
 
 
 def write(path: Path | str, format: str, config: Any, state: Mapping[str, Tensor], **notes: str) -> None:
@@ -70,11 +69,13 @@ def read_format(path: Path | str) -> str:
 def _opened(path: Path | str, advice: str = "") -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint ({first_line(error)}){advice}.") from error
+    check_file(path, CheckpointError, "checkpoint")
+    with reading(path, CheckpointError, "a checkpoint"):
+        try:
+            with safe_open(path, framework="pt") as file:
+                yield file
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason_of(error)}){advice}.") from error
 
 
 def configuration(metadata: Mapping[str, str], format: str, cls: type[C], where: str) -> C:
@@ -88,8 +89,8 @@ def configuration(metadata: Mapping[str, str], format: str, cls: type[C], where:
         raise CheckpointError(f"{where} has the format '{found}', not '{format}'; it belongs to another model.")
     try:
         return _from_saved(cls, json.loads(metadata["config"]), where)
-    except (ConfigError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{where}: its configuration cannot be used ({first_line(error)}).") from error
+    except (ConfigError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{where}: its configuration cannot be used ({reason_of(error)}).") from error
 
 
 def _from_saved(cls: type[C], values: Any, where: str) -> C:
@@ -99,33 +100,22 @@ def _from_saved(cls: type[C], values: Any, where: str) -> C:
     return from_mapping(cls, values, where)
 
 
-def load_pickle(path: Path | str, allowed: Sequence[Any] = ()) -> Any:
+def load_pickle(path: Path | str) -> Any:
     """Return what a file of ``torch.save`` holds: tensors and plain containers. Nothing in it is ever run.
 
-    Args:
-        path: the file.
-        allowed: further types that may be in it, see ``torch.serialization.safe_globals``.
-
     Raises:
-        CheckpointError: not readable, damaged, or asking for functions or classes.
+        CheckpointError: not readable, damaged, asking for functions or classes, or claiming more than it holds.
     """
-    import torch
+    from ptrack.untrusted import torch_files
 
-    try:
-        with torch.serialization.safe_globals(list(allowed)):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"Cannot read the checkpoint {path}: {error.strerror or error}.") from error
-    except Exception as error:  # the zip and pickle readers raise a dozen kinds for damaged files
-        found = _FOREIGN.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if found:
+    with reading(path, CheckpointError, "a PyTorch checkpoint"):
+        try:
+            return torch_files.load(path)
+        except Foreign as error:
             raise CheckpointError(
-                f"{path} holds more than weights (it asks for '{found[1]}'); it was not loaded and nothing in it was "
+                f"{path} holds more than weights (it asks for {error.wanted}); it was not loaded and nothing in it was "
                 "run. Use only files from a source you trust."
             ) from error
-        raise CheckpointError(
-            f"{path} is damaged, half-written or not a PyTorch checkpoint ({first_line(error)})."
-        ) from error
 
 
 def is_training(content: Any) -> bool:
@@ -163,7 +153,7 @@ def trained_weights(
     try:
         return _from_saved(cls, config["arch"], where), dict(content.get("ema") or content["model"])
     except (ConfigError, KeyError) as error:
-        raise CheckpointError(f"{where}: its configuration cannot be used ({first_line(error)}).") from error
+        raise CheckpointError(f"{where}: its configuration cannot be used ({reason_of(error)}).") from error
 
 
 def read_training(path: Path | str, models: Sequence[str], cls: type[C], name: str) -> tuple[C, dict[str, Tensor]]:
@@ -212,8 +202,3 @@ def _listed(kind: str, names: list[str], most: int = 8) -> str:
         return ""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{len(names)} {kind} ({', '.join(names[:most])}{more})"
-
-
-def first_line(error: BaseException) -> str:
-    """Return what fits into a sentence of an error's text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:160]

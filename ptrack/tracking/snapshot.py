@@ -12,6 +12,7 @@ import torch
 
 from ptrack.errors import TracksError
 from ptrack.fileio import atomic_path
+from ptrack.untrusted import torch_files
 
 HOME = "ptrack."  # only dataclasses of modules below it are built
 CLASS = "__class__"
@@ -47,9 +48,11 @@ def unpack(value: Any, device: torch.device) -> Any:
         return inner.numpy().copy() if isinstance(inner, torch.Tensor) else np.asarray(inner, dtype=np.str_)
     if isinstance(value, dict) and CLASS in value:
         module, _, name = value[CLASS].partition(":")
-        if not module.startswith(HOME):
+        if not module.startswith(HOME) or module.endswith("__main__"):
             raise TracksError(f"The saved tracker state names the foreign class {value[CLASS]}; it is damaged.")
         cls = getattr(importlib.import_module(module), name)
+        if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+            raise TracksError(f"The saved tracker state names {value[CLASS]}, which is no state; it is damaged.")
         made = cls.__new__(cls)
         for key, item in value.items():
             if key != CLASS:
@@ -75,7 +78,7 @@ def load_snapshot(path: Path, device: torch.device) -> dict[str, Any]:
         TracksError: the file is missing or damaged.
     """
     try:
-        return unpack(torch.load(path, map_location="cpu", weights_only=True), device)
+        return unpack(torch_files.load(path), device)
     except TracksError:
         raise
     except Exception as error:  # whatever a damaged file provokes in the loader

@@ -139,6 +139,35 @@ def check_dataset(data: Any, name: str) -> None:
         Budget(0).take(array_bytes(data.chunks, data.dtype.itemsize), f"one chunk of '{name}'")
 
 
+def check_tree(group: Any, file_bytes: int, depth: int = 3) -> None:
+    """Check everything below an h5py group once, so that it can be read without further checks.
+
+    Args:
+        group: of an open file.
+        file_bytes: size of the file; arrays that are not packed must lie in it whole, packed ones share a ``Budget``.
+        depth: groups in groups that are expected at most.
+
+    Raises:
+        Refused: see ``member``; groups nest too deeply; an array claims more than the file holds or may unpack to.
+    """
+    _check_below(group, Budget(file_bytes), depth)
+
+
+def _check_below(group: Any, budget: Budget, depth: int) -> None:
+    for name in group:
+        item = member(group, name)
+        if isinstance(item, h5py.Group):
+            if depth == 0:
+                raise Refused(f"holds groups in groups below '{name}'")
+            _check_below(item, budget, depth - 1)
+        elif isinstance(item, h5py.Dataset):
+            size = array_bytes(item.shape or (), item.dtype.itemsize)
+            if item.chunks is not None:
+                budget.take(size, f"'{name}'")
+            elif size > min(item.id.get_storage_size(), budget.file_bytes):
+                raise Refused(f"is damaged: '{name}' claims {size} bytes that the file does not hold")
+
+
 @contextmanager
 def opened(path: Path | str) -> Iterator[H5Group]:
     """Open a file for reading, without locks (network drives refuse them), and yield its root."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +14,21 @@ import numpy as np
 from ptrack.untrusted import pickles
 from ptrack.untrusted.limits import Budget, Refused, array_bytes
 
+HEADER_BYTES = 1 << 20  # NumPy's are below 64 KiB unless an array has thousands of named fields
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
 
 
 def header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Read the header of a ``.npy``: shape, whether in Fortran's order, type; raises ValueError when it is none."""
-    version = np.lib.format.read_magic(file)
+    start = file.read(8)
+    version = np.lib.format.read_magic(io.BytesIO(start))
+    counted = file.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(counted, "little")
+    if length > HEADER_BYTES:
+        raise ValueError(f"a header of {length} bytes")
+    text = io.BytesIO(counted + file.read(length))
     form = np.lib.format
-    return form.read_array_header_1_0(file) if version == (1, 0) else form.read_array_header_2_0(file)
+    return form.read_array_header_1_0(text) if version == (1, 0) else form.read_array_header_2_0(text)
 
 
 class NpzArrays:

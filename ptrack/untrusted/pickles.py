@@ -85,10 +85,10 @@ class ArrayUnpickler(pickle._Unpickler):
     def __init__(self, file: BinaryIO, budget: Budget, *, arrays: bool = True) -> None:
         super().__init__(_Patient(file))
         self._budget = budget
-        self._names: dict[tuple[str, str], Callable[..., Any]] = self._admitted() if arrays else {}
+        self._names: dict[tuple[str, str], Any] = self._admitted() if arrays else {}
 
-    def _admitted(self) -> dict[tuple[str, str], Callable[..., Any]]:
-        names: dict[tuple[str, str], Callable[..., Any]] = {
+    def _admitted(self) -> dict[tuple[str, str], Any]:
+        names: dict[tuple[str, str], Any] = {
             ("numpy", "ndarray"): _ndarray,
             ("numpy", "dtype"): _dtype,
             ("_codecs", "encode"): self._sized(_latin1),
@@ -198,6 +198,22 @@ def _turned(dtype: np.dtype, state: Any) -> np.dtype:
     return dtype if state[1] == "|" else dtype.newbyteorder(state[1])
 
 
+class Foreign(Refused):
+    """A pickle asks for something that is not plain data. Nothing of it was run.
+
+    Args:
+        wanted: what it asks for, in words such as "'os.system'".
+        admitted: what it may hold, in words.
+    """
+
+    def __init__(self, wanted: str, admitted: str) -> None:
+        self.wanted = wanted
+        super().__init__(
+            f"asks for {wanted}; ptrack refuses pickles that hold more than {admitted}. "
+            "Nothing of it was executed; use only files from a source you trust"
+        )
+
+
 def load(file: BinaryIO, budget: Budget, *, arrays: bool = True) -> Any:
     """Read one pickle.
 
@@ -207,17 +223,20 @@ def load(file: BinaryIO, budget: Budget, *, arrays: bool = True) -> Any:
         arrays: admit NumPy arrays, scalars and containers by name; False for plain literals.
 
     Raises:
-        Refused: it asks for anything else, which was not run, or for too much memory.
+        Foreign: it asks for anything else, which was not run.
+        Refused: it asks for too much memory.
         Exception: it is damaged.
     """
+    admitted = "NumPy arrays and plain containers" if arrays else "plain text and numbers"
+    return run(ArrayUnpickler(file, budget, arrays=arrays), admitted)
+
+
+def run(unpickler: ArrayUnpickler, admitted: str = "tensors and plain containers") -> Any:
+    """Return what an unpickler reads; raises as ``load``."""
     try:
-        return ArrayUnpickler(file, budget, arrays=arrays).load()
+        return unpickler.load()
     except pickle.UnpicklingError as error:
         words = str(error)
         if not words.startswith(("'", "the ", "an ", "a ", "objects", "structured")):
             raise
-        what = "NumPy arrays and plain containers" if arrays else "plain text and numbers"
-        raise Refused(
-            f"asks for {words}; ptrack refuses pickles that hold more than {what}. "
-            "Nothing of it was executed; use only files from a source you trust"
-        ) from error
+        raise Foreign(words, admitted) from error

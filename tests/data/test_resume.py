@@ -346,7 +346,7 @@ def test_unfinished_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="not one of ptrack's clip stores"):
         ClipStore(tmp_path / "other.h5")
     (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(DataError, match="not a readable HDF5 file"):
+    with pytest.raises(DataError, match="cannot be read as a clip store"):
         ClipStore(tmp_path / "text.h5")
     with pytest.raises(DataError, match="no clip store at"):
         ClipStore(tmp_path / "absent.h5")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import h5py
 import numpy as np
 import pytest
 
@@ -235,3 +238,53 @@ def test_packed_frames():
     assert len(frames) == 3
     assert [frames.encoded(t)[1] for t in range(3)] == [b"abc", b"", b"de"]
     assert not frames.present(1)
+
+
+def read_all(path) -> None:
+    """Read a store by every way there is."""
+    describe(path)
+    store = ClipStore(path)
+    for clip in store:
+        clip.frames.rgb(0)
+    for i in range(len(store)):
+        store.window(i, 0, 2).rgb(0)
+    store.close()
+
+
+ELSEWHERE = {
+    "tracks": lambda group: group.__setitem__("tracks", h5py.ExternalLink("other.h5", "/x")),
+    "visibility": lambda group: group.__setitem__("visibility", h5py.SoftLink("/videos/000000/valid")),
+    "frames": lambda group: group.__setitem__("frames", group),
+    "valid": lambda group: group.create_dataset("valid", (3, 1 << 40), "u1", chunks=(1, 1 << 20)),
+    "fps": lambda group: group.create_dataset("fps", (1 << 40,), "f4"),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_store_that_leads_elsewhere_or_claims_too_much_is_refused(name, tmp_path):
+    path = write_store(tmp_path / "s.h5", [raw_clip(frames=3)])
+    with h5py.File(path, "r+") as file:
+        group = file["videos/000000"]
+        if name in group:
+            del group[name]
+        ELSEWHERE[name](group)
+    with pytest.raises(DataError, match=r"s\.h5 (holds|claims|is damaged)"):
+        read_all(path)
+
+
+def test_damage_anywhere_in_a_store_is_one_sentence(tmp_path):
+    path = write_store(tmp_path / "s.h5", [raw_clip(frames=3)])
+    whole, damaged = path.read_bytes(), tmp_path / "b.h5"
+    random = np.random.default_rng(5)
+    failed = 0
+    for case in range(40):
+        data = bytearray(whole)
+        data[random.integers(4096)] = random.integers(256)
+        damaged.write_bytes(data if case % 4 else whole[: random.integers(len(whole))])
+        try:
+            read_all(damaged)
+        except DataError as error:
+            failed += 1
+            words = str(error)
+            assert re.fullmatch(r"[^\n]*b\.h5[^\n]*[^.]\.", words), words
+    assert failed > 10

@@ -51,6 +51,7 @@ def spoiled(path, **members: bytes):
         (npy((1000,), b"1234"), "claims 4000 bytes where the archive holds 4"),
         (npy((-1, 3)), "impossible shape"),
         (npy((3,), bytes(24), "|O"), "Python objects"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + b" " * 999, "a header of 2147483647 bytes"),
         (b"no array", "damaged or something else"),
         (b"", "damaged or something else"),
     ],

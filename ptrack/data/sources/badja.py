@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import numpy as np
 from ptrack.data.clips import Clip, FileFrames
 from ptrack.data.source import ClipRef, Source, files, first_size
 from ptrack.errors import DataError
+from ptrack.untrusted import text
+from ptrack.untrusted.limits import reading
 
 JOINTS = (8, 9, 10, 12, 13, 14, 15, 18, 19, 20, 22, 23, 24, 25, 28, 31, 32, 33, 35, 36)  # the 20 that are scored
 
@@ -82,8 +83,8 @@ def _number(path: Path) -> int:
 
 def _labels(where: Path) -> dict[int, dict[str, Any]]:
     """Return frame number -> label with ``joints`` (37, 2) and ``visibility`` (37,) arrays."""
-    try:
-        entries = json.loads(where.read_text(encoding="utf-8"))
+    with reading(where, DataError, "an annotation"):
+        entries = text.load_json(where)
         labels = {}
         for entry in entries:
             joints = np.asarray(entry["joints"], np.float64)
@@ -91,8 +92,6 @@ def _labels(where: Path) -> dict[int, dict[str, Any]]:
             if joints.shape != (37, 2) or visible.shape != (37,):
                 raise ValueError(f"joints {joints.shape}, visibility {visible.shape}")
             labels[_number(Path(entry["image_path"]))] = entry | {"joints": joints, "visibility": visible}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"The annotation {where} cannot be read ({type(error).__name__}: {error}).") from error
     if not labels:
         raise DataError(f"The annotation {where} has no frames.")
     return labels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import numpy as np
 from ptrack.data.clips import Clip, FileFrames
 from ptrack.data.source import SPLITS, ClipRef, Source, first_size
 from ptrack.errors import DataError
+from ptrack.untrusted import text
+from ptrack.untrusted.limits import check_file, reading
 
 
 class DynamicReplica(Source):
@@ -76,30 +77,26 @@ class DynamicReplica(Source):
 @lru_cache(maxsize=2)
 def _sequences(path: Path, stamp: int) -> dict[str, list[dict[str, Any]]]:
     """Return sequence name -> frames of its left camera with trajectories, in time order."""
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            entries = json.load(file)
+    with reading(path, DataError, "a list of frames"):
+        with gzip.open(path, "rb") as file:
+            entries = text.parse_json(file.read(text.JSON_BYTES // 2))
         found: dict[str, list[dict[str, Any]]] = {}
         for entry in entries:
             if (entry.get("trajectories") or {}).get("path") and entry.get("camera_name", "left") == "left":
                 found.setdefault(entry["sequence_name"], []).append(entry)
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"The list {path} cannot be read ({error}).") from error
     for frames in found.values():
         frames.sort(key=lambda e: e["frame_number"])
     return found
 
 
 def _trajectory(path: Path) -> dict[str, np.ndarray]:
-    """Read one frame's points; only tensors are admitted (``weights_only``)."""
-    import torch
+    """Read one frame's points; only tensors are admitted."""
+    from ptrack.untrusted import torch_files
 
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    check_file(path, DataError, "file of trajectories")
+    with reading(path, DataError, "trajectories"):
+        content = torch_files.load(path)
         return {key: content[key].numpy() for key in ("traj_2d", "traj_3d_world", "verts_inds_vis")}
-    except Exception as error:  # a damaged archive can raise almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"The trajectories {path} cannot be read ({reason}).") from error
 
 
 def _rate(times: np.ndarray) -> float | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from ptrack.data.clips import Clip, FileFrames, Frames
 from ptrack.data.source import ClipRef, Source, check_count, first_size, load_npz
 from ptrack.data.video_frames import VideoFrames
 from ptrack.errors import DataError, PTrackError
+from ptrack.untrusted import text
+from ptrack.untrusted.limits import reading
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -128,11 +130,10 @@ def _placed(tracks: np.ndarray, seen: np.ndarray, index: np.ndarray, where: Path
 
 
 def _from_csv(where: Path, count: int) -> dict[str, Any]:
-    try:
-        with open(where, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"The tracks {where} cannot be read ({error}).") from error
+    with reading(where, DataError, "tracks"):
+        lines = text.csv_rows(where)
+        header = next(lines, [])
+        rows = [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in lines]
     names = {n.strip().lower(): n for n in (rows[0] if rows else {}) if n}
     column: dict[str, str] = {}
     for key, words in COLUMNS.items():

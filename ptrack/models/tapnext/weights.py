@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,8 @@ from ptrack.models import saved
 from ptrack.models.checkpoints import read_tensors
 from ptrack.models.tapnext.config import TapNextConfig
 from ptrack.models.tapnext.model import TapNext, sine_rows
+from ptrack.untrusted import npz
+from ptrack.untrusted.limits import reading
 
 FORMAT = "ptrack-tapnext-1"  # in the metadata of our safetensors files
 TABLE = "query_pos_embed"  # fixed sines that the published PyTorch files also hold
@@ -103,17 +104,8 @@ def _is_npz(path: Path) -> bool:
 
 
 def _read_npz(path: Path) -> State:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: torch.from_numpy(_array(file[name])) for name in file.files}
-    except ValueError as error:
-        if "pickle" in str(error).lower():
-            raise CheckpointError(
-                f"{path} holds more than arrays of numbers; it was not loaded and nothing in it was run."
-            ) from error
-        raise CheckpointError(f"{path} is damaged ({saved.first_line(error)}); download it again.") from error
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise CheckpointError(f"{path} is damaged ({saved.first_line(error)}); download it again.") from error
+    with reading(path, CheckpointError, "weights in a NumPy archive"):
+        return {name: torch.from_numpy(_array(values)) for name, values in npz.arrays(path).items()}
 
 
 def _array(values: np.ndarray) -> np.ndarray:
