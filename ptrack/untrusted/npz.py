@@ -64,7 +64,7 @@ class NpzArrays:
         with self._archive.open(member) as file:
             shape, _, dtype = header(file)
             if dtype.hasobject:
-                raise Refused(f"holds Python objects in '{name}', which ptrack does not load")
+                raise Refused(f"holds Python objects in '{name}'; it was not loaded and nothing in it was run")
             size = array_bytes(shape, dtype.itemsize)
             self._budget.take(size, f"'{name}'")
             if member.file_size - file.tell() != size:
@@ -99,7 +99,7 @@ def check_npy(file: IO[bytes], budget: Budget) -> None:
     """Raise Refused when the header of an open ``.npy`` claims Python objects or more bytes than the file holds."""
     shape, _, dtype = header(file)
     if dtype.hasobject:
-        raise Refused("holds Python objects, which ptrack does not load")
+        raise Refused("holds Python objects; it was not loaded and nothing in it was run")
     size, there = array_bytes(shape, dtype.itemsize), budget.file_bytes - file.tell()
     if size > there:
         raise Refused(f"is damaged: its header claims {size} bytes where {there} follow")

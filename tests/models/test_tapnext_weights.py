@@ -184,7 +184,7 @@ def test_damaged_files(kind: str, damage: str, tmp_path: Path) -> None:
         content[:64] = bytes(64)
     path.write_bytes(content)
     _refused(path)
-    with pytest.raises(CheckpointError, match="no such file|Cannot read|No such"):
+    with pytest.raises(CheckpointError, match="There is no|no such file|Cannot read|No such"):
         w.read_checkpoint(tmp_path / "none" / KINDS[kind])
 
 
