@@ -19,6 +19,8 @@ ptrack convert tracks walk.tracks.h5 walk_dlc.h5 --to dlc-h5
 
 ptrack convert tracks walk_dlc.csv walk.tracks.h5 --size 854x480
 
+ptrack convert tracks walk.tracks.h5 walk.nk --start-frame 1001
+
 ptrack convert tracks --list
 """
 
@@ -43,6 +45,9 @@ def convert_tracks(
     fps: Annotated[
         float | None, typer.Option(help="Frames per second of the video, for tracks that hold no times.")
     ] = None,
+    start_frame: Annotated[
+        int | None, typer.Option(help="Number that the video's first frame gets (Nuke, Natron), for example 1001.")
+    ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the formats with their coordinate origins.")] = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
@@ -59,7 +64,9 @@ def convert_tracks(
         raise TracksError("Name the tracks to read and the file to write: ptrack convert tracks IN OUT --to FORMAT.")
     from ptrack.exports.convert import convert_file
 
-    found, tracks = convert_file(source, target, to=to, from_=from_, size=size, fps=fps, overwrite=overwrite)
+    found, tracks = convert_file(
+        source, target, to=to, from_=from_, size=size, fps=fps, start_frame=start_frame, overwrite=overwrite
+    )
     output.result(f"{target}: {count(tracks.num_points, 'point')}, {count(tracks.num_frames, 'frame')}, {found.name}")
     output.note(f"coordinates: {found.origin}")
     output.document(

@@ -12,8 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from ptrack.exports.common import frame_rate, frame_size, write_text
+from ptrack.exports.corners import CornerPin
+from ptrack.geometry import Size
 from ptrack.tracks import Tracks
 
+# The effect's corners as it counts them, and their numbers in a CornerPin.
+_PIN = (("Upper Left", 0), ("Upper Right", 1), ("Lower Left", 3), ("Lower Right", 2))
 MOST_DOUBLINGS = 6  # of the rate: frames that come closer than 1/64 of the usual time share a unit
 
 
@@ -50,18 +54,22 @@ def aftereffects_text(tracks: Tracks) -> str:
     """
     h, w = frame_size(tracks, "aftereffects")
     rate, units = key_frames(tracks)
-    head = [
+    head = _head(rate, (h, w))
+    points = [line for n in range(tracks.num_points) for line in _point(tracks, n, units)]
+    return "\n".join([*head, *points, "", "End of Keyframe Data", ""])
+
+
+def _head(rate: float, size: Size) -> list[str]:
+    return [
         "Adobe After Effects 8.0 Keyframe Data",
         "",
         f"\tUnits Per Second\t{rate:.6g}",
-        f"\tSource Width\t{w}",
-        f"\tSource Height\t{h}",
+        f"\tSource Width\t{size[1]}",
+        f"\tSource Height\t{size[0]}",
         "\tSource Pixel Aspect Ratio\t1",
         "\tComp Pixel Aspect Ratio\t1",
         "",
     ]
-    points = [line for n in range(tracks.num_points) for line in _point(tracks, n, units)]
-    return "\n".join([*head, *points, "", "End of Keyframe Data", ""])
 
 
 def _point(tracks: Tracks, n: int, units: np.ndarray) -> list[str]:
@@ -74,6 +82,28 @@ def _point(tracks: Tracks, n: int, units: np.ndarray) -> list[str]:
         *(f"{name}\tFeature Center", "\tFrame\tX pixels\tY pixels", *places, ""),
         *(f"{name}\tConfidence", "\tFrame\tpercent", *percents, ""),
     ]
+
+
+def corner_pin_text(pin: CornerPin, rate: float, units: np.ndarray) -> str:
+    """Return keyframe data of the Corner Pin effect: copy it, choose a layer of the frame's size, paste.
+
+    Args:
+        pin: the corners.
+        rate: units per second.
+        units: (T,) of the rows of the pin.
+    """
+    lines = _head(rate, pin.size)
+    for number, (name, corner) in enumerate(_PIN, start=2):
+        places = [f"\t{unit}\t{x:.4f}\t{y:.4f}" for unit, (x, y) in zip(units, pin.corners[:, corner], strict=True)]
+        lines += [f"Effects\tCorner Pin #1\t{name} #{number}", "\tFrame\tX pixels\tY pixels", *places, ""]
+    return "\n".join([*lines, "", "End of Keyframe Data", ""])
+
+
+def write_corner_pin(tracks: Tracks, path: Path) -> None:
+    """Write ``corner_pin_text`` of the four points to ``path``."""
+    pin = CornerPin.of(tracks, "aftereffects-cornerpin")
+    rate, units = key_frames(tracks)
+    write_text(path, corner_pin_text(pin, rate, units[pin.rows]))
 
 
 def write_aftereffects(tracks: Tracks, path: Path) -> None:

@@ -55,6 +55,7 @@ def convert_file(
     from_: str | None = None,
     size: str | None = None,
     fps: float | None = None,
+    start_frame: int | None = None,
     overwrite: bool = False,
 ) -> tuple[Format, Tracks]:
     """Read tracks from one file and write them to another.
@@ -66,6 +67,7 @@ def convert_file(
         from_: name of the format to read; by ending and content if None.
         size: "WIDTHxHEIGHT" for tracks that do not hold the frame size (DeepLabCut's, CSV).
         fps: frames of the source per second, for tracks that hold none (DeepLabCut's, CSV without times).
+        start_frame: the number that the source's frame 0 gets (Nuke, Natron).
         overwrite: replace ``target``.
 
     Returns:
@@ -82,4 +84,4 @@ def convert_file(
         tracks = replace(tracks, info=replace(tracks.info, width=width, height=height))
     if fps is not None:
         tracks = with_rate(tracks, fps)
-    return export(tracks, target, name, overwrite=overwrite), tracks
+    return export(tracks, target, name, start_frame=start_frame, overwrite=overwrite), tracks

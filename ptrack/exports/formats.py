@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptrack.errors import TracksError, did_you_mean
-from ptrack.exports import aftereffects, arrays, blender, coco, deeplabcut, nuke, pose, tables
+from ptrack.exports import (
+    aftereffects,
+    arrays,
+    blender,
+    coco,
+    deeplabcut,
+    natron,
+    nuke,
+    pose,
+    tables,
+    trajectories,
+)
 from ptrack.fileio import check_writable
 from ptrack.tracks import Tracks
 
@@ -24,8 +35,9 @@ class Format:
     suffix: str  # usual file name ending, with the dot
     summary: str  # what it is, for which program
     origin: str  # unit, origin and direction of the coordinates
-    write: Callable[[Tracks, Path], None]
+    write: Callable[..., None]  # (tracks, path), and the number of frame 0 where there is a ``first_frame``
     read: Callable[[Path], Tracks] | None = None
+    first_frame: int | None = None  # what the source's frame 0 is by default, where ``--start-frame`` can set it
 
 
 def _save_own(tracks: Tracks, path: Path) -> None:
@@ -117,11 +129,42 @@ _ALL = (
         write=aftereffects.write_aftereffects,
     ),
     Format(
+        name="aftereffects-cornerpin",
+        suffix=".txt",
+        summary="After Effects keyframe data of the Corner Pin effect, from four points",
+        origin=CORNER,
+        write=aftereffects.write_corner_pin,
+    ),
+    Format(
         name="nuke",
         suffix=".nk",
-        summary="a Nuke script of Tracker3 nodes, four points each",
+        summary="a Nuke script with one Tracker4 node that holds all points",
         origin=LOWER_LEFT,
         write=nuke.write_nuke,
+        first_frame=1,
+    ),
+    Format(
+        name="nuke-cornerpin",
+        suffix=".nk",
+        summary="a Nuke script with a CornerPin2D node, from four points",
+        origin=LOWER_LEFT,
+        write=nuke.write_corner_pin,
+        first_frame=1,
+    ),
+    Format(
+        name="natron",
+        suffix=".py",
+        summary="a Python script for Natron's Script Editor that adds a Tracker node",
+        origin=LOWER_LEFT,
+        write=natron.write_natron,
+        first_frame=1,
+    ),
+    Format(
+        name="trajectories",
+        suffix=".json",
+        summary="JSON lists of {x, y} per point and frame, for video-generation nodes",
+        origin=CORNER,
+        write=trajectories.write_trajectories,
     ),
 )
 FORMATS: dict[str, Format] = {f.name: f for f in _ALL}
@@ -169,14 +212,30 @@ def load_any(path: Path | str, name: str | None = None) -> Tracks:
     return found.read(Path(path))
 
 
-def export(tracks: Tracks, path: Path | str, name: str, *, overwrite: bool = False) -> Format:
+def export(
+    tracks: Tracks, path: Path | str, name: str, *, start_frame: int | None = None, overwrite: bool = False
+) -> Format:
     """Write ``tracks`` in the format ``name`` and return the format's description.
 
+    Args:
+        tracks: what to write.
+        path: the file.
+        name: of the format.
+        start_frame: the number that the source's frame 0 gets, in formats with a ``first_frame``.
+        overwrite: replace the file.
+
     Raises:
-        TracksError: unknown format, or tracks that lack what it needs (the frame size for normalised coordinates).
+        TracksError: unknown format, tracks that lack what it needs (the frame size for normalised coordinates), or a
+            start frame where frames have no such number.
         OutputError: the file exists and ``overwrite`` is false, or it cannot be written.
     """
     found = find_format(name)
+    if start_frame is not None and found.first_frame is None:
+        able = ", ".join(f.name for f in _ALL if f.first_frame is not None)
+        raise TracksError(f"--start-frame {start_frame}: '{name}' has no number for the first frame; these do: {able}.")
     path = check_writable(path, overwrite=overwrite)
-    found.write(tracks, path)
+    if found.first_frame is None:
+        found.write(tracks, path)
+    else:
+        found.write(tracks, path, found.first_frame if start_frame is None else start_frame)
     return found

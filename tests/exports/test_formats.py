@@ -15,7 +15,6 @@ from ptrack.exports.aftereffects import aftereffects_text, key_frames
 from ptrack.exports.blender import blender_script
 from ptrack.exports.coco import coco_document
 from ptrack.exports.convert import with_rate
-from ptrack.exports.nuke import nuke_script
 from tests.exports.make import H, W, example
 
 
@@ -225,22 +224,11 @@ def test_without_any_times_aftereffects_asks_for_the_rate(tracks, tmp_path):
         with_rate(untimed, 0.0)
 
 
-def test_nuke_script(tracks):
-    many = example(tuple(f"p {i}" for i in range(6)))
-    text = nuke_script(many)
-    assert text.count("Tracker3 {") == 2
-    assert text.count("{") == text.count("}")
-    assert "label {p_4 p_5}" in text
-    line = next(line for line in text.splitlines() if line.startswith(" track1 "))
-    xs, ys = ({int(f): float(v) for f, v in re.findall(r"x(\d+) ([-.\d]+)", part)} for part in line.split("curve ")[1:])
-    assert list(xs) == (many.frame_index + 1).tolist()
-    np.testing.assert_allclose(list(xs.values()), many.tracks[:, 0, 0], atol=5e-5)
-    np.testing.assert_allclose(H - np.asarray(list(ys.values())), many.tracks[:, 0, 1], atol=5e-5)
-
-
 def test_every_format_states_its_origin_and_writes(tracks, tmp_path):
     for name, found in FORMATS.items():
         assert "(0, 0)" in found.origin, name
+        if name.endswith("cornerpin"):
+            continue  # of four points, see test_compositing
         path = tmp_path / f"{name}{found.suffix}"
         export(tracks, path, name)
         assert path.stat().st_size > 100, name
@@ -249,7 +237,7 @@ def test_every_format_states_its_origin_and_writes(tracks, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["blender", "aftereffects", "nuke", "tapvid"])
+@pytest.mark.parametrize("name", ["blender", "aftereffects", "nuke", "natron", "tapvid"])
 def test_formats_that_need_the_frame_size_say_so(name, tracks, tmp_path):
     bare = replace(tracks, info=replace(tracks.info, width=0))
     with pytest.raises(TracksError, match="needs the frame size"):
@@ -283,6 +271,8 @@ def test_long_and_single_frame_tracks(tmp_path):
         confidence=np.ones((50_000, 1), np.float32), frame_index=long_index, pts_seconds=long_index / 25,
     )  # fmt: skip
     for name, found in FORMATS.items():
+        if name.endswith("cornerpin"):
+            continue
         export(one, tmp_path / f"one_{name}{found.suffix}", name)
         export(long, tmp_path / f"long_{name}{found.suffix}", name)
         assert (tmp_path / f"long_{name}{found.suffix}").stat().st_size > 1000
