@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -124,8 +125,16 @@ def main() -> None:
     console._asked.clear()
     try:
         app()
-    except PTrackError as error:
-        if os.environ.get("PTRACK_DEBUG"):
+    except (PTrackError, OSError) as error:
+        sentence = error if isinstance(error, PTrackError) else _too_long(error)
+        if sentence is None or os.environ.get("PTRACK_DEBUG"):
             raise
-        console.failed(error)
-        sys.exit(error.exit_code)
+        console.failed(sentence)
+        sys.exit(sentence.exit_code)
+
+
+def _too_long(error: OSError) -> PTrackError | None:
+    """Return the sentence for a name that no file can have; any option may bring one."""
+    if error.errno != errno.ENAMETOOLONG:
+        return None
+    return PTrackError(f"The name {str(error.filename)[:40]}... is too long for a file; check what was given.")

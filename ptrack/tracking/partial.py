@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from ptrack._version import __version__
 from ptrack.errors import OutputError
-from ptrack.fileio import check_writable
+from ptrack.fileio import NAME_MAX, check_writable
 from ptrack.tracking.request import NEUTRAL
 from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries, TracksInfo
@@ -55,6 +56,9 @@ def check_outputs(out: Path, overlay: Path | None, *, overwrite: bool, resume: b
     if overwrite and resume:
         raise OutputError("--resume goes on with a run and --overwrite starts anew; give one of them.")
     partial = partial_path(out)
+    if len(os.fsencode(state_path(out).name)) > NAME_MAX:
+        most = NAME_MAX - len(os.fsencode(state_path(out).name)) + len(os.fsencode(out.name))
+        raise OutputError(f"Cannot write {out}: its name is longer than {most} bytes; give a shorter one.")
     if resume and out.is_file() and not partial.exists():
         return True
     if partial.exists() and not (resume or overwrite):

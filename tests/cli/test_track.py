@@ -100,6 +100,8 @@ BAD = {
     "missing": (["none.mp4"], "none.mp4"),
     "no name": ([""], "name of a source is empty"),
     "a dead link": (["dead.mp4"], "dead.mp4. Check the name: it is a link to something that does not exist."),
+    "name too long": (["a" * 300 + ".mp4"], "is too long for a file"),
+    "mask name too long": (["ok.mp4", "--mask", "a" * 300], "File name too long"),
     "nothing named": ([], "Name at least one"),
     "model": (["ok.mp4", "--model", "matchin"], "Did you mean 'matching'"),
     "quality": (["ok.mp4", "--quality", "fastest"], "fast, default, best"),

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,30 @@ def test_camera_and_folder_stems(tmp_path, monkeypatch):
 def test_output_paths(options, tracks, overlay):
     made = output_paths(TrackRequest(sources=["v.mp4"], **options), "v.mp4")
     assert made == (Path(tracks), Path(overlay) if overlay else None)
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "鼠"])
+def test_long_names_leave_room_and_stay_apart(letter, tmp_path, monkeypatch):
+    from ptrack.tracking.partial import check_outputs, state_path
+
+    monkeypatch.chdir(tmp_path)
+    stem = letter * (250 // len(letter.encode()))
+    one, two = (output_paths(TrackRequest(sources=["v"]), f"{stem[:-1]}{end}.mp4") for end in "xy")
+    assert one != two
+    for path in (*one, *two):
+        assert len(os.fsencode(path.name)) <= 255
+    assert not check_outputs(*one, overwrite=False, resume=False)
+    state_path(one[0]).touch()
+    with pytest.raises(OutputError, match="longer than 244 bytes; give a shorter one"):
+        check_outputs(Path("a" * 250 + ".h5"), None, overwrite=False, resume=False)
+
+
+def test_patterns_are_names_where_such_files_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["Title [id1].mp4", "Title [id2].mp4", "take*1.mp4", "a%1d.mp4"]
+    for name in names:
+        Path(name).touch()
+    assert [source_stem(name) for name in names] == [name[:-4] for name in names]
 
 
 def test_unknown_format():
