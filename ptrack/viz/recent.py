@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ptrack.tracks import Tracks
 from ptrack.viz.draw import Canvas
 from ptrack.viz.style import OverlayStyle
 
@@ -57,6 +58,17 @@ def jumps(xy: np.ndarray, shorter_side: float) -> np.ndarray:
     for other in others:
         nearest = np.fmin(nearest, np.linalg.norm(step - other, axis=-1))
     return finite & (length > JUMP * shorter_side) & (nearest > UNEXPLAINED * length)
+
+
+def joined_steps(tracks: Tracks) -> np.ndarray:
+    """Return (T, N) bool: a trail leads from the frame before to this one; False at occlusions, jumps and gaps."""
+    joined = np.zeros(tracks.visibility.shape, bool)
+    if tracks.num_frames > 1:
+        side = min(tracks.info.height, tracks.info.width)
+        xy = tracks.tracks.astype(np.float64)
+        joined[1:] = tracks.visible[1:] & tracks.visible[:-1] & np.isfinite(np.diff(xy, axis=0)).all(axis=-1)
+        joined[1:] &= ~jumps(xy, side)
+    return joined
 
 
 def presence(visible: np.ndarray, style: OverlayStyle) -> np.ndarray:

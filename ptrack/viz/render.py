@@ -15,6 +15,7 @@ from ptrack.video import FrameSource, open_writer
 from ptrack.viz import layouts, palette
 from ptrack.viz.painter import LONG_TRAIL, PaintOptions, TracksPainter, View, whole_frame
 from ptrack.viz.pairing import open_video_of, paired, with_size
+from ptrack.viz.recent import joined_steps
 from ptrack.viz.style import overlay_style
 
 STYLES = ("overlay", "stabilised", "exposure", "sheet", "plots")
@@ -133,7 +134,9 @@ def visualize(options: VisualizeOptions) -> list[Path]:
             from ptrack.exports.rerun import write_rerun
 
             frames = ((t, frame.rgb) for t, frame in paired(sets[0], source))
-            write_rerun(sets[0], options.rerun, frames, palette.by_start(sets[0]), paint.style.trail)
+            write_rerun(
+                sets[0], options.rerun, frames, palette.by_start(sets[0]), paint.style.trail, joined_steps(sets[0])
+            )
             written.append(options.rerun)
     return written
 

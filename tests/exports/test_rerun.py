@@ -63,3 +63,21 @@ def test_what_is_logged(tracks, tmp_path, monkeypatch):
     strips = [what for _, path, what in logged if path == "video/trails"]
     assert len(strips[0][1]) == 0
     assert strips[1][1][0].shape == (2, 2)
+
+
+def test_trails_break_where_rows_are_not_joined(tracks):
+    from dataclasses import replace
+
+    from ptrack.exports.rerun import _trails
+    from ptrack.viz.recent import joined_steps
+
+    walk = np.arange(5, dtype=np.float32)[:, None, None] * np.float32([1, 0]) + np.float32([10, 10])
+    xy = np.repeat(walk, 3, axis=1)
+    xy[2:, 1] += 30  # a jump
+    visibility = np.ones((5, 3), np.float32)
+    visibility[1, 2] = 0
+    made = replace(tracks, tracks=xy, visibility=visibility)
+    strips, owners = _trails(made, 4, 10, joined_steps(made))
+    assert owners.tolist() == [0, 1, 2]
+    assert [len(strip) for strip in strips] == [5, 3, 3]
+    assert len(_trails(made, 4, 2, joined_steps(made))[0][0]) == 3

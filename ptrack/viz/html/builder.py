@@ -24,7 +24,7 @@ from ptrack.video import FrameSource
 from ptrack.video.writing.containers import H264Writer
 from ptrack.viz import palette
 from ptrack.viz.pairing import paired, with_size
-from ptrack.viz.recent import SURE, UNSURE, jumps
+from ptrack.viz.recent import SURE, UNSURE, joined_steps
 from ptrack.viz.style import OverlayStyle
 
 if TYPE_CHECKING:
@@ -93,15 +93,6 @@ def frame_times(tracks: Tracks) -> np.ndarray:
     if not np.isfinite(seconds).all() or (np.diff(seconds) <= 1e-4).any():
         seconds = np.arange(tracks.num_frames) * period
     return np.round(seconds * 90000) / 90000
-
-
-def joined_steps(tracks: Tracks) -> np.ndarray:
-    """Return (T, N) bool: a trail leads from the frame before to this one; False at occlusions, jumps and gaps."""
-    joined = np.zeros(tracks.visibility.shape, bool)
-    if tracks.num_frames > 1:
-        side = min(tracks.info.height, tracks.info.width)
-        joined[1:] = tracks.visible[1:] & tracks.visible[:-1] & ~jumps(tracks.tracks.astype(np.float64), side)
-    return joined
 
 
 def viewer_data(tracks: Tracks, *, scale: float = 1.0) -> dict[str, Any]:
