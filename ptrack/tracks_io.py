@@ -235,7 +235,7 @@ class TracksWriter:
             reason = os.strerror(number) if number else reason_of(error)
             advice = "Free some space." if self._final else "Free some space and run again with --resume."
             raise OutputError(
-                f"Cannot write {self._final or self.path}: {reason}; {_space(self.path)}. {advice}"
+                f"Cannot write {self._final or self.path}: {reason}; {space_left(self.path)}. {advice}"
             ) from error
 
     @classmethod
@@ -372,7 +372,8 @@ def copy_finished(source: Path, target: Path) -> None:
         writer.finish(info)
 
 
-def _space(path: Path) -> str:
+def space_left(path: Path) -> str:
+    """Return in words how much a disk still takes."""
     try:
         return f"{amount(shutil.disk_usage(path.parent).free)} left on the disk"
     except OSError:

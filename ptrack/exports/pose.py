@@ -49,7 +49,7 @@ def write_dlc_h5(tracks: Tracks, path: Path) -> None:
 
     ``pandas.read_hdf(path)`` gives the columns (scorer, bodyparts, coords) and the source frame as index.
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         _attributes(file, CLASS="GROUP", PYTABLES_FORMAT_VERSION="2.1", TITLE="", VERSION="1.0")
         group = file.create_group(DLC_KEY)
         _attributes(
@@ -117,7 +117,7 @@ def write_sleap(tracks: Tracks, path: Path) -> None:
         "tracking_scores": (instance[None], ["track", "frame"]),
         "track_occupancy": (occupied[:, None].astype(np.uint8), ["frame", "track"]),
     }
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         file.attrs.update({"preset": "matlab", "format": "analysis", "skeleton_name": "ptrack"})
         for name, (data, dims) in arrays.items():
             file.create_dataset(name, data=data, compression="gzip").attrs["dims"] = json.dumps(dims)

@@ -50,7 +50,7 @@ class TrackRequest:
 
 
 def _fitting(stem: str) -> str:
-    """Return a stem that leaves room for what outputs and unfinished runs append; its hash tells long ones apart."""
+    """Return a stem that leaves room for what outputs and unfinished runs append; long ones end in a hash."""
     name = os.fsencode(stem)
     if len(name) <= STEM_BYTES:
         return stem

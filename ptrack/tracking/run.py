@@ -24,7 +24,7 @@ from ptrack.tracking.snapshot import load_snapshot, save_snapshot
 from ptrack.tracking.stream import backward_rows, duplicate_queries, late_queries, run_info, stream_rows
 from ptrack.tracking.tracker import StepResult, Tracker
 from ptrack.tracks import Queries, TracksInfo
-from ptrack.tracks_io import TracksWriter, copy_finished, format_of, load_tracks, save_tracks
+from ptrack.tracks_io import TracksWriter, copy_finished, format_of, load_tracks, save_tracks, space_left
 from ptrack.video.frames import Frame, FrameSource
 from ptrack.video.prefetch import PrefetchedFrames
 
@@ -246,9 +246,10 @@ def _save(run: _Run) -> None:
     try:
         save_snapshot(run.state_path, content)
     except (OutputError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
-        reason = "No space left on device" if isinstance(error, RuntimeError) else str(error)
+        full = f"Cannot write {run.state_path}: No space left on device"
+        what = full if isinstance(error, RuntimeError) else str(error).rstrip(".")
         raise OutputError(
-            f"Cannot write {run.state_path}: {reason}. Free some space and run again with --resume."
+            f"{what}; {space_left(run.state_path)}. Free some space and run again with --resume."
         ) from error
 
 

@@ -31,7 +31,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """Whom a run tells how it goes."""
+    """What is called while a request is tracked."""
 
     progress: Callable[[Progress], None] = lambda progress: None  # after every frame
     loaded: Callable[[Tracker], None] = lambda tracker: None  # when the model is ready

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 
 import numpy as np
@@ -209,6 +210,22 @@ def test_a_full_disk_keeps_what_was_written(video, tmp_path, monkeypatch):
     run(video, tmp_path / "a.h5", resume=True)
     run(video, tmp_path / "b.h5")
     assert_equal(load_tracks(tmp_path / "a.h5"), load_tracks(tmp_path / "b.h5"))
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("[enforce fail at inline_container.cc:664]")]
+)
+def test_a_full_disk_under_the_state_is_one_sentence_with_the_space_left(video, tmp_path, monkeypatch, error):
+    def full(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.save", full)
+        with pytest.raises(OutputError) as caught:
+            run(video, tmp_path / "a.h5", flush_seconds=0)
+    words = str(caught.value)
+    assert re.fullmatch(r"Cannot write \S+: No space left on device; [\d.]+ [MG]iB left .*--resume.", words), words
+    run(video, tmp_path / "a.h5", resume=True)
 
 
 def test_range_without_frames(video, tmp_path):
