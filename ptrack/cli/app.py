@@ -46,7 +46,7 @@ def _root(
 
 def _register() -> None:
     """Add the subcommands. Their modules import nothing heavy at the top: ``--help`` and completion stay quick."""
-    from ptrack.cli import batch, bench, convert, live, models, pick, track, train, visualize
+    from ptrack.cli import analyze, batch, bench, convert, live, models, pick, track, train, visualize
     from ptrack.cli import eval as evaluation
 
     track.register(app)
@@ -54,6 +54,7 @@ def _register() -> None:
     live.register(app)
     models.register(app)
     convert.register(app)
+    analyze.register(app)
     pick.register(app)
     visualize.register(app)
     evaluation.register(app)
