@@ -1,7 +1,7 @@
 """How far 300 steps on rendered scenes cut the validation error: scores before and after, as one line of JSON.
 
 python scripts/measure_training.py --model transformer
-python scripts/measure_training.py --model online --size 64 --frames 5 --stride 1 --batch 1 --validation 12
+python scripts/measure_training.py --model track-on2 --size 64 --frames 5 --stride 1 --batch 1 --validation 12
 
 The validation clips show photos and actors of no training clip. ``static`` is the score of leaving every point at its
 query, which is what an untrained transformer does.
@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 
-from ptrack.data.samples import TrainingBatch
-from ptrack.training import data, order, validation
-from ptrack.training.config import TrainConfig, build, default_values, merge
+from ptrack.data.samples import SampleKey, TrainingBatch, collate
+from ptrack.training import data, validation
+from ptrack.training.config import TrainConfig, build
 from ptrack.training.engine import Trainer
 from ptrack.training.logging import PlainLines
+from ptrack.training.recipes import default_values, merge
 from ptrack.training.run import build_system
-from ptrack.training.systems import Prediction
+from ptrack.training.systems import PredictedTracks
 
 
 def main() -> None:
@@ -33,11 +34,11 @@ def main() -> None:
         config = recipe(arguments, folder)
         clips, system = data.open_data(config), build_system(config)
         assert clips.valid is not None
-        shown = [clips.valid[order.SampleKey(i)] for i in range(len(clips.valid))]
-        batches = [order.collate([sample]) for sample in shown]
+        shown = [clips.valid[SampleKey(i)] for i in range(len(clips.valid))]
+        batches = [collate([sample]) for sample in shown]
         before = validation.scores(validation.validate(system, batches))
         started, worked = time.perf_counter(), time.process_time()
-        Trainer(config, system, data.RunData(clips.train), listeners=[PlainLines(print)]).run()
+        Trainer(config, system, clips.batches, listeners=[PlainLines(print)]).run()
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
         after = validation.scores(validation.validate(system, batches))
     print(json.dumps({
@@ -49,7 +50,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="transformer", choices=["transformer", "online"])
+    parser.add_argument("--model", default="transformer", choices=["transformer", "track-on2"])
     parser.add_argument("--backbone", default="lite0", help="of the transformer; ResNets start from scratch")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--size", type=int, default=128, help="pixels")
@@ -68,7 +69,7 @@ def recipe(arguments: argparse.Namespace, folder: str) -> TrainConfig:
     size = [arguments.size] * 2
     small: dict[str, dict[str, Any]] = {
         "transformer": {"backbone": arguments.backbone, "levels": 3, "dim": 128, "layers": 2, "dropout": 0.0},
-        "online": {"input_size": size, "strides": [4, 8]},
+        "track-on2": {"input_size": size, "strides": [4, 8]},
     }
     values = {
         "arch": small[arguments.model], "lr": arguments.lr, "warmup": 0.05, "batch_size": arguments.batch,
@@ -88,7 +89,7 @@ def static_scores(batches: Sequence[TrainingBatch]) -> dict[str, float]:
     total = torch.zeros(validation.SUMS, dtype=torch.float64)
     for batch in batches:
         xy = batch.queries[:, None, :, 1:].expand_as(batch.tracks)
-        total += validation.score_sums(Prediction(xy, torch.ones_like(xy[..., 0])), batch, 0.5)
+        total += validation.score_sums(PredictedTracks(xy, torch.ones_like(xy[..., 0])), batch, 0.5)
     return validation.scores(total)
 
 

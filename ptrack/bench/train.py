@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from ptrack.training.engine import peak_memory
 from ptrack.training.order import one_clip
 from ptrack.training.run import build_system
 from ptrack.training.step import Precision, Stepper, choose_precision
-from ptrack.training.systems import OnlineSystem, System
+from ptrack.training.systems.track_on2 import CorrelationOutputs, TrackOn2System, frame_terms
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ def bench_train(
     """
     device = choose_device(config.device).device
     precision = choose_precision(config.amp, device)
-    system = build_system(config, fresh=False).to(device).train()
+    system = build_system(config, trained=True).to(device).train()
     trainable = [p for p in system.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1e-6, weight_decay=config.weight_decay)
     batch = random_batch(config, device)
     stepper = Stepper(system, system, optimizer, precision, Group(), config.clip_norm, config.seed)
     ways: dict[str, Callable[[int], Any]] = {"batched": lambda i: stepper([batch], i, 1e-6)}
-    if plain and isinstance(system, OnlineSystem):
+    if plain and isinstance(system, TrackOn2System):
         ways["plain"] = lambda i: plain_step(system, batch, optimizer, precision, config.clip_norm)
     memory = 0.0
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -142,7 +142,11 @@ def _timed(work: Callable[[int], Any], i: int, device: torch.device) -> float:
 
 
 def plain_step(
-    system: System, batch: TrainingBatch, optimizer: torch.optim.Optimizer, precision: Precision, clip_norm: float
+    system: TrackOn2System,
+    batch: TrainingBatch,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    clip_norm: float,
 ) -> float:
     """Do one optimisation step the plain way: clip by clip, frame by frame, every frame encoded by itself.
 
@@ -166,9 +170,9 @@ def plain_step(
     return total
 
 
-def _plain_clip(system: System, one: TrainingBatch, counts: losses.Counts) -> Tensor:
+def _plain_clip(system: TrackOn2System, one: TrainingBatch, counts: losses.Counts) -> Tensor:
     """Return the loss of one clip, walking through its frames as a tracker on a stream does."""
-    model: Any = system.model
+    model = system.model
     targets, stride = system.targets(one), model.config.strides[0]
     state = model.init_state()
     terms: losses.Terms = {}
@@ -178,5 +182,7 @@ def _plain_clip(system: System, one: TrainingBatch, counts: losses.Counts) -> Te
             state = state.add(model.sample(frame, one.query_xy))
         out = model.track(frame, state, detail=True)
         state = state.remember(out.query)
-        terms = losses.add_terms(terms, losses.track_on2_frame(out, targets, t, counts, system.size, stride))
+        terms = losses.add_terms(
+            terms, frame_terms(cast(CorrelationOutputs, out), targets, t, counts, system.size, stride)
+        )
     return torch.stack(list(terms.values())).sum()

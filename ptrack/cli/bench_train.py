@@ -40,11 +40,11 @@ def train(
     if out is not None:
         check_writable(out, overwrite=overwrite)
     from ptrack.bench.train import bench_train
-    from ptrack.training.run import Request, resolve
+    from ptrack.training.recipes import TrainRequest, resolve
 
     output = Output(quiet=quiet)
-    model = {} if config else {"model": "online"}
-    plan = resolve(Request({"device": device, "amp": amp, **model}, config, tuple(set_values or ())))
+    model = {} if config else {"model": "track-on2"}
+    plan = resolve(TrainRequest({"device": device, "amp": amp, **model}, config, tuple(set_values or ())))
     result = bench_train(plan.config, steps=steps, warmup=warmup, plain=plain, note=output.note)
     output.result(
         f"{result.clips_per_second:.2f} clips/s of {count(result.frames, 'frame')}, {count(result.points, 'point')}, "

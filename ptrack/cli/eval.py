@@ -12,8 +12,9 @@ from ptrack.cli.console import Output
 from ptrack.errors import count
 
 if TYPE_CHECKING:
-    from ptrack.evaluation.results import Report
-    from ptrack.evaluation.runner import EvalRequest, Step
+    from ptrack.evaluation.results import EvaluationReport
+    from ptrack.evaluation.runner import EvalProgress
+    from ptrack.evaluation.subjects import EvalRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -67,7 +68,7 @@ def evaluate(
         typer.Option(help="Results as .json, .csv (per video) or .md; may be repeated.", rich_help_panel="Output"),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Report with curves and the worst videos.", rich_help_panel="Output")
+        Path | None, typer.Option(help="EvaluationReport with curves and the worst videos.", rich_help_panel="Output")
     ] = None,
     save_predictions: Annotated[
         Path | None, typer.Option(help="Folder for VIDEO.npz with the tracks.", rich_help_panel="Output")
@@ -81,14 +82,16 @@ def evaluate(
             rich_help_panel="Output",
         ),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything again.", rich_help_panel="Output")] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Do not reuse results of earlier runs.", rich_help_panel="Output")
+    ] = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Score trackers: ptrack eval --dataset davis --data tapvid_davis.pkl --model matching --model lk."""
     from ptrack.evaluation.results import check_format
-    from ptrack.evaluation.runner import EvalRequest
+    from ptrack.evaluation.subjects import EvalRequest
     from ptrack.fileio import check_writable
 
     outputs = [check_format(path) for path in out or []]
@@ -110,8 +113,8 @@ def evaluate(
         device=device,
         dtype=dtype,
         threshold=threshold,
-        run=run_dir or Path("eval-runs") / dataset,
-        fresh=fresh,
+        run_dir=run_dir or Path("eval-runs") / dataset,
+        recompute=recompute,
         save=save_predictions,
     )
     _run(request, outputs, html, Output(json_mode=json, quiet=quiet))
@@ -130,7 +133,7 @@ def _run(request: EvalRequest, outputs: list[Path], html: Path | None, output: O
     speaks = int(os.environ.get("RANK", "0")) == 0
     with Display(output if speaks else Output(quiet=True)) as display:
 
-        def finished(step: Step) -> None:
+        def finished(step: EvalProgress) -> None:
             if speaks:
                 output.note(running(step, protocol.headline[0], protocol.percent))
             display.show(Bar(name=step.model, done=step.done, total=step.total, unit="videos"))
@@ -150,7 +153,7 @@ def _run(request: EvalRequest, outputs: list[Path], html: Path | None, output: O
         raise typer.Exit(1)
 
 
-def _show(report: Report, output: Output) -> None:
+def _show(report: EvaluationReport, output: Output) -> None:
     from ptrack.evaluation.results import FAILED, SKIPPED, table
 
     for model in report.models:

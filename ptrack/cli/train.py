@@ -1,4 +1,4 @@
-"""``ptrack train``: train the online or the offline tracker."""
+"""``ptrack train``: train nano, the transformer or Track-On2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ptrack.errors import count
 
 if TYPE_CHECKING:
     from ptrack.training.engine import TrainResult
-    from ptrack.training.run import Request
+    from ptrack.training.recipes import TrainRequest
 
 DATA, MODEL, RECIPE, RUN = "Data", "Model", "Recipe", "Run"
 
@@ -46,10 +46,11 @@ def train(
         str | None, _option("eval-data", "Scored after each epoch: davis:FILE.pkl or a converted .h5.", DATA)
     ] = None,
     model: Annotated[
-        str | None, _option("model", "nano, transformer or online (nano; transformer if there is a data set).", MODEL)
+        str | None,
+        _option("model", "nano, transformer, track-on2 (nano; transformer if there is a data set).", MODEL),
     ] = None,
     backbone: Annotated[
-        str | None, _option("backbone", "resnet18, resnet34, resnet50, lite0 (resnet18); online: others too.", MODEL)
+        str | None, _option("backbone", "resnet18, resnet34, resnet50, lite0 (resnet18); track-on2: others too.", MODEL)
     ] = None,
     pretrained: Annotated[bool | None, _flag("pretrained", "Start the backbone from published weights.", MODEL)] = None,
     iterations: Annotated[
@@ -130,9 +131,9 @@ def train(
         ),
         arch=_given(backbone=backbone, iterations=iterations),
     )
-    from ptrack.training.run import Request
+    from ptrack.training.recipes import TrainRequest
 
-    run(Request(given, config, tuple(set_values or ()), resume), Output(json, quiet))
+    run(TrainRequest(given, config, tuple(set_values or ()), resume), Output(json, quiet))
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -175,7 +176,7 @@ def describe_best(result: TrainResult) -> str:
     return f"; best validation {score:.2f} after step {step:.0f}{start}"
 
 
-def run(request: Request, output: Output) -> None:
+def run(request: TrainRequest, output: Output) -> None:
     """Resolve the configuration, show it, train, and say where the results are."""
     import os
     from pathlib import Path
@@ -183,7 +184,8 @@ def run(request: Request, output: Output) -> None:
     from ptrack.cli.progress import TrainDisplay
     from ptrack.config import to_mapping
     from ptrack.training.logging import PlainLines
-    from ptrack.training.run import describe, resolve, train
+    from ptrack.training.recipes import resolve
+    from ptrack.training.run import describe, train
 
     first = os.environ.get("RANK", "0") == "0"
     if not first:

@@ -1,8 +1,8 @@
-"""Augmentation of whole batches where they are: crops that move, bending, occluders, light, sharpness, noise.
+"""Augmentation of whole batches on their device: crops that move, bending, occluders, light, sharpness, noise.
 
-What ``ptrack.data.augment`` does to one clip on a CPU in tenths of a second, in milliseconds for a batch on a GPU, and
-more: pictures bend slowly, pieces of clips cross them, and light changes from place to place, because points on
-real things look less alike from frame to frame than rendered ones.
+What ``ptrack.data.augment`` does to one clip on a CPU in tenths of a second, this does to a batch in milliseconds on a
+GPU, and more: pictures bend slowly, pieces of clips cross them, and light changes from place to place, because points
+on real things look less alike from frame to frame than rendered ones.
 
 A pixel ``x`` of the result shows the source at ``middle + turn (x - half) zoom + bend(x)``; tracks go through the
 inverse, found by iteration.
@@ -37,7 +37,7 @@ class GpuAugmentConfig:
     turn: float = 0.2  # radians, largest
     bend: float = 0.5
     bend_pixels: float = 6.0  # largest amplitude
-    flicker: float = 0.4  # light and colour anew in every frame
+    flicker: float = 0.4  # light and colour drawn again in every frame
     drift: float = 0.4  # or changing slowly
     strength: float = 0.3  # of brightness, contrast and saturation
     local_light: float = 0.5
@@ -53,7 +53,7 @@ class GpuAugmentConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Clips:
+class DeviceClips:
     """A batch of clips on one device."""
 
     frames: Tensor  # (B, T, H, W, 3) uint8 RGB
@@ -62,16 +62,18 @@ class Clips:
     valid: Tensor  # (B, T, N) bool
 
 
-def augment(clips: Clips, config: GpuAugmentConfig, random: torch.Generator, *, apart: bool = False) -> Clips:
-    """Return the clips changed at random.
+def augment(
+    clips: DeviceClips, config: GpuAugmentConfig, generator: torch.Generator, *, independent: bool = False
+) -> DeviceClips:
+    """Return the clips changed at random, in the same layout.
 
     Args:
         clips: at least two; occluders are cut from the clip itself or the one before.
         config: what is changed.
-        random: chance, on the clips' device.
-        apart: frames have nothing to do with each other: every one is drawn anew.
+        generator: of random numbers, on the clips' device.
+        independent: every frame is changed in its own way, for pairs that only share points.
     """
-    return _Maker(clips, config, random, apart).make()
+    return _Augmentation(clips, config, generator, independent).apply()
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +111,13 @@ class _Warp:
         return moved[..., 0].transpose(1, 2).view(x.shape)
 
 
-class _Maker:
-    """One batch's choices."""
+class _Augmentation:
+    """The random choices of one batch; pictures inside are (B, T, 3, H, W)."""
 
-    def __init__(self, clips: Clips, config: GpuAugmentConfig, random: torch.Generator, apart: bool) -> None:
-        self.clips, self.config, self.random, self.apart = clips, config, random, apart
+    def __init__(
+        self, clips: DeviceClips, config: GpuAugmentConfig, generator: torch.Generator, independent: bool
+    ) -> None:
+        self.clips, self.config, self.generator, self.independent = clips, config, generator, independent
         self.device = clips.frames.device
         self.b, self.t, self.h, self.w = clips.frames.shape[:4]
         self.sides = torch.tensor([self.w, self.h], device=self.device, dtype=torch.float32)
@@ -121,18 +125,18 @@ class _Maker:
         self.pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (H, W, 2)
 
     def uniform(self, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self.random, device=self.device)
+        return torch.rand(shape, generator=self.generator, device=self.device)
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.random, device=self.device)
+        return torch.randn(shape, generator=self.generator, device=self.device)
 
-    def chance(self, probability: float) -> Tensor:
+    def happens(self, probability: float) -> Tensor:
         """(B, 1) 0 or 1 per clip, or (B, T) per frame."""
-        return (self.uniform(self.b, self.t if self.apart else 1) < probability).float()
+        return (self.uniform(self.b, self.t if self.independent else 1) < probability).float()
 
     def walk(self, *channels: int) -> Tensor:
-        """(B, T, ...) smooth in time, about standard normal; independent per frame if frames are apart."""
-        if self.apart:
+        """(B, T, ...) smooth in time, about standard normal; independent per frame if frames are."""
+        if self.independent:
             return self.normal(self.b, self.t, *channels)
         time = torch.arange(self.t, device=self.device)[None, :, None]
         size = math.prod(channels)
@@ -148,7 +152,7 @@ class _Maker:
         step = max(1, FRAMES_AT_ONCE // self.t)
         return [slice(i, min(i + step, self.b)) for i in range(0, self.b, step)]
 
-    def make(self) -> Clips:
+    def apply(self) -> DeviceClips:
         c, clips = self.config, self.clips
         back = self.uniform(self.b) < c.reverse
         time = torch.arange(self.t, device=self.device)
@@ -164,23 +168,25 @@ class _Maker:
         for _ in range(c.occluders):
             frames, hidden = self._occlude(frames, tracks)
             visible = visible & ~hidden
-        return Clips(self._light(frames), tracks, visible, clips.valid[rows, index])
+        return DeviceClips(
+            self._light(frames).permute(0, 1, 3, 4, 2).contiguous(), tracks, visible, clips.valid[rows, index]
+        )
 
     # ---- geometry ---------------------------------------------------------------------------------------------------
 
     def _warp(self) -> _Warp:
         c, half = self.config, self.sides / 2
         low, high = c.zoom
-        start = low * (high / low) ** self.uniform(self.b, self.t if self.apart else 1)
+        start = low * (high / low) ** self.uniform(self.b, self.t if self.independent else 1)
         zoom = (start * torch.exp(c.zoom_walk * self.walk())).clamp(low * 0.8, high * 1.2)
         room = (1 - zoom).clamp(min=0)[..., None] * half
         middle = half + (2 * self.uniform(self.b, 1, 2) - 1) * room + c.crop_walk * self.walk(2) * half / 2
         middle = torch.minimum(torch.maximum(middle, half - room), half + room)
-        angle = c.turn * self.chance(0.5) * self.walk().clamp(-1.5, 1.5) / 1.5
-        mirror = torch.where(self.chance(c.flip) > 0, -1.0, 1.0)
+        angle = c.turn * self.happens(0.5) * self.walk().clamp(-1.5, 1.5) / 1.5
+        mirror = torch.where(self.happens(c.flip) > 0, -1.0, 1.0)
         cos, sin = angle.cos(), angle.sin()
         axes = torch.stack([cos * mirror, -sin, sin * mirror, cos], -1).view(self.b, self.t, 2, 2)
-        amount = c.bend_pixels * self.uniform(self.b, 1) * self.chance(c.bend) * zoom
+        amount = c.bend_pixels * self.uniform(self.b, 1) * self.happens(c.bend) * zoom
         nodes = self.walk(2, BEND_NODES, BEND_NODES).clamp(-1.5, 1.5) / 1.5
         return _Warp(middle, zoom, axes, nodes * amount[..., None, None, None], half)
 
@@ -199,7 +205,7 @@ class _Maker:
         size = (low + (high - low) * self.uniform(self.b, 1, 2)) * self.sides
         start, stop = (self.uniform(self.b, 1, 2) * 1.6 - 0.3 for _ in range(2))
         share = torch.linspace(0, 1, self.t, device=self.device)[None, :, None]
-        if self.apart:
+        if self.independent:
             share = self.uniform(self.b, self.t, 1)
         speed = 0.5 + 3 * self.uniform(self.b, 1, 1)  # crosses in a part of the clip, and rests outside
         share = ((share - self.uniform(self.b, 1, 1)) * speed + 0.5).clamp(-0.5, 1.5)
@@ -228,16 +234,16 @@ class _Maker:
 
     def _light(self, frames: Tensor) -> Tensor:
         c = self.config
-        kind = self.uniform(self.b, self.t if self.apart else 1)
+        kind = self.uniform(self.b, self.t if self.independent else 1)
         flicker, drift = kind < c.flicker, (kind >= c.flicker) & (kind < c.flicker + c.drift)
-        anew = 2 * self.uniform(self.b, self.t, 4) - 1
+        each = 2 * self.uniform(self.b, self.t, 4) - 1
         slow = self.walk(4).clamp(-1.5, 1.5) / 1.5
-        amount = torch.where(flicker[..., None], anew, torch.where(drift[..., None], slow, 0.0)) * c.strength
+        amount = torch.where(flicker[..., None], each, torch.where(drift[..., None], slow, 0.0)) * c.strength
         bright, contrast, colour, tint = ((1 + amount).unbind(-1)[i][:, :, None, None, None] for i in range(4))
-        local = c.local_strength * self.chance(c.local_light)[..., None, None, None]
+        local = c.local_strength * self.happens(c.local_light)[..., None, None, None]
         field = self.walk(1, LIGHT_NODES, LIGHT_NODES) * local
-        level = c.noise_level * self.uniform(self.b, 1) * self.chance(c.noise)
-        sharp = (self.walk() * 0.7).clamp(-0.6, 1.0) * self.chance(c.sharpness)  # below 0: sharpened
+        level = c.noise_level * self.uniform(self.b, 1) * self.happens(c.noise)
+        sharp = (self.walk() * 0.7).clamp(-0.6, 1.0) * self.happens(c.sharpness)  # below 0: sharpened
         coarse = self.uniform(self.b) < c.coarse
         out = torch.empty_like(frames, dtype=torch.uint8)
         kernel = torch.exp(-torch.arange(-3, 4, device=self.device).square() / (2 * 1.5**2))
@@ -258,7 +264,7 @@ class _Maker:
             flat = torch.lerp(flat, blurred, sharp[part].reshape(-1, 1, 1, 1).expand(-1, 3, self.h, self.w))
             x = flat.view_as(x)
             spread = level[part].expand(-1, self.t)[..., None, None, None]
-            x = x + spread * torch.randn(x.shape, generator=self.random, device=self.device)
+            x = x + spread * torch.randn(x.shape, generator=self.generator, device=self.device)
             out[part] = x.clamp(0, 255).round().to(torch.uint8)
         return out
 

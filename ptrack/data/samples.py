@@ -68,6 +68,11 @@ class TrainingBatch:
     sizes: tuple[tuple[int, int], ...]  # B original (H, W)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the frames as they are here."""
+        return self.frames.shape[2], self.frames.shape[3]
+
+    @property
     def queries(self) -> Tensor:
         """(B, N, 3) float32 rows (t, x, y)."""
         return torch.cat([self.query_time[..., None].float(), self.query_xy], dim=-1)

@@ -42,7 +42,7 @@ class Source(ABC):
     layout: ClassVar[str]  # what ROOT must look like, one line
     convention: ClassVar[str] = "unknown"  # see ``Clip.coord_convention``
     default_codec: ClassVar[Codec] = "raw"  # for frames that have no bytes of their own
-    parallel: ClassVar[bool] = True  # False: all clips lie in a few large files, workers would each load them
+    parallel: bool = True  # False: all clips lie in a few large files, workers would each load them
 
     def __init__(self, root: Path | str, *, depth: bool = False) -> None:
         self.root = Path(root)

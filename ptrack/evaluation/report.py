@@ -20,7 +20,7 @@ from ptrack.evaluation import results
 from ptrack.evaluation.clips import ClipSource, file_names, open_clips
 from ptrack.evaluation.predictions import Prediction, load_prediction
 from ptrack.evaluation.protocols import Case, Skip
-from ptrack.evaluation.results import BINS, EDGES, OK, ModelResult, Report, VideoResult
+from ptrack.evaluation.results import BINS, EDGES, OK, EvaluationReport, ModelResult, VideoResult
 from ptrack.evaluation.runner import EvalRequest
 from ptrack.fileio import atomic_path
 
@@ -57,7 +57,7 @@ def error_shares(model: ModelResult) -> np.ndarray:
     return counts / max(counts.sum(), 1) if np.ndim(counts) else np.zeros(len(EDGES) + 1)
 
 
-def write_html(report: Report, request: EvalRequest, path: Path) -> None:
+def write_html(report: EvaluationReport, request: EvalRequest, path: Path) -> None:
     """Write the report of an evaluation; pictures are made where the run folder still has the predictions.
 
     Raises:
@@ -95,13 +95,13 @@ def _table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) ->
     return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
 
 
-def _summary(report: Report) -> str:
+def _summary(report: EvaluationReport) -> str:
     columns, rows = results.table(report)
     measured = len(report.models)
     return _table(columns, [("" if i < measured else "published", row) for i, row in enumerate(rows)])
 
 
-def _videos(report: Report, model: ModelResult) -> str:
+def _videos(report: EvaluationReport, model: ModelResult) -> str:
     keys = [k for k in report.protocol.headline if k in model.mean]
     columns = ["video", *(results.LABELS.get(k, k) for k in keys), "frames", "points", "seconds"]
     rows: list[tuple[str, list[str]]] = []
@@ -186,7 +186,7 @@ def _bars(groups: Sequence[tuple[str, np.ndarray]]) -> str:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def _worst(report: Report, request: EvalRequest) -> list[str]:
+def _worst(report: EvaluationReport, request: EvalRequest) -> list[str]:
     rows = {row.id: row for row in open_clips(report.protocol, request.data)}
     files = file_names(list(rows.values()))
     key = report.protocol.headline[0]
@@ -202,7 +202,7 @@ def _worst(report: Report, request: EvalRequest) -> list[str]:
     return parts or ["<p>None.</p>"]
 
 
-def _pictures(report: Report, video: VideoResult, clip: Clip, key: str) -> str:
+def _pictures(report: EvaluationReport, video: VideoResult, clip: Clip, key: str) -> str:
     case = report.protocol.case(clip, report.mode)
     prediction = load_prediction(Path(video.files["predictions"]), case)
     label = results.LABELS.get(key, key)

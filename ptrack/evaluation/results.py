@@ -88,7 +88,7 @@ class ModelResult:
 
 
 @dataclass(kw_only=True)
-class Report:
+class EvaluationReport:
     """An evaluation of one or several models."""
 
     protocol: Protocol
@@ -155,7 +155,7 @@ def count_errors(errors: np.ndarray) -> list[int]:
     return np.bincount(np.searchsorted(EDGES, errors, side="right"), minlength=len(EDGES) + 1).tolist()
 
 
-def table(report: Report) -> tuple[list[str], list[list[str]]]:
+def table(report: EvaluationReport) -> tuple[list[str], list[list[str]]]:
     """Return the columns and rows of the summary: measured models, then published numbers, marked as such."""
     keys = [k for k in report.protocol.headline if any(k in m.mean for m in report.models)]
     columns = ["model", *(LABELS.get(k, k) for k in keys), "videos", "frames/s", "memory MB"]
@@ -178,7 +178,7 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
-def per_video_rows(report: Report) -> tuple[list[str], list[list[Any]]]:
+def per_video_rows(report: EvaluationReport) -> tuple[list[str], list[list[Any]]]:
     """Return one row per model and video, and one "mean" row per model; scores unrounded."""
     keys = list(dict.fromkeys(k for m in report.models for v in m.having(OK) for k in v.scores))
     columns = ["model", "video", "status", "reason", "frames", "points", "seconds", *keys]
@@ -198,7 +198,7 @@ def check_format(path: Path) -> Path:
     return path
 
 
-def write(report: Report, path: Path) -> None:
+def write(report: EvaluationReport, path: Path) -> None:
     """Write the report as ``.json`` (everything), ``.csv`` (per video) or ``.md`` (the summary).
 
     Raises:

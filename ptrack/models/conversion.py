@@ -40,7 +40,7 @@ def convert(
         ModelError: ``model`` is no TAPNext.
     """
     trained = "" if model else saved.trained_model(source)
-    if trained in ("nano", "transformer"):
+    if trained in ("nano", "nano-encoder", "transformer"):
         return _convert_trained(Path(source), Path(target), trained, overwrite=overwrite)
     if model or (not trained and tapnext.holds(source)):
         done = tapnext.convert(source, target, model=model, overwrite=overwrite)
@@ -58,7 +58,7 @@ def _convert_trained(source: Path, target: Path, model: str, *, overwrite: bool)
     if target.suffix != ".safetensors":
         raise OutputError(f"{target} must end in .safetensors.")
     check_writable(target, overwrite=overwrite)
-    if model == "nano":
+    if model.startswith("nano"):
         config, state = nano.read_weights(source)
         tracker = nano.untrained(config)
         nano.fill(tracker, state, str(source))

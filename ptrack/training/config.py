@@ -1,16 +1,15 @@
-"""What a training run is: one frozen configuration, from YAML, command line or checkpoint, saved with the run."""
+"""What a training run is: one frozen configuration, saved with the run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ptrack import config as configs
-from ptrack.errors import ConfigError, did_you_mean
+from ptrack.errors import ConfigError
 
-MODELS = ("online", "transformer", "nano")
+MODELS = ("nano", "nano-encoder", "transformer", "track-on2")
 AMP = ("auto", "off", "bf16", "fp16")
 SCHEDULES = ("cosine", "constant")
 QUERIES = ("first", "any", "track-on2")
@@ -20,6 +19,23 @@ AUGMENTATIONS = ("none", "light", "strong", "track-on2")
 def _require(good: bool, sentence: str) -> None:
     if not good:
         raise ConfigError(f"Training configuration: {sentence}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolConfig:
+    """Rendered clips that other processes write into a folder while training goes on (``ptrack.data.pool``)."""
+
+    folder: str  # of the clips, best in memory (/dev/shm/...)
+    room: int = 400  # clips kept on the device
+    least: int = 32  # clips to wait for before the first step
+    any_query: float = 0.25  # share of batches whose queries may be in any frame, not only in the first
+    photo_share: float = 0.5  # nano-encoder: share of pairs that are two views of one photo
+
+    def __post_init__(self) -> None:
+        for name in ("room", "least"):
+            _require(getattr(self, name) >= 1, f"pool.{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("any_query", "photo_share"):
+            _require(0 <= getattr(self, name) <= 1, f"pool.{name} must lie between 0 and 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +56,7 @@ class DataConfig:
     validation_clips: int = 16  # clips that are validated on, at most
     actors: str | None = None  # folder of more meshes for the synthetic source
     textures: str | None = None  # folder of more photos for the synthetic source
+    pool: PoolConfig | None = None  # train on clips that other processes render, nano alone
 
     def __post_init__(self) -> None:
         _require(self.sequence_length >= 2, f"sequence_length must be at least 2, not {self.sequence_length}")
@@ -64,8 +81,8 @@ class DataConfig:
 class TrainConfig:
     """Everything that decides a run's numbers, and where it writes."""
 
-    model: str = "transformer"  # transformer, online or nano
-    arch: dict[str, Any] = field(default_factory=dict)  # keys of TransformerConfig, OnlineConfig or NanoConfig
+    model: str = "transformer"  # nano, nano-encoder, transformer or track-on2
+    arch: dict[str, Any] = field(default_factory=dict)  # keys of NanoConfig, TransformerConfig or OnlineConfig
     pretrained: bool = True  # start the backbone from published weights
     init_from: str | None = None  # weights to start from: a file, or a name of ``ptrack models``
     data: DataConfig = field(default_factory=DataConfig)
@@ -80,7 +97,10 @@ class TrainConfig:
     grad_accum: int = 1  # forward passes per optimisation step
     amp: str = "auto"  # auto, off, bf16 or fp16; auto is off on the CPU
     compile: bool = False  # torch.compile the model
-    checkpoint: bool = True  # online: recompute each frame in the backward pass; less memory, a third more time
+    graph: bool = False  # nano on a GPU: replay forward and backward as one CUDA graph
+    encoder_from: str | None = None  # nano: weights whose encoder is taken over whenever that file changes
+    backbone_share: float = 0.1  # nano-encoder: learning rate of the convolutions, as a share of lr; 0: fixed
+    checkpoint: bool = True  # track-on2: recompute each frame in the backward pass; less memory, a third more time
     ema: float = 0.0  # decay of the averaged weights, 0 for none
     seed: int = 0  # decides initialisation, order, augmentation and dropout
     device: str = "auto"
@@ -105,56 +125,13 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}")
         for name in ("warmup", "ema"):
             _require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        _require(self.backbone_share >= 0, f"backbone_share must not be negative, not {self.backbone_share}")
+        pooled = self.model == "nano-encoder" or self.data.pool is not None
+        _require(
+            not pooled or (self.model in ("nano", "nano-encoder") and self.data.pool is not None),
+            "data.pool trains nano and nano-encoder alone, and nano-encoder needs it",
+        )
         _require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be at least 1, not {self.max_steps}")
-
-
-SMALL_ONLINE: dict[str, Any] = {
-    # The small online model that ``ptrack train`` alone trains: about 2 M parameters, seconds per step on two cores.
-    "backbone": "resnet18",
-    "input_size": [256, 256],
-    "strides": [4, 8, 16],
-    "dim": 64,
-    "memory": 12,
-    "candidates": 8,
-    "decoder_layers": 2,
-    "rerank_layers": 1,
-    "head_layers": 1,
-    "hidden": 256,
-}
-
-
-def default_values(model: str) -> dict[str, Any]:
-    """Return the recipe a model is trained with when no configuration file is given, as a plain mapping."""
-    if model == "transformer":
-        return {"model": "transformer"}
-    if model == "nano":
-        return {
-            "model": "nano",
-            "checkpoint": False,
-            "lr": 1e-3,
-            "weight_decay": 1e-3,
-            "warmup": 0.02,
-            "ema": 0.99,
-            "batch_size": 2,
-            "data": {
-                "num_points": 96,
-                "query": "any",
-                "sequence_length": 24,
-                "augment": "light",
-                "supersampling": 1.25,
-            },
-        }
-    return {
-        "model": "online",
-        "arch": dict(SMALL_ONLINE),
-        "pretrained": False,
-        "checkpoint": False,
-        "lr": 5e-4,
-        "weight_decay": 1e-5,
-        "warmup": 0.01,
-        "batch_size": 2,
-        "data": {"num_points": 64, "query": "any", "sequence_length": 8},
-    }
 
 
 def build(values: Mapping[str, Any], where: str = "Training configuration") -> TrainConfig:
@@ -163,6 +140,8 @@ def build(values: Mapping[str, Any], where: str = "Training configuration") -> T
     Raises:
         ConfigError: an unknown key, here or in ``arch`` (the nearest valid one is named), or a value out of range.
     """
+    if values.get("model") == "online":  # what earlier configurations call Track-On2
+        values = {**values, "model": "track-on2"}
     given = configs.from_mapping(TrainConfig, values, where)
     return configs.from_mapping(TrainConfig, {**configs.to_mapping(given), "arch": full_arch(given, where)}, where)
 
@@ -173,7 +152,7 @@ def full_arch(config: TrainConfig, where: str = "Training configuration") -> dic
 
 
 def arch_of(config: TrainConfig, where: str = "Training configuration") -> Any:
-    """Return the model's own configuration object: a TransformerConfig, an OnlineConfig or a NanoConfig."""
+    """Return the model's own configuration object: a NanoConfig, a TransformerConfig or an OnlineConfig."""
     values = dict(config.arch)
     if config.model == "transformer":
         from ptrack.models.offline.model import TransformerConfig as Arch
@@ -181,7 +160,7 @@ def arch_of(config: TrainConfig, where: str = "Training configuration") -> Any:
         values.setdefault("norm", "frozen" if config.pretrained else "group")
         values.setdefault("input_size", list(config.data.image_size))
         values.setdefault("window", max(2, min(8, config.data.sequence_length)))
-    elif config.model == "nano":
+    elif config.model in ("nano", "nano-encoder"):
         from ptrack.models.nano.config import NanoConfig as Arch
 
         values.setdefault("input_size", list(config.data.image_size))
@@ -189,37 +168,3 @@ def arch_of(config: TrainConfig, where: str = "Training configuration") -> Any:
         from ptrack.models.online.config import OnlineConfig as Arch
 
     return configs.from_mapping(Arch, values, f"{where}: arch")
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the values of ``over``; sections are merged key by key."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def read_recipe(name: str) -> dict[str, Any]:
-    """Read a recipe: a YAML file, or the name of a published one (``configs/train/NAME.yaml``).
-
-    Raises:
-        ConfigError: there is no such file or recipe; known ones are named.
-    """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return configs.load_yaml(path)
-    folder = recipe_folder()
-    known = sorted(p.stem for p in folder.glob("*.yaml")) if folder else []
-    if folder and name in known:
-        return configs.load_yaml(folder / f"{name}.yaml")
-    raise ConfigError(
-        f"There is no configuration '{name}': give a YAML file or one of {', '.join(known) or '(none packaged)'}."
-        f"{did_you_mean(name, known)}"
-    )
-
-
-def recipe_folder() -> Path | None:
-    """Return the folder of the published recipes, if this is a checkout."""
-    folder = Path(__file__).resolve().parents[2] / "configs" / "train"
-    return folder if folder.is_dir() else None

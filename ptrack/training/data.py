@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ptrack.data.augment import AugmentConfig
 from ptrack.data.hdf5 import ClipStore
@@ -17,8 +18,10 @@ from ptrack.data.loading.dataset import ClipDataset, sample_clip
 from ptrack.data.loading.sampling import LoaderConfig, choose_clips
 from ptrack.data.samples import SampleKey, TrainingSample
 from ptrack.errors import DataError
+from ptrack.processes import Group
 from ptrack.training.config import DataConfig, TrainConfig
-from ptrack.training.engine import RunData
+from ptrack.training.order import Batches, OrderedBatches, SampleSource
+from ptrack.training.pool import open_pool
 
 if TYPE_CHECKING:
     from ptrack.data.synthetic.config import SyntheticConfig
@@ -41,7 +44,7 @@ SYNTHETIC_ATTEMPTS = 10  # clips that are rendered until one has a point to trac
 
 
 def loader_config(data: DataConfig, *, training: bool) -> LoaderConfig:
-    """Return how samples are cut: the same for validation, but without chance in colour and geometry."""
+    """Return how samples are cut: the same for validation, but without changes of colour and geometry."""
     augment = _AUGMENT[data.augment] if training else AugmentConfig.none()
     if data.query == "track-on2":
         points, queries = "track_on", "track_on"
@@ -60,12 +63,47 @@ def loader_config(data: DataConfig, *, training: bool) -> LoaderConfig:
     )
 
 
-def open_data(config: TrainConfig, note: Note = lambda _: None) -> RunData:
-    """Open training and validation clips.
+@dataclass(frozen=True)
+class RunData:
+    """What a run is trained and validated on."""
+
+    batches: Batches
+    valid: SampleSource | None = None
+    shown: SampleSource | None = None  # its first clip is drawn after each validation
+
+
+def open_data(
+    config: TrainConfig, group: Group | None = None, device: torch.device | str = "cpu", note: Note = lambda _: None
+) -> RunData:
+    """Open training batches and validation clips.
 
     Args:
         config: of the run.
-        note: told, in a sentence, what is converted and how many clips there are.
+        group: this process among all.
+        device: where the batches go.
+        note: called with a sentence on what is converted and how many clips there are.
+
+    Raises:
+        DataError: nothing usable is there; the message says where.
+    """
+    group = group or Group()
+    train, valid = open_samples(config, note)
+    if config.data.pool is not None:
+        return RunData(open_pool(config, config.data.pool, group, torch.device(device), note), valid, valid)
+    batches = OrderedBatches(
+        train,
+        config.batch_size,
+        grad_accum=config.grad_accum,
+        seed=config.seed,
+        workers=config.num_workers,
+        group=group,
+        device=device,
+    )
+    return RunData(batches, valid, train if valid is None else valid)
+
+
+def open_samples(config: TrainConfig, note: Note = lambda _: None) -> tuple[SampleSource, SampleSource | None]:
+    """Return the clips to train on, and those to validate on if there are any.
 
     Raises:
         DataError: nothing usable is there; the message says where.
@@ -81,7 +119,7 @@ def open_data(config: TrainConfig, note: Note = lambda _: None) -> RunData:
         raise DataError(f"No clip of {data.root} can be trained on: none has two frames and a point to track.")
     valid = _validation_clips(store, data, fraction, config.seed)
     note(f"{len(train)} clips to train on, {len(valid)} to validate on, from {data.root}.")
-    return RunData(
+    return (
         ClipDataset(store, loader_config(data, training=True), train, seed=config.seed),
         ClipDataset(store, loader_config(data, training=False), valid, seed=config.seed) if valid else None,
     )
@@ -191,7 +229,7 @@ class SyntheticClips:
         raise DataError(f"{SYNTHETIC_ATTEMPTS} rendered clips in a row had no point to track; ask for larger images.")
 
 
-def _synthetic(config: TrainConfig) -> RunData:
+def _synthetic(config: TrainConfig) -> tuple[SampleSource, SampleSource | None]:
     from ptrack.data.synthetic.config import SyntheticConfig
 
     data = config.data
@@ -209,6 +247,6 @@ def _synthetic(config: TrainConfig) -> RunData:
     )
     train = SyntheticClips(world, loader_config(data, training=True), data.synthetic_clips, config.seed)
     if data.validation_clips == 0:
-        return RunData(train)
+        return train, None
     held_out = replace(world, split="val")
-    return RunData(train, SyntheticClips(held_out, loader_config(data, training=False), data.validation_clips, 1))
+    return train, SyntheticClips(held_out, loader_config(data, training=False), data.validation_clips, 1)

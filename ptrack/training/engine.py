@@ -1,10 +1,14 @@
-"""The training loop: epochs, steps, validation, saving and stopping. It knows no model, no data set and no screen."""
+"""The training loop: epochs, steps, validation, saving and stopping. It knows no model, no data set and no screen.
+
+Batches come from a stream (``order.Batches``), the model with its losses is a ``System``, whoever displays or logs is a
+``Listener``.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,16 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from ptrack import config as configs
-from ptrack.data.samples import SampleKey, TrainingBatch
+from ptrack.data.samples import SampleKey
 from ptrack.errors import Interrupted, PTrackError
 from ptrack.fileio import check_writable
 from ptrack.processes import Group
 from ptrack.signals import StopRequest
 from ptrack.training import order, state, validation
 from ptrack.training.config import TrainConfig
-from ptrack.training.schedules import Average, learning_rate
+from ptrack.training.schedules import Average, learning_rate, preserved_random_state
 from ptrack.training.state import RunState
-from ptrack.training.step import Stepper, StepResult, choose_precision
+from ptrack.training.step import StepOutcome, Stepper, choose_precision, make_stepper
 from ptrack.training.systems import System
 
 
@@ -32,14 +36,14 @@ class TrainingFailed(PTrackError):
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What the listeners hear after each step."""
+    """What listeners get after each step."""
 
     step: int  # optimisation steps done, counted from 1
     epoch: int  # from 1
     epoch_step: int  # steps done in this epoch
     epoch_steps: int  # steps of an epoch
     total_steps: int
-    result: StepResult
+    result: StepOutcome
     rate: float  # learning rate
     clips_per_second: float  # over all processes, loading included
     memory: float  # peak MiB of the device (GPU) or of this process (CPU)
@@ -56,7 +60,7 @@ class ValidationRecord:
 
 
 class Listener(Protocol):
-    """Someone who wants to know how training goes: a progress display, a log, a painter of pictures."""
+    """What is called while training goes on: a progress display, a log, a painter of pictures."""
 
     def on_step(self, record: StepRecord) -> None:
         """A step is done."""
@@ -72,14 +76,6 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
-class RunData:
-    """The clips of a run."""
-
-    train: order.Clips
-    valid: order.Clips | None = None
-
-
-@dataclass(frozen=True)
 class TrainResult:
     """What a run achieved and where it is."""
 
@@ -92,7 +88,6 @@ class TrainResult:
 
 
 Evaluate = Callable[[System], dict[str, float]]  # scores of a further data set
-Export = Callable[[System, Path], None]  # writes best.safetensors
 
 
 @dataclass
@@ -102,37 +97,33 @@ class Trainer:
     Args:
         config: the resolved configuration.
         system: model and losses, on its device.
-        data: training and validation clips.
+        batches: to train on, on the same device.
+        valid: clips that are validated on, if there are any.
         group: this process among all.
         listeners: hear of every step and validation (on the first process alone).
-        export: writes the weights for inference.
         evaluate: scores a further data set at each validation.
     """
 
     config: TrainConfig
     system: System
-    data: RunData
+    batches: order.Batches
+    valid: order.SampleSource | None = None
     group: Group = field(default_factory=Group)
     listeners: Sequence[Listener] = ()
-    export: Export | None = None
     evaluate: Evaluate | None = None
 
     def __post_init__(self) -> None:
         c = self.config
-        length = len(self.data.train)
-        self.batch = order.fit_batch(length, c.batch_size, self.group, c.grad_accum)
-        self.epoch_steps = max(1, length // (self.batch * self.group.world * c.grad_accum))
-        self.total_steps = c.max_steps or c.epochs * self.epoch_steps
+        self.total_steps = c.max_steps or c.epochs * self.batches.epoch_steps
         self.device = next(self.system.parameters()).device
-        trainable = [p for p in self.system.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trainable, lr=c.lr, weight_decay=c.weight_decay)
+        self.optimizer = torch.optim.AdamW(self.system.parameter_groups(), lr=c.lr, weight_decay=c.weight_decay)
         self.precision = choose_precision(c.amp, self.device)
         self.average = Average(self.system.model, c.ema) if c.ema else None
         self.step = self.epoch = self.epoch_step = 0
         self.best: dict[str, float] = {}
         self.history: list[dict[str, Any]] = []
         self.folder = Path(c.save_dir)
-        self.has_clips_to_validate = self.data.valid is not None and len(self.data.valid) > 0
+        self.has_clips_to_validate = self.valid is not None and len(self.valid) > 0
         self.validates = self.has_clips_to_validate or self.evaluate is not None
         self._saved_at = time.monotonic()
         self._failures = 0
@@ -171,9 +162,9 @@ class Trainer:
         self._saved_at = time.monotonic()
         if not self.group.first:
             return self.folder / state.LATEST
-        if not self.validates and self.export is not None:
+        if not self.validates:
             with self._averaged():
-                self.export(self.system, self.folder / state.BEST_WEIGHTS)
+                self.system.export(self.folder / state.BEST_WEIGHTS)
         return state.save_latest(self.folder, self.capture(), self.config.keep)
 
     # ---- the run ----------------------------------------------------------------------------------------------------
@@ -186,23 +177,19 @@ class Trainer:
             TrainingFailed: the loss was not finite for ``nan_limit`` steps in a row; the state is saved.
             OutputError: a checkpoint could not be written.
         """
-        if self.batch < self.config.batch_size:
+        if self.batches.batch_size < self.config.batch_size:
             self._note(
-                f"The data set has {len(self.data.train)} clips, too few for batches of {self.config.batch_size} on "
-                f"{self.group.world} process(es) with {self.config.grad_accum} pass(es) per step: using batches of "
-                f"{self.batch}."
+                f"The data set is too small for batches of {self.config.batch_size} ({self.group.world} process(es), "
+                f"{self.config.grad_accum} pass(es) per step): using batches of {self.batches.batch_size}."
             )
-        stepper = Stepper(
-            self.system, self._wrapped(), self.optimizer, self.precision, self.group, self.config.clip_norm,
-            self.config.seed,
-        )  # fmt: skip
+        stepper = make_stepper(self.config, self.system, self._wrapped(), self.optimizer, self.precision, self.group)
         losses: list[float] = []
         if self.group.first:
             check_writable(self.folder / state.LATEST, overwrite=True)
         if not self.validates:
             self._note(f"There is nothing to validate on: {state.BEST_WEIGHTS} holds the last weights, not the best.")
         self.system.train()
-        with _quiet_generator(), StopRequest() as stop:
+        with preserved_random_state(), StopRequest() as stop:  # each step seeds the global generator
             if self.step == 0 and self.config.init_from is not None and not self.history:
                 self._validate()  # what training starts from may be better than what it makes of it
             while self.step < self.total_steps:
@@ -222,7 +209,9 @@ class Trainer:
     def _epoch(self, stepper: Stepper, stop: StopRequest, losses: list[float]) -> None:
         """Do what is left of the current epoch."""
         started = time.monotonic()
-        for parts in self._steps():
+        left = min(self.batches.epoch_steps - self.epoch_step, self.total_steps - self.step)
+        for parts in self.batches.steps(self.epoch, self.epoch_step, left):
+            self._renew()
             rate = learning_rate(
                 self.step, self.total_steps, self.config.lr, warmup=self.config.warmup, schedule=self.config.schedule
             )
@@ -243,27 +232,27 @@ class Trainer:
         if due and not (every and self.step % every == 0):
             self._validate()
 
-    def _steps(self) -> Iterator[list[TrainingBatch]]:
-        """Yield the micro-batches of the steps that are left in the current epoch."""
-        c = self.config
-        batches = order.step_batches(len(self.data.train), self.batch, self.group, c.grad_accum, c.seed, self.epoch)
-        todo = batches[self.epoch_step * c.grad_accum :]
-        todo = todo[: (self.total_steps - self.step) * c.grad_accum]
-        stream = order.loader(self.data.train, todo, c.num_workers, pin=self.device.type == "cuda", seed=c.seed)
-        return order.micro_batches(stream, c.grad_accum, lambda batch: batch.to(self.device))
+    def _renew(self) -> None:
+        """Take over what another run has renewed, in the weights and in their average."""
+        renewed = self.system.renewed()
+        if renewed:
+            held = [self.system.model.state_dict(), *([self.average.values] if self.average else [])]
+            for name, value in renewed.items():
+                for values in held:
+                    values[name].copy_(value)
 
-    def _report(self, result: StepResult, rate: float, clips: int, started: float) -> float:
+    def _report(self, result: StepOutcome, rate: float, clips: int, started: float) -> float:
         now = time.monotonic()
         speed = clips * self.group.world / max(1e-9, now - started)
         record = StepRecord(
-            self.step, self.epoch + 1, self.epoch_step, self.epoch_steps, self.total_steps, result, rate, speed,
+            self.step, self.epoch + 1, self.epoch_step, self.batches.epoch_steps, self.total_steps, result, rate, speed,
             peak_memory(self.device),
         )  # fmt: skip
-        for listener in self._heard():
+        for listener in self._present():
             listener.on_step(record)
         return now
 
-    def _check(self, result: StepResult) -> None:
+    def _check(self, result: StepOutcome) -> None:
         """Count steps without a finite loss; stop at the limit."""
         if result.done:
             self._failures = 0
@@ -296,7 +285,7 @@ class Trainer:
     # ---- validation -------------------------------------------------------------------------------------------------
 
     def _validate(self) -> None:
-        """Score the averaged weights, keep the best, tell the listeners, save."""
+        """Score the averaged weights, keep the best, call the listeners, save."""
         if self.validates:
             with self._averaged():
                 clips = self.has_clips_to_validate
@@ -314,13 +303,12 @@ class Trainer:
         return self.average.applied(self.system.model) if self.average else contextlib.nullcontext()
 
     def _validation_sums(self) -> Tensor:
-        valid = self.data.valid
-        assert valid is not None
-        mine = [SampleKey(i) for i in range(self.group.rank, len(valid), self.group.world)]
+        assert self.valid is not None
+        mine = [SampleKey(i) for i in range(self.group.rank, len(self.valid), self.group.world)]
         batches = [mine[i : i + self.config.batch_size] for i in range(0, len(mine), self.config.batch_size)]
-        threshold = getattr(getattr(self.system.model, "config", None), "threshold", 0.5)
-        stream = order.loader(valid, batches, self.config.num_workers, seed=self.config.seed) if batches else iter(())
-        return validation.validate(self.system, stream, threshold)
+        workers = self.config.num_workers
+        stream = order.loader(self.valid, batches, workers, seed=self.config.seed) if batches else iter(())
+        return validation.validate(self.system, stream)
 
     def _start_score(self) -> float | None:
         """Return the validation score before the first step, None if that was not validated."""
@@ -337,20 +325,20 @@ class Trainer:
         return better
 
     def _publish(self, scores: dict[str, float], better: bool) -> None:
-        """Write the weights for inference if they are the best, and tell the listeners."""
+        """Write the weights for inference if they are the best, and call the listeners."""
         if not self.group.first:
             return
-        if better and self.export is not None:
-            self.export(self.system, self.folder / state.BEST_WEIGHTS)
+        if better:
+            self.system.export(self.folder / state.BEST_WEIGHTS)
         record = ValidationRecord(self.step, self.epoch, scores, better)
         for listener in self.listeners:
             listener.on_validation(record, self.system)
 
-    def _heard(self) -> Sequence[Listener]:
+    def _present(self) -> Sequence[Listener]:
         return self.listeners if self.group.first else ()
 
     def _note(self, text: str) -> None:
-        for listener in self._heard():
+        for listener in self._present():
             listener.on_note(text)
 
 
@@ -360,15 +348,6 @@ _PLACE = ("step", "epoch")  # keys of a validation record that are no scores
 def _position_score(scores: Mapping[str, float]) -> float:
     """Return the score that decides what is best: of the run's own clips, else the further set's first."""
     return scores.get("delta_avg", next(iter(scores.values())))
-
-
-@contextlib.contextmanager
-def _quiet_generator() -> Iterator[None]:
-    """Leave the process's random state as it was: each step seeds the global generator for dropout."""
-    from ptrack.training.schedules import preserved_random_state
-
-    with preserved_random_state():
-        yield
 
 
 def _finite(value: float) -> bool:

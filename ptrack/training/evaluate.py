@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ptrack.errors import ConfigError, PTrackError
-from ptrack.evaluation import runner
 from ptrack.evaluation.clips import ClipRow, file_names, open_clips
 from ptrack.evaluation.protocols import PROTOCOLS, Protocol, Skip, find_protocol
 from ptrack.evaluation.results import FAILED, SKIPPED, ModelResult, VideoResult
+from ptrack.evaluation.runner import evaluate_clip
+from ptrack.evaluation.subjects import TrackerSubject
 from ptrack.processes import Group
 from ptrack.tracking.tracker import Tracker
 from ptrack.training.systems import System
-
-SUPPORT_GRID = 20  # points per side that Track-On2's per-epoch evaluation adds
 
 
 def parse(text: str) -> tuple[Protocol, str]:
@@ -37,16 +35,6 @@ def parse(text: str) -> tuple[Protocol, str]:
         f"--eval-data {text}: write NAME:PATH with one of {', '.join(PROTOCOLS)}, or give a DAVIS .pkl or a "
         "converted .h5."
     )
-
-
-def as_online(system: System) -> Any:
-    """Return the system's model behind the calls of ``OnlineModel``."""
-    from ptrack.models.offline.model import PointTransformer
-    from ptrack.models.offline.streaming import StreamingTransformer
-
-    if isinstance(system.model, PointTransformer):
-        return StreamingTransformer(system.model, next(system.parameters()).device)
-    return system.model
 
 
 @dataclass
@@ -79,9 +67,9 @@ class Scorer:
         training = system.training
         system.eval()
         try:
-            model = as_online(system)
-            tracker = Tracker(model, support_grid=None if not hasattr(model, "support_grid") else SUPPORT_GRID)
-            subject = runner.TrackerSubject("training", tracker, {}, self.protocol, "first", None, model.threshold)
+            model = system.tracker()
+            tracker = Tracker(model)  # with the support grid that the model wants: Track-On2 400 points, nano none
+            subject = TrackerSubject("training", tracker, {}, self.protocol, "first", None, model.threshold)
             files = file_names(self.rows)
             videos = [self._score(subject, row, files[row.id]) for row in self.group.part(self.rows)]
         finally:
@@ -94,9 +82,9 @@ class Scorer:
         percent = 1.0 if self.protocol.percent else 100.0
         return {f"{self.name}/{k}": percent * result.mean[k] for k in self.protocol.headline if k in result.mean}
 
-    def _score(self, subject: runner.TrackerSubject, row: ClipRow, file: str) -> VideoResult:
+    def _score(self, subject: TrackerSubject, row: ClipRow, file: str) -> VideoResult:
         try:
-            return runner.evaluate_clip(subject, self.protocol, "first", row.load(), row, file).result
+            return evaluate_clip(subject, self.protocol, "first", row.load(), row, file).result
         except Skip as reason:
             return VideoResult(id=row.id, name=row.name, status=SKIPPED, reason=str(reason))
         except (PTrackError, OSError) as error:

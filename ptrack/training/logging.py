@@ -140,24 +140,24 @@ def describe_scores(record: ValidationRecord) -> str:
 class PlainLines:
     """Progress as lines, at most one every few seconds (and the first and last step): for logs and pipes."""
 
-    def __init__(self, say: Callable[[str], None], seconds: float = LINE_SECONDS) -> None:
-        self.say, self.seconds = say, seconds
+    def __init__(self, note: Callable[[str], None], seconds: float = LINE_SECONDS) -> None:
+        self.note, self.seconds = note, seconds
         self._last = -math.inf
 
     def on_step(self, record: StepRecord) -> None:
-        """Say how far training is."""
+        """Print how far training is."""
         now = time.monotonic()
         if now - self._last >= self.seconds or record.step == record.total_steps:
             self._last = now
-            self.say(describe_step(record))
+            self.note(describe_step(record))
 
     def on_validation(self, record: ValidationRecord, system: System) -> None:
-        """Say the scores."""
-        self.say(describe_scores(record))
+        """Print the scores."""
+        self.note(describe_scores(record))
 
     def on_note(self, text: str) -> None:
-        """Say the remark."""
-        self.say(text)
+        """Print the remark."""
+        self.note(text)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -1,14 +1,14 @@
-"""Which clips make up which step: a pure function of seed, epoch, step, and the process's place among all."""
+"""Batches of a data set: which clips make up which step is a pure function of seed, epoch, step and process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ptrack.data.samples import SampleKey, TrainingBatch, collate
 from ptrack.errors import DataError
@@ -16,7 +16,7 @@ from ptrack.processes import Group
 from ptrack.training.schedules import derive_seed, preserved_random_state
 
 
-class Clips(Protocol):
+class SampleSource(Protocol):
     """A data set of training samples whose random choices depend on (seed, epoch, index) alone."""
 
     def __len__(self) -> int:
@@ -26,6 +26,62 @@ class Clips(Protocol):
     def __getitem__(self, key: SampleKey, /) -> Any:
         """Return the TrainingSample of a position in an epoch."""
         ...
+
+
+class Batches(Protocol):
+    """Where the loop takes its batches from."""
+
+    batch_size: int  # clips per pass and process
+    epoch_steps: int  # optimisation steps of an epoch
+
+    def steps(self, epoch: int, done: int, count: int) -> Iterator[list[TrainingBatch]]:
+        """Yield the passes of ``count`` steps of an epoch, after ``done`` of its steps."""
+        ...
+
+
+class OrderedBatches:
+    """Batches of a data set, shuffled anew in each epoch and shared out over the processes.
+
+    Args:
+        samples: the data set.
+        batch_size: clips per pass and process, at most; fewer if the data set is smaller.
+        grad_accum: passes per step.
+        seed: random seed of the run.
+        workers: processes that read ahead.
+        group: this process among all.
+        device: where the batches go.
+
+    Raises:
+        DataError: an epoch would have no step.
+    """
+
+    def __init__(
+        self,
+        samples: SampleSource,
+        batch_size: int,
+        *,
+        grad_accum: int = 1,
+        seed: int = 0,
+        workers: int = 0,
+        group: Group | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.samples, self.grad_accum, self.seed, self.workers = samples, grad_accum, seed, workers
+        self.group, self.device = group or Group(), torch.device(device)
+        self.batch_size = fit_batch(len(samples), batch_size, self.group, grad_accum)
+        self.epoch_steps = len(samples) // (self.batch_size * self.group.world * grad_accum)
+
+    def steps(self, epoch: int, done: int, count: int) -> Iterator[list[TrainingBatch]]:
+        """Yield the passes of ``count`` steps of an epoch, after ``done`` of its steps."""
+        batches = step_batches(len(self.samples), self.batch_size, self.group, self.grad_accum, self.seed, epoch)
+        todo = batches[done * self.grad_accum : (done + count) * self.grad_accum]
+        stream = loader(self.samples, todo, self.workers, pin=self.device.type == "cuda", seed=self.seed)
+        step: list[TrainingBatch] = []
+        for batch in stream:
+            step.append(batch.to(self.device))
+            if len(step) == self.grad_accum:
+                yield step
+                step = []
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
@@ -74,15 +130,17 @@ def _prepare_worker(_: int) -> None:
 
 
 def loader(
-    clips: Dataset | Clips, batches: Sequence[Sequence[SampleKey]], workers: int, *, pin: bool = False, seed: int = 0
+    samples: SampleSource, batches: Sequence[Sequence[SampleKey]], workers: int, *, pin: bool = False, seed: int = 0
 ) -> Iterator[TrainingBatch]:
     """Yield the batches in order, read ahead by ``workers`` processes (0: by this one)."""
     with preserved_random_state():  # DataLoader draws a base seed
         torch.manual_seed(derive_seed(seed, "loader"))
+        data: Any = samples  # any object with length and items will do, which DataLoader's types do not say
+        keys: Any = batches
         batch_iterator = iter(
             DataLoader(
-                clips,  # type: ignore[arg-type]
-                batch_sampler=batches,  # type: ignore[arg-type]
+                data,
+                batch_sampler=keys,
                 num_workers=min(workers, len(batches)),
                 collate_fn=collate,
                 pin_memory=pin,
@@ -90,18 +148,6 @@ def loader(
             )
         )
     yield from batch_iterator
-
-
-def micro_batches(
-    stream: Iterator[TrainingBatch], grad_accum: int, move: Callable[[TrainingBatch], TrainingBatch]
-) -> Iterator[list[TrainingBatch]]:
-    """Group a stream of batches into the passes of one optimisation step."""
-    step: list[TrainingBatch] = []
-    for batch in stream:
-        step.append(move(batch))
-        if len(step) == grad_accum:
-            yield step
-            step = []
 
 
 def one_clip(batch: TrainingBatch, index: int) -> TrainingBatch:

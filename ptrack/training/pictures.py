@@ -18,7 +18,7 @@ from ptrack.data.samples import TrainingBatch
 from ptrack.fileio import atomic_path
 from ptrack.training.engine import StepRecord, ValidationRecord
 from ptrack.training.logging import JSONL
-from ptrack.training.systems import Prediction, System
+from ptrack.training.systems import PredictedTracks, System
 
 MAX_FRAMES = 8  # shown of a clip
 MAX_POINTS = 16  # shown of a clip
@@ -55,7 +55,7 @@ def _frame(axes: Any, batch: TrainingBatch, t: int, title: str) -> None:
     axes.set_axis_off()
 
 
-def prediction_picture(batch: TrainingBatch, prediction: Prediction, threshold: float = 0.5) -> np.ndarray:
+def prediction_picture(batch: TrainingBatch, prediction: PredictedTracks, threshold: float = 0.5) -> np.ndarray:
     """Draw the first clip: circles are the truth (dotted where hidden), crosses the prediction, lines the error."""
     T, N = batch.tracks.shape[1:3]
     shown = np.unique(np.linspace(0, T - 1, min(T, MAX_FRAMES)).round().astype(int))
@@ -80,7 +80,7 @@ def prediction_picture(batch: TrainingBatch, prediction: Prediction, threshold: 
 
 
 def time_attention_picture(attention: Tensor, start: int, point: int = 0) -> np.ndarray:
-    """Draw which frames a point's token listens to, one panel per layer; ``attention`` (layers, B, N, S, S)."""
+    """Draw which frames a point's token attends to, one panel per layer; ``attention`` (layers, B, N, S, S)."""
     maps = attention[:, 0, point].float().cpu().numpy()
     S = maps.shape[-1]
     figure = _figure(1, len(maps), 2.4)
@@ -90,7 +90,7 @@ def time_attention_picture(attention: Tensor, start: int, point: int = 0) -> np.
         axes.set_title(f"layer {i + 1}", fontsize=8)
         axes.set_xticks(range(S), [str(start + s) for s in range(S)], fontsize=6)
         axes.set_yticks(range(S), [str(start + s) for s in range(S)], fontsize=6)
-        axes.set_xlabel("listens to frame", fontsize=7)
+        axes.set_xlabel("attends to frame", fontsize=7)
         if i == 0:
             axes.set_ylabel("token of frame", fontsize=7)
         figure.colorbar(image, ax=axes, shrink=0.7).ax.tick_params(labelsize=6)
@@ -99,7 +99,7 @@ def time_attention_picture(attention: Tensor, start: int, point: int = 0) -> np.
 
 
 def point_attention_picture(batch: TrainingBatch, xy: Tensor, attention: Tensor, start: int) -> np.ndarray:
-    """Draw on the frames which other points the first point listens to; ``attention`` (layers, B, S, N, N)."""
+    """Draw on the frames which other points the first point attends to; ``attention`` (layers, B, S, N, N)."""
     maps = attention[-1, 0, :, 0].float().cpu().numpy()  # (S, N) of the last layer
     shown = range(min(len(maps), MAX_FRAMES))
     columns = min(4, len(shown))
@@ -159,15 +159,15 @@ def write_png(path: Path, picture: np.ndarray) -> None:
         imageio.imwrite(temporary, picture)
 
 
-class Painter:
-    """A listener that paints after each validation, into ``visualizations/``.
+class PictureLog:
+    """A listener that draws after each validation, into ``visualizations/``.
 
     Args:
         folder: gets ``prediction_000100.png``, ``attention_time_000100.png``, ``attention_points_000100.png`` (the
             transformer's), and ``history.png``.
         batch: one clip to show.
         log: folder of ``training.jsonl``.
-        also: told of each picture, e.g. ``TensorBoardLog.picture``.
+        also: called with each picture, e.g. ``TensorBoardLog.picture``.
     """
 
     def __init__(self, folder: Path, batch: TrainingBatch, log: Path, also: Save | None = None) -> None:
@@ -181,7 +181,7 @@ class Painter:
 
     @torch.no_grad()
     def on_validation(self, record: ValidationRecord, system: System) -> None:
-        """Paint what the validated weights do."""
+        """Draw what the validated weights do."""
         self.folder.mkdir(parents=True, exist_ok=True)
         training = system.training
         system.eval()

@@ -81,11 +81,26 @@ def save_best(folder: Path, state: RunState) -> Path:
 
 
 def _write(path: Path, state: RunState) -> None:
-    """Write a checkpoint. Into an open file: given a path, torch says neither that nor why writing failed."""
+    """Write a checkpoint. Into an open file: given a path, torch does not say why writing failed.
+
+    Raises:
+        OSError: the disk is full.
+    """
     with open(path, "wb") as file:
-        torch.save({"format": FORMAT, "version": VERSION, **vars(state)}, file)
+        try:
+            torch.save({"format": FORMAT, "version": VERSION, **vars(state)}, file)
+        except RuntimeError as error:  # about the position in the archive, on top of why it could not be written
+            raise _reason(error) from error
         file.flush()
         os.fsync(file.fileno())
+
+
+def _reason(error: BaseException) -> OSError:
+    """Return the operating system's error behind another one."""
+    found = error.__context__
+    while found is not None and not isinstance(found, OSError):
+        found = found.__context__
+    return found or OSError(str(error).splitlines()[0])
 
 
 def read(path: Path) -> RunState:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from ptrack.data.samples import TrainingBatch
 from ptrack.errors import ConfigError
+from ptrack.models.graph import GraphReplay
 from ptrack.models.layers.dropout import by_clip
 from ptrack.processes import Group
 from ptrack.signals import SIGNALS
 from ptrack.training import losses
+from ptrack.training.config import TrainConfig
 from ptrack.training.order import one_clip
 from ptrack.training.schedules import derive_seed
 from ptrack.training.systems import System
 
 
 @dataclass(frozen=True)
-class StepResult:
+class StepOutcome:
     """What a step did; the numbers are those of all processes together."""
 
     terms: dict[str, float]  # loss terms
@@ -62,6 +64,30 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
     return Precision(torch.float16, torch.amp.GradScaler(device.type))
 
 
+def make_stepper(
+    config: TrainConfig,
+    system: System,
+    wrapped: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    group: Group,
+) -> Stepper:
+    """Return the stepper of a run.
+
+    Raises:
+        ConfigError: a CUDA graph is asked for where there can be none.
+    """
+    stepper = Stepper(system, wrapped, optimizer, precision, group, config.clip_norm, config.seed)
+    if not config.graph:
+        return stepper
+    device = next(system.parameters()).device
+    if not system.capturable or device.type != "cuda" or group.world > 1 or config.grad_accum > 1:
+        raise ConfigError(
+            "graph: true replays the steps of nano on one GPU, with grad_accum 1 and in one process; leave it out."
+        )
+    return replace(stepper, replay=GraphReplay(stepper.captured_pass, gradients=True))
+
+
 @dataclass(frozen=True)
 class Stepper:
     """Everything a step needs that stays the same from step to step."""
@@ -73,15 +99,16 @@ class Stepper:
     group: Group
     clip_norm: float
     seed: int
+    replay: GraphReplay[losses.Terms] | None = None  # forward and backward as one CUDA graph
 
-    def __call__(self, parts: Sequence[TrainingBatch], step: int, rate: float, stop: int = 0) -> StepResult:
+    def __call__(self, parts: Sequence[TrainingBatch], step: int, rate: float, stop: int = 0) -> StepOutcome:
         """Do optimisation step ``step`` on the micro-batches ``parts`` with learning rate ``rate``.
 
         Random numbers of the model depend on (seed, step, number of the clip in the step): they are the same in a
         resumed run and for every number of processes and passes.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)  # checkpoints of earlier versions have no share
         buffers = _float_buffers(self.system)
         before = [b.clone() for b in buffers]
         names, values = self._gradients(parts, step)
@@ -99,9 +126,10 @@ class Stepper:
         bad = () if good else self._blame(parts, step)
         if not good:
             self._undo(buffers, before)
-        self.optimizer.zero_grad(set_to_none=True)
-        heard = [number for number, times in zip(SIGNALS, summary[len(names) :], strict=True) if times]
-        return StepResult(terms, loss, norm, good, bad, int(heard[-1]) if heard else 0)
+        if self.replay is None:  # which clears its gradients itself
+            self.optimizer.zero_grad(set_to_none=True)
+        signals = [number for number, times in zip(SIGNALS, summary[len(names) :], strict=True) if times]
+        return StepOutcome(terms, loss, norm, good, bad, int(signals[-1]) if signals else 0)
 
     def _gradients(self, parts: Sequence[TrainingBatch], step: int) -> tuple[list[str], Tensor]:
         """Run forward and backward over all parts; return the terms' names and this process's share of their values."""
@@ -110,20 +138,44 @@ class Stepper:
         seed = derive_seed(self.seed, "plan", step)
         total: losses.Terms = {}
         for i, (part, target) in enumerate(zip(parts, targets, strict=True)):
-            wait = i < len(parts) - 1 and self.group.world > 1
             torch.manual_seed(derive_seed(self.seed, "step", step))
             first = (i * self.group.world + self.group.rank) * len(part.clip_ids)
-            with (
-                by_clip(range(first, first + len(part.clip_ids))),
-                self.wrapped.no_sync() if wait else contextlib.nullcontext(),  # type: ignore[operator, union-attr]
-            ):
-                with self._autocast(part.frames.device):
-                    terms = self.wrapped(part, target, counts, seed)
-                # DistributedDataParallel averages gradients over processes; the terms are shares of one sum.
-                loss = torch.stack(list(terms.values())).sum() * self.group.world
-                self.precision.scaler.scale(loss).backward()
-            total = losses.add_terms(total, {k: v.detach().float() for k, v in terms.items()})
+            with by_clip(range(first, first + len(part.clip_ids))), self._unsynchronised(i < len(parts) - 1):
+                if self.replay is None:
+                    terms = self._one_pass(part, target, counts, seed)
+                else:
+                    terms = self.replay(_tensors(part, target, counts))
+            total = losses.add_terms(total, terms)
         return list(total), torch.stack(list(total.values()))
+
+    def _one_pass(self, part: TrainingBatch, target: losses.Targets, counts: losses.Counts, seed: int) -> losses.Terms:
+        """Add the gradients of one part to the parameters' and return its terms."""
+        with self._autocast(part.frames.device):
+            terms = self.wrapped(part, target, counts, seed)
+        # DistributedDataParallel averages gradients over processes; the terms are shares of one sum.
+        loss = torch.stack(list(terms.values())).sum() * self.group.world
+        self.precision.scaler.scale(loss).backward()
+        return {k: v.detach().float() for k, v in terms.items()}
+
+    def captured_pass(self, tensors: dict[str, Tensor]) -> losses.Terms:
+        """Put the gradients of a batch into the parameters: what is captured as a graph.
+
+        Args:
+            tensors: of :func:`_tensors`. The model must draw no random numbers.
+        """
+        t = tensors
+        self.optimizer.zero_grad(set_to_none=True)
+        batch = TrainingBatch(
+            t["frames"], t["xy"], t["visible"], t["valid"], t["query_time"], t["query_xy"], (), t["query_time"], ()
+        )
+        target = losses.Targets(t["xy"], t["visible"], t["valid"], t["query_time"])
+        return self._one_pass(batch, target, losses.Counts(t["time"], t["point"]), 0)
+
+    def _unsynchronised(self, more: bool) -> contextlib.AbstractContextManager[None]:
+        """Keep gradients to this process while ``more`` parts follow."""
+        if more and isinstance(self.wrapped, nn.parallel.DistributedDataParallel):
+            return self.wrapped.no_sync()
+        return contextlib.nullcontext()
 
     def _counts(self, targets: Sequence[losses.Targets]) -> losses.Counts:
         """Return what the terms of the whole step, over all parts and processes, are averaged over."""
@@ -163,6 +215,20 @@ class Stepper:
         everyone = self.group.gather(bad), self.group.gather(here)
         found = [name for names in everyone[0] for name in names] or [n for names in everyone[1] for n in names]
         return tuple(dict.fromkeys(found))
+
+
+def _tensors(part: TrainingBatch, target: losses.Targets, counts: losses.Counts) -> dict[str, Tensor]:
+    """Return all that a step depends on."""
+    return {
+        "frames": part.frames,
+        "query_time": part.query_time,
+        "query_xy": part.query_xy,
+        "xy": target.xy,
+        "visible": target.visible,
+        "valid": target.valid,
+        "time": counts.time,
+        "point": counts.point,
+    }
 
 
 def _float_buffers(system: nn.Module) -> list[Tensor]:

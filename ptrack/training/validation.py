@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from ptrack.data.samples import TrainingBatch
-from ptrack.training.systems import Prediction, System
+from ptrack.training.systems import PredictedTracks, System
 
 THRESHOLDS = (1, 2, 4, 8, 16)
 SUMS = 2 * len(THRESHOLDS) + 6  # see `score_sums`
 
 
-def score_sums(prediction: Prediction, batch: TrainingBatch, threshold: float) -> Tensor:
+def score_sums(prediction: PredictedTracks, batch: TrainingBatch, threshold: float) -> Tensor:
     """Return (16,) float64 sums: points within each threshold, true positives at each, visible points, called visible,
-    frames judged rightly as visible or hidden, all frames, error in pixels, finite ones.
+    frames classified correctly as visible or hidden, all frames, error in pixels, finite ones.
     """
-    H, W = batch.frames.shape[2:4]
+    H, W = batch.size
     scale = batch.tracks.new_tensor([256.0 / W, 256.0 / H])
     t = torch.arange(batch.tracks.shape[1], device=batch.tracks.device)[None, :, None]
     judged = (t > batch.query_time[:, None]) & batch.valid
@@ -40,7 +40,7 @@ def scores(sums: Tensor) -> dict[str, float]:
     """Return percentages and the mean error from sums of :func:`score_sums`.
 
     ``delta_avg``: share of visible points within the thresholds, averaged over them. ``occlusion_accuracy``: share of
-    frames judged rightly. ``jaccard``: TAP-Vid's Average Jaccard, over all points together instead of per video.
+    frames classified correctly. ``jaccard``: TAP-Vid's Average Jaccard, over all points together instead of per video.
     ``error``: mean distance in pixels of the 256-pixel scale.
     """
     values = sums.tolist()
@@ -57,7 +57,7 @@ def scores(sums: Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def validate(system: System, batches: Iterable[TrainingBatch], threshold: float = 0.5) -> Tensor:
+def validate(system: System, batches: Iterable[TrainingBatch]) -> Tensor:
     """Return the sums over some batches, with the system in evaluation mode; its mode is restored."""
     device = next(system.parameters()).device
     training = system.training
@@ -66,7 +66,7 @@ def validate(system: System, batches: Iterable[TrainingBatch], threshold: float 
     try:
         for batch in batches:
             batch = batch.to(device)
-            total += score_sums(system.predict(batch), batch, threshold)
+            total += score_sums(system.predict(batch), batch, system.threshold)
     finally:
         system.train(training)
     return total

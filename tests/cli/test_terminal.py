@@ -90,11 +90,11 @@ def test_convert(place, monkeypatch, columns, colour):
 def pretended_training(plan, listeners, note):
     """Report as a training of two steps does, without its seconds of work."""
     from ptrack.training.engine import StepRecord, TrainResult, ValidationRecord
-    from ptrack.training.step import StepResult
+    from ptrack.training.step import StepOutcome
 
     (listener,) = listeners
     for step in (1, 2):
-        result = StepResult(loss=0.5, terms={"position": 0.25}, grad_norm=1.0, done=True)
+        result = StepOutcome(loss=0.5, terms={"position": 0.25}, grad_norm=1.0, done=True)
         listener.on_step(StepRecord(step, 1, step, 2, 2, result, 1e-4, 3.0, 100.0))
     listener.on_validation(ValidationRecord(2, 1, {"delta_avg": 50.0}, True), None)
     return TrainResult(2, 1, {}, Path("latest.pth"))

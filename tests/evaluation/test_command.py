@@ -69,7 +69,7 @@ def test_a_failed_video_shows_in_the_exit_code(tmp_path: Path) -> None:
     result = run.invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 1
     assert "goat-tiny could not be evaluated: There are no predictions" in result.stderr
-    assert "1 videos failed and are in no mean" in result.stderr
+    assert "1 video failed and counted in no mean" in result.stderr
     assert "predictions other\t" in result.stdout
     assert "failed: There are no predictions" in page.read_text()
 

@@ -22,7 +22,8 @@ from ptrack.errors import DataError, ModelError, OutputError
 from ptrack.evaluation import results
 from ptrack.evaluation.clips import choose, file_names, open_clips
 from ptrack.evaluation.protocols import PROTOCOLS, find_protocol
-from ptrack.evaluation.runner import EvalRequest, Step, evaluate
+from ptrack.evaluation.runner import EvalProgress, evaluate
+from ptrack.evaluation.subjects import EvalRequest
 from tests.evaluation.test_metrics import EGO
 from tests.evaluation.test_protocols import DATASETS, NAMES, RESULTS
 from tests.test_processes import run_two
@@ -98,7 +99,7 @@ def test_matching_runs_on_every_tiny_dataset(benchmark: str) -> None:
     assert [v.status for v in model.videos] == [results.OK]
     assert model.videos[0].frames > 0
     for key in find_protocol(benchmark).headline:
-        assert np.isfinite(model.mean.get(key, 0.0))
+        assert np.isfinite(model.mean[key]), key
     assert model.frames_per_second > 0
 
 
@@ -128,7 +129,8 @@ def test_strided_mode_tracks_backwards_too() -> None:
 
 PAIR = """
 import sys, json, os
-from ptrack.evaluation.runner import EvalRequest, evaluate
+from ptrack.evaluation.runner import evaluate
+from ptrack.evaluation.subjects import EvalRequest
 from tests.test_processes import gloo_threads
 report = evaluate(EvalRequest(benchmark="robotap", data=sys.argv[1], models=("static", "lk"), device="cpu"))
 with open(f"{sys.argv[2]}/{os.environ['RANK']}.json", "w") as file:
@@ -157,8 +159,9 @@ def slow(self, state, features):
         time.sleep(600)  # in the second video
     return step(self, state, features)
 StaticModel.step = slow
-from ptrack.evaluation.runner import EvalRequest, evaluate
-evaluate(EvalRequest(benchmark="davis", data=sys.argv[1], models=("static",), device="cpu", run=Path(sys.argv[2])))
+from ptrack.evaluation.runner import evaluate
+from ptrack.evaluation.subjects import EvalRequest
+evaluate(EvalRequest(benchmark="davis", data=sys.argv[1], models=("static",), device="cpu", run_dir=Path(sys.argv[2])))
 """
 
 
@@ -171,28 +174,28 @@ def test_a_killed_run_goes_on_and_ends_with_identical_numbers(tmp_path: Path) ->
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert len(list(run.rglob("*-*.json"))) == 1
-    steps: list[Step] = []
-    report = evaluate(ask(run=run), steps.append)
+    steps: list[EvalProgress] = []
+    report = evaluate(ask(run_dir=run), steps.append)
     assert [s.result.reused for s in steps] == [True, False]
     assert report.models[0].mean == means(ask())[0]
-    again: list[Step] = []
-    evaluate(ask(run=run), again.append)
+    again: list[EvalProgress] = []
+    evaluate(ask(run_dir=run), again.append)
     assert all(s.result.reused for s in again)
-    fresh: list[Step] = []
-    evaluate(ask(run=run, fresh=True), fresh.append)
+    fresh: list[EvalProgress] = []
+    evaluate(ask(run_dir=run, recompute=True), fresh.append)
     assert not any(s.result.reused for s in fresh)
 
 
 def test_other_settings_or_content_are_computed_again(tmp_path: Path) -> None:
-    evaluate(ask(run=tmp_path / "run"))
-    for changed in (ask(run=tmp_path / "run", threshold=0.9), ask(run=tmp_path / "run", mode="strided")):
-        steps: list[Step] = []
+    evaluate(ask(run_dir=tmp_path / "run"))
+    for changed in (ask(run_dir=tmp_path / "run", threshold=0.9), ask(run_dir=tmp_path / "run", mode="strided")):
+        steps: list[EvalProgress] = []
         evaluate(changed, steps.append)
         assert not any(s.result.reused for s in steps)
     for path in (tmp_path / "run").rglob("*-*.json"):
         path.write_text("{ damaged")
     steps = []
-    evaluate(ask(run=tmp_path / "run"), steps.append)
+    evaluate(ask(run_dir=tmp_path / "run"), steps.append)
     assert not any(s.result.reused for s in steps)
 
 
@@ -201,13 +204,13 @@ def test_other_settings_or_content_are_computed_again(tmp_path: Path) -> None:
 
 def test_saved_predictions_score_the_same(tmp_path: Path) -> None:
     pytest.importorskip("cv2")
-    made = evaluate(ask(models=("lk",), save=tmp_path / "tracks", run=tmp_path / "run"))
+    made = evaluate(ask(models=("lk",), save=tmp_path / "tracks", run_dir=tmp_path / "run"))
     again = evaluate(ask(models=(), predictions=(tmp_path / "tracks",)))
     assert again.models[0].mean == made.models[0].mean
     assert again.models[0].model == "predictions tracks"
     shutil.rmtree(tmp_path / "tracks")  # saved again from the run folder, without tracking
-    steps: list[Step] = []
-    evaluate(ask(models=("lk",), save=tmp_path / "tracks", run=tmp_path / "run"), steps.append)
+    steps: list[EvalProgress] = []
+    evaluate(ask(models=("lk",), save=tmp_path / "tracks", run_dir=tmp_path / "run"), steps.append)
     assert all(s.result.reused for s in steps)
     assert sorted(p.name for p in (tmp_path / "tracks").iterdir()) == ["bike-tiny.npz", "goat-tiny.npz"]
 
@@ -336,7 +339,7 @@ def test_what_is_asked_for_is_checked_first(tmp_path: Path) -> None:
         evaluate(ask(data=""))
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="Cannot write into the run folder"):
-        evaluate(ask(run=tmp_path / "file"))
+        evaluate(ask(run_dir=tmp_path / "file"))
 
 
 def test_videos_are_chosen_by_name_pattern_and_number() -> None:

@@ -13,7 +13,8 @@ from ptrack.evaluation.protocols import find_protocol
 from ptrack.evaluation.published import published
 from ptrack.evaluation.resizing import resize
 from ptrack.evaluation.results import table
-from ptrack.evaluation.runner import EvalRequest, evaluate
+from ptrack.evaluation.runner import evaluate
+from ptrack.evaluation.subjects import EvalRequest
 from ptrack.models.tapnext.weights import Checkpoint, build_model, save_checkpoint
 from tests.evaluation.test_runner import DAVIS
 from tests.parity.tapnext.recorded import TINY, tiny

@@ -18,11 +18,13 @@ from ptrack.cli.train import describe_best
 from ptrack.data.samples import collate
 from ptrack.errors import CheckpointError, ConfigError, DataError, Interrupted, OutputError
 from ptrack.models.layers.dropout import by_clip
+from ptrack.models.offline.weights import read_weights
 from ptrack.processes import Group
 from ptrack.training import config as configs
 from ptrack.training import losses, order, state, systems
 from ptrack.training.config import TrainConfig
-from ptrack.training.engine import RunData, Trainer, TrainingFailed, TrainResult
+from ptrack.training.engine import Trainer, TrainingFailed, TrainResult
+from ptrack.training.recipes import merge
 from ptrack.training.schedules import Average, derive_seed, learning_rate
 from tests.training.scenes import PanningClips
 
@@ -44,7 +46,7 @@ def settings(folder: Path, **changes: object) -> TrainConfig:
         "num_workers": 0, "save_dir": str(folder), "save_every": 1e9, "ema": 0.9, "amp": "off",
         "data": {"image_size": [32, 32], "sequence_length": 4},
     }  # fmt: skip
-    return configs.build(configs.merge(values, changes))
+    return configs.build(merge(values, changes))
 
 
 def clips(**changes: object) -> PanningClips:
@@ -69,11 +71,18 @@ class Recorder:
         self.notes.append(text)
 
 
-def trainer(config: TrainConfig, data: RunData | None = None, **arguments) -> Trainer:
+def trainer(config: TrainConfig, train=None, valid=None, **arguments) -> Trainer:
+    """Without clips given: six to train on, two to validate on."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         system = systems.build(config)
-    return Trainer(config, system, data or RunData(clips(), clips(seed=9, length=2)), **arguments)
+    if train is None:
+        train, valid = clips(), clips(seed=9, length=2)
+    batches = order.OrderedBatches(
+        train, config.batch_size, grad_accum=config.grad_accum, seed=config.seed, workers=config.num_workers,
+        group=arguments.get("group"),
+    )  # fmt: skip
+    return Trainer(config, system, batches, valid, **arguments)
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_workers": 2}, {"amp": "bf16"}, {"grad_accum": 2, "batch_size": 1}])
@@ -162,7 +171,6 @@ from pathlib import Path
 from tests.test_processes import gloo_threads
 from tests.training.test_engine import Recorder, clips, settings, trainer
 from ptrack.processes import joined
-from ptrack.training.engine import RunData
 with joined("cpu") as group:
     batch = 4 // group.world
     # A small rate: at 1e-3, Adam has scaled float32's rounding up to 3e-5 of the gradient's norm by the seventh step.
@@ -170,8 +178,7 @@ with joined("cpu") as group:
         Path(sys.argv[1]), batch_size=batch, arch={"dropout": 0.2}, grad_accum=int(sys.argv[2]), lr=1e-4
     )
     r = Recorder()
-    data = RunData(clips(length=16), clips(seed=9, length=3))
-    result = trainer(config, data, group=group, listeners=[r]).run()
+    result = trainer(config, clips(length=16), clips(seed=9, length=3), group=group, listeners=[r]).run()
     if group.first:
         for record in r.steps:
             print(record.result.loss, record.result.grad_norm)
@@ -195,7 +202,7 @@ def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path, grad_accu
         assert b == pytest.approx(a, rel=1e-4, abs=1e-5)  # other dropout would be off by 1e-2
 
 
-@pytest.mark.parametrize("model", ["transformer", "online"])
+@pytest.mark.parametrize("model", ["transformer", "track-on2"])
 def test_the_gradient_of_a_batch_is_the_sum_over_its_clips(tmp_path: Path, model: str) -> None:
     """One optimisation step of the batched model equals the per-clip one, dropout and hidden memory included."""
     online = {
@@ -243,7 +250,7 @@ def test_checkpoints_rotate_and_a_damaged_one_is_skipped(tmp_path: Path) -> None
     config = settings(tmp_path, save_every=0.0, keep=3, max_steps=5)
     trainer(config).run()
     names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == ["best.pth", "latest.pth", "previous-1.pth", "previous-2.pth"]
+    assert names == ["best.pth", "best.safetensors", "latest.pth", "previous-1.pth", "previous-2.pth"]
     latest = tmp_path / "latest.pth"
     latest.write_bytes(latest.read_bytes()[: latest.stat().st_size // 2])
     saved, used, remarks = state.resume(latest)
@@ -286,9 +293,8 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
 
 
 def test_bad_clips_are_named_and_skipped_until_the_limit(tmp_path: Path) -> None:
-    data = RunData(clips(poison=(3,)))
     listener = Recorder()
-    run = trainer(settings(tmp_path / "a"), data, listeners=[listener])
+    run = trainer(settings(tmp_path / "a"), clips(poison=(3,)), listeners=[listener])
     result = run.run()
     skipped = [r for r in listener.steps if not r.result.done]
     assert len(skipped) == 2  # once in each of two epochs
@@ -296,7 +302,7 @@ def test_bad_clips_are_named_and_skipped_until_the_limit(tmp_path: Path) -> None
     assert sum("panning/3" in note for note in listener.notes) == 2
     assert all(torch.isfinite(p).all() for p in run.system.parameters())
     assert result.steps == 6
-    everywhere = RunData(clips(poison=tuple(range(6))))
+    everywhere = clips(poison=tuple(range(6)))
     with pytest.raises(TrainingFailed, match="3 steps in a row"):
         trainer(settings(tmp_path / "b", nan_limit=3, epochs=9), everywhere).run()
     assert state.read(tmp_path / "b" / "latest.pth").step == 3
@@ -306,21 +312,22 @@ def test_a_small_data_set_lowers_the_batch_size_and_says_so(tmp_path: Path) -> N
     listener = Recorder()
     result = trainer(settings(tmp_path, batch_size=40, max_steps=2), listeners=[listener]).run()
     assert result.steps == 2
-    assert "6 clips" in listener.notes[0]
-    assert "batches of 6" in listener.notes[0]
+    assert "too small for batches of 40" in listener.notes[0]
+    assert "batches of 6." in listener.notes[0]
     with pytest.raises(DataError, match="fewer than the 8"):
         order.fit_batch(6, 1, Group(0, 4), 2)
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: writing fails in the same place."""
-    trainer(settings(tmp_path, max_steps=1)).run()
+    run = trainer(settings(tmp_path, max_steps=1))
+    run.save()
     before = (tmp_path / "latest.pth").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(OutputError, match=r"^Cannot write .*best\.pth: File too large\.$"):
-            trainer(settings(tmp_path, max_steps=1)).run()
+        with pytest.raises(OutputError, match=r"^Cannot write .*latest\.pth: File too large\.$"):
+            run.save()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (tmp_path / "latest.pth").read_bytes() == before
@@ -349,14 +356,12 @@ def test_a_place_that_cannot_be_written_is_found_before_training(tmp_path: Path)
 
 
 def test_validation_uses_the_averaged_weights_and_keeps_the_best(tmp_path: Path) -> None:
-    exported = []
     listener = Recorder()
-    run = trainer(settings(tmp_path, eval_every=2), listeners=[listener], export=lambda s, p: exported.append(p.name))
-    result = run.run()
+    result = trainer(settings(tmp_path, eval_every=2), listeners=[listener]).run()
     assert [r.step for r in listener.scores] == [2, 4, 6]
     assert listener.scores[0].best
     assert set(listener.scores[0].scores) == {"delta_avg", "occlusion_accuracy", "jaccard", "error"}
-    assert exported[0] == "best.safetensors"
+    assert (tmp_path / "best.safetensors").exists()
     assert result.best["score"] == max(r.scores["delta_avg"] for r in listener.scores)
     best = state.read(tmp_path / "best.pth")
     assert best.step == result.best["step"]
@@ -367,7 +372,7 @@ def test_validation_uses_the_averaged_weights_and_keeps_the_best(tmp_path: Path)
 def test_the_start_of_a_fine_tuning_is_validated_and_stays_the_best_until_it_is_beaten(tmp_path: Path) -> None:
     config = settings(tmp_path, init_from="some.safetensors", eval_every=2, lr=1e-12)
     listener = Recorder()
-    result = trainer(config, listeners=[listener], export=lambda s, p: p.write_text("w")).run()
+    result = trainer(config, listeners=[listener]).run()
     assert [r.step for r in listener.scores] == [0, 2, 4, 6]
     assert [r.best for r in listener.scores] == [True, False, False, False]
     assert result.best["step"] == 0
@@ -378,20 +383,20 @@ def test_the_start_of_a_fine_tuning_is_validated_and_stays_the_best_until_it_is_
 
 
 def test_without_clips_to_validate_on_the_last_weights_are_kept(tmp_path: Path) -> None:
-    exported, listener = [], Recorder()
-    run = trainer(
-        settings(tmp_path, epochs=1), RunData(clips()), listeners=[listener], export=lambda s, p: exported.append(p)
-    )
+    listener = Recorder()
+    run = trainer(settings(tmp_path, epochs=1), clips(), listeners=[listener])
     result = run.run()
     assert (result.best, listener.scores) == ({}, [])
-    assert set(exported) == {tmp_path / "best.safetensors"}
     assert "nothing to validate on" in listener.notes[0]
+    _, kept = read_weights(tmp_path / "best.safetensors")
+    assert run.average is not None
+    assert all(torch.equal(v, run.average.values[k]) for k, v in kept.items())
 
 
 def test_a_further_data_set_is_scored(tmp_path: Path) -> None:
     listener = Recorder()
     run = trainer(
-        settings(tmp_path, max_steps=1), RunData(clips()), listeners=[listener], evaluate=lambda s: {"x/delta_avg": 3.0}
+        settings(tmp_path, max_steps=1), clips(), listeners=[listener], evaluate=lambda s: {"x/delta_avg": 3.0}
     )
     assert run.run().best["score"] == 3.0
     assert listener.scores[0].scores == {"x/delta_avg": 3.0}

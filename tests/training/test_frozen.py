@@ -17,7 +17,7 @@ from tests.training.scenes import PanningClips
 def test_every_part_but_the_vision_transformer_learns(tmp_path: Path) -> None:
     config = configs.build(
         {
-            "model": "online", "arch": {"input_size": [64, 64], "memory": 3, "candidates": 4}, "pretrained": False,
+            "model": "track-on2", "arch": {"input_size": [64, 64], "memory": 3, "candidates": 4}, "pretrained": False,
             "data": {"image_size": [64, 64], "sequence_length": 3}, "save_dir": str(tmp_path),
         }
     )  # fmt: skip

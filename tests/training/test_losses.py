@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ptrack.training import losses
 from ptrack.training.losses import Counts, Targets
+from ptrack.training.systems import track_on2, transformer
 
 RECORDED = Path(__file__).parent / "data" / "losses.npz"
 NAMES = {
@@ -47,7 +48,7 @@ def run(outputs: dict[str, Tensor], targets: Targets, size: tuple[int, int], cou
     counts = counts or losses.count(targets)
     for t in range(targets.xy.shape[1]):
         frame = Out(**{NAMES[k]: v[:, t] for k, v in outputs.items()})
-        total = losses.add_terms(total, losses.track_on2_frame(frame, targets, t, counts, size))
+        total = losses.add_terms(total, track_on2.frame_terms(frame, targets, t, counts, size))
     return total
 
 
@@ -59,8 +60,8 @@ def test_terms_and_gradients_equal_the_recorded_ones(group: str) -> None:
     terms = run(outputs, targets, tuple(int(v) for v in data["input_size"]))
     total = torch.stack(list(terms.values())).sum()
     total.backward()
-    assert set(terms) == set(losses.TERMS)
-    for name in losses.TERMS:
+    assert set(terms) == set(track_on2.TERMS)
+    for name in track_on2.TERMS:
         np.testing.assert_allclose(terms[name].item(), data[name][0], rtol=1e-5)
     np.testing.assert_allclose(total.item(), data["total"][0], rtol=1e-5)
     for name in (k.removeprefix("grad.") for k in data if k.startswith("grad.")):
@@ -80,7 +81,7 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
         one = Targets(*(getattr(targets, f)[b : b + 1] for f in ("xy", "visible", "valid", "query_time")))
         part = run({k: v[b : b + 1] for k, v in outputs.items()}, one, size, counts)
         parts = losses.add_terms(parts, part)
-    for name in losses.TERMS:
+    for name in track_on2.TERMS:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-6, atol=1e-7)
 
 
@@ -105,7 +106,7 @@ def test_unknown_coordinates_may_be_nan() -> None:
     terms = run(outputs, replace(targets, valid=valid, xy=xy), size)
     xy[:, 3] = 5.0
     again = run(outputs, replace(targets, valid=valid, xy=xy), size)
-    for name in losses.TERMS:
+    for name in track_on2.TERMS:
         assert torch.isfinite(terms[name])
         assert terms[name] == again[name]
 
@@ -120,9 +121,9 @@ def test_nothing_to_supervise_is_zero_and_not_nan() -> None:
 def test_the_offset_loss_is_flat_where_the_patch_is_wrong() -> None:
     offsets = torch.zeros(1, 1, 2, 2, requires_grad=True)
     xy = torch.tensor([[[3.0, 1.0], [30.0, 0.0]]])
-    loss = losses.offset_loss(offsets, torch.zeros(1, 2, 2), xy, torch.ones(1, 2, dtype=torch.bool))
+    loss = track_on2.offset_loss(offsets, torch.zeros(1, 2, 2), xy, torch.ones(1, 2, dtype=torch.bool))
     loss.backward()
-    assert loss.item() == 4.0 + losses.OFFSET_CLAMP
+    assert loss.item() == 4.0 + track_on2.OFFSET_CLAMP
     assert offsets.grad is not None
     assert offsets.grad[0, 0, 0].tolist() == [-1.0, -1.0]
     assert offsets.grad[0, 0, 1].tolist() == [0.0, 0.0]
@@ -151,7 +152,7 @@ def test_transformer_terms_by_hand() -> None:
     predicted[..., 0, :, 0] += 3.0  # frame 1 (visible): 3 px off in a 128-pixel input = 6 px at the 256-pixel scale
     predicted[..., 1, :, 0] += 10.0  # frame 2 (hidden): 20 px at the 256-pixel scale
     zero = torch.zeros(2, 1, 2, 1)
-    terms = losses.transformer_window(Window(1, predicted, zero, zero), targets, losses.count(targets), (128, 128))
+    terms = transformer.window_terms(Window(1, predicted, zero, zero), targets, losses.count(targets), (128, 128))
     place = 0.1 * ((6 - 0.5) + 0.2 * (20 - 0.5)) / 2  # Huber: |e| - 0.5 beyond 1 px
     assert terms["position"].item() == pytest.approx(place, rel=1e-6)
     assert terms["visibility"].item() == pytest.approx(np.log(2), rel=1e-6)
@@ -167,7 +168,7 @@ def test_a_later_iteration_weighs_more() -> None:
         predicted[wrong] = 100.0
         zero = torch.zeros(2, 1, 1, 1)
         out = Window(1, predicted, zero, zero)
-        terms.append(losses.transformer_window(out, targets, losses.count(targets), (256, 256))["position"].item())
+        terms.append(transformer.window_terms(out, targets, losses.count(targets), (256, 256))["position"].item())
     assert terms[0] / terms[1] == pytest.approx(0.8, rel=1e-6)
 
 
@@ -178,8 +179,8 @@ def test_the_matching_term_by_hand() -> None:
     xy = torch.tensor([[40.0, 50.0], [10.0, 50.0], [10.0, 50.0]]).expand(1, 2, 3, 2)  # in cells 3, 2 and 2
     visible = torch.tensor([True, True, False]).expand(1, 2, 3)
     targets = Targets(xy, visible, torch.ones_like(visible), torch.zeros(1, 3, dtype=torch.int64))
-    got = losses.transformer_matching([maps], [template], targets, losses.count(targets), (64, 64))
-    peak = 1 / losses.MATCH_TEMPERATURE
+    got = transformer.matching_term([maps], [template], targets, losses.count(targets), (64, 64))
+    peak = 1 / transformer.MATCH_TEMPERATURE
     total = np.logaddexp.reduce([peak, 0, 0, 0])
-    wanted = losses.MATCH_WEIGHT * ((total - peak) + (total - 0)) / 2  # right, wrong, hidden
+    wanted = transformer.MATCH_WEIGHT * ((total - peak) + (total - 0)) / 2  # right, wrong, hidden
     assert got.item() == pytest.approx(wanted, rel=1e-5)

@@ -10,11 +10,11 @@ from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.model import NanoOutputs
 from ptrack.models.nano.weights import packaged, read_weights, untrained
 from ptrack.training import losses, run
-from ptrack.training.config import build, default_values, merge
+from ptrack.training.config import build
 from ptrack.training.losses import Targets
-from ptrack.training.nano import NanoSystem, frame_losses
 from ptrack.training.order import collate, one_clip
-from ptrack.training.run import Request, resolve
+from ptrack.training.recipes import RunPlan, TrainRequest, default_values, merge, resolve
+from ptrack.training.systems.nano import NanoSystem, frame_terms
 from tests.training.scenes import PanningClips
 
 SMALL = NanoConfig(
@@ -47,12 +47,12 @@ def test_losses_by_hand():
         confidence_logit=torch.tensor([0.0, 0.0]),
         kept=torch.zeros(2, 2),
     )
-    terms = frame_losses(out, truth, 1, losses.count(truth), (64, 64))
+    terms = frame_terms(out, truth, 1, losses.count(truth), (64, 64))
     assert float(terms["search"]) == pytest.approx(0.5 * math.log(9) / 2, rel=1e-5)
     assert float(terms["position"]) == pytest.approx(0.8 * 2 * 0.5 * (4 - 0.25) / 2, rel=1e-5)
     assert float(terms["visibility"]) == pytest.approx(8 * math.log(2), rel=1e-5)
     assert float(terms["confidence"]) == pytest.approx(4 * math.log(2), rel=1e-5)
-    at_query = frame_losses(out, truth, 0, losses.count(truth), (64, 64))
+    at_query = frame_terms(out, truth, 0, losses.count(truth), (64, 64))
     assert all(float(v) == 0 for v in at_query.values())
 
 
@@ -60,7 +60,7 @@ def test_lost_points_pull_little_and_windows_without_the_truth_not_at_all():
     truth = targets([[50.0, 10.0]], [True])
     out = NanoOutputs(torch.zeros(1, 3, 3), torch.tensor([[1, 1]]), torch.tensor([[[2.0, 2.0]]]), torch.zeros(1),
                        torch.zeros(1), torch.zeros(1, 2))  # fmt: skip
-    terms = frame_losses(out, truth, 1, losses.count(truth), (64, 64))
+    terms = frame_terms(out, truth, 1, losses.count(truth), (64, 64))
     assert float(terms["search"]) == 0
     assert float(terms["position"]) == pytest.approx(0.05 * 2 * 0.5 * (40 - 0.25), rel=1e-5)
 
@@ -96,7 +96,7 @@ def test_the_batch_is_the_sum_of_its_clips():
 
 @pytest.mark.parametrize("name", ["nano_synthetic", "nano_synthetic_long"])
 def test_the_shipped_weights_are_of_the_published_recipes(name):
-    recipe = resolve(Request(recipe=name)).config.arch
+    recipe = resolve(TrainRequest(recipe=name)).config.arch
     shipped, _ = packaged()
     assert to_mapping(shipped) | {"input_size": recipe["input_size"]} == recipe  # --quality sets that
 
@@ -118,14 +118,14 @@ def test_a_run_writes_weights_that_track(tmp_path):
                  "supersampling": 1.0, "synthetic_clips": 3},
     }  # fmt: skip
     config = build(merge(default_values("nano"), recipe))
-    result = run.train(run.Plan(config))
+    result = run.train(RunPlan(config))
     assert result.steps == 3
     read, state = read_weights(tmp_path / "c" / "best.safetensors")
     assert read.dim == 32
     assert all(torch.isfinite(v).all() for v in state.values())
     resumed, _ = read_weights(tmp_path / "c" / "latest.pth")
     assert resumed == read
-    again = resolve(Request(values={"init_from": str(tmp_path / "c" / "best.safetensors")}))
+    again = resolve(TrainRequest(values={"init_from": str(tmp_path / "c" / "best.safetensors")}))
     assert again.config.model == "nano"
     system = run.build_system(again.config)
     for name, value in state.items():

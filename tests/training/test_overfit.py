@@ -9,20 +9,21 @@ import torch
 
 from ptrack.data.samples import SampleKey, collate
 from ptrack.training import config as configs
-from ptrack.training import systems, validation
-from ptrack.training.engine import RunData, Trainer
+from ptrack.training import recipes, systems, validation
+from ptrack.training.engine import Trainer
+from ptrack.training.order import OrderedBatches
 from tests.training.scenes import PanningClips
 
 SMALL = {
     "transformer": {"levels": 3, "dim": 64, "heads": 4, "layers": 2, "iterations": 3, "dropout": 0.0},
-    "online": {
-        **configs.SMALL_ONLINE, "input_size": [64, 64], "strides": [4, 8], "dropout": 0.0, "memory_mask": 0.0,
+    "track-on2": {
+        **recipes.SMALL_TRACK_ON2, "input_size": [64, 64], "strides": [4, 8], "dropout": 0.0, "memory_mask": 0.0,
     },
 }  # fmt: skip
-STEPS = {"transformer": 250, "online": 120}
+STEPS = {"transformer": 250, "track-on2": 120}
 
 
-@pytest.mark.parametrize("model", ["online", "transformer"])
+@pytest.mark.parametrize("model", ["track-on2", "transformer"])
 def test_one_clip_is_learnt_by_heart(tmp_path: Path, model: str) -> None:
     clips = PanningClips(length=1, frames=6, points=8, size=64, still=True)
     config = configs.build(
@@ -38,7 +39,7 @@ def test_one_clip_is_learnt_by_heart(tmp_path: Path, model: str) -> None:
         system = systems.build(config)
     batches = [collate([clips[SampleKey(0)]])]
     before = validation.scores(validation.validate(system, batches))
-    Trainer(config, system, RunData(clips)).run()
+    Trainer(config, system, OrderedBatches(clips, 1)).run()
     after = validation.scores(validation.validate(system, batches))
     assert before["delta_avg"] < 75
     assert after["delta_avg"] >= 95

@@ -19,15 +19,16 @@ from torchvision.models import resnet18, resnet50
 from typer.testing import CliRunner
 
 from ptrack.cli.app import app
+from ptrack.data.loading.dataset import ClipDataset
 from ptrack.data.samples import SampleKey
 from ptrack.errors import CheckpointError, ConfigError, DataError
 from ptrack.models.backbones.lite0 import Lite0, packaged_weights
 from ptrack.training import config as configs
-from ptrack.training import data, run
+from ptrack.training import data, recipes, run
 from ptrack.training.config import TrainConfig
 from ptrack.training.data import SyntheticClips
 from ptrack.training.logging import JsonLog
-from ptrack.training.run import Request
+from ptrack.training.recipes import RunPlan, TrainRequest, merge, resolve
 
 SIMPLE = Path(__file__).parents[1] / "data" / "fixtures" / "datasets" / "simple"
 CUT = ["arch.dim=32", "arch.layers=1", "arch.iterations=1", "data.image_size=[64,64]"]
@@ -62,7 +63,7 @@ def small(folder: Path, **changes: object) -> TrainConfig:
         "log_dir": str(folder / "l"), "arch": {"levels": 2, "dim": 32, "heads": 2, "layers": 1, "iterations": 1},
         "data": {"root": str(SIMPLE), "image_size": [32, 32], "sequence_length": 4},
     }  # fmt: skip
-    return configs.build(configs.merge(values, changes))
+    return configs.build(merge(values, changes))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_the_original_resume_line_goes_on(here: Path) -> None:
     with pytest.raises(CheckpointError, match="backbone resnet18 → resnet34"):
         train("--resume", "checkpoints", "--backbone", "resnet34")
     with pytest.raises(CheckpointError, match="another architecture"):
-        train("--resume", "checkpoints", "--model", "online")
+        train("--resume", "checkpoints", "--model", "track-on2")
 
 
 def test_without_imagenet_weights_the_error_says_what_to_do(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,45 +147,65 @@ def test_every_option_has_both_spellings() -> None:
 
 
 def test_train_alone_is_nano_on_rendered_scenes() -> None:
-    plan = run.resolve(Request())
+    plan = resolve(TrainRequest())
     assert plan.config.model == "nano"
     assert plan.config.data.root is None
-    assert run.resolve(Request({"model": "online"})).config.arch["dim"] == 64
-    assert run.resolve(Request({"data": {"root": "x.h5"}})).config.model == "transformer"
-    assert run.resolve(Request({"model": "online", "data": {"root": "x.h5"}})).config.arch["dim"] == 64
+    assert resolve(TrainRequest({"model": "track-on2"})).config.arch["dim"] == 64
+    assert resolve(TrainRequest({"data": {"root": "x.h5"}})).config.model == "transformer"
+    assert resolve(TrainRequest({"model": "track-on2", "data": {"root": "x.h5"}})).config.arch["dim"] == 64
 
 
 def test_published_recipes_resolve() -> None:
     for name, model in [
-        ("transformer_point_odyssey", "transformer"), ("track_on2_kubric_dinov2", "online"),
-        ("track_on2_kubric_dinov3", "online"), ("nano_synthetic", "nano"), ("nano_synthetic_long", "nano"),
+        ("transformer_point_odyssey", "transformer"), ("track_on2_kubric_dinov2", "track-on2"),
+        ("track_on2_kubric_dinov3", "track-on2"), ("nano_synthetic", "nano"), ("nano_synthetic_long", "nano"),
+        ("nano_gpu", "nano"), ("nano_gpu_encoder", "nano-encoder"),
     ]:  # fmt: skip
-        config = run.resolve(Request(recipe=name)).config
+        config = resolve(TrainRequest(recipe=name)).config
         assert config.model == model
-    published = run.resolve(Request(recipe="track_on2_kubric_dinov3", sets=["lr=1e-3", "data.num_points=7"])).config
+    published = resolve(TrainRequest(recipe="track_on2_kubric_dinov3", sets=["lr=1e-3", "data.num_points=7"])).config
     assert (published.arch["backbone"], published.arch["dim"], published.data.sequence_length) == (
         "dinov3_s_plus",
         256,
         48,
     )
     assert (published.lr, published.data.num_points, published.arch["memory"]) == (1e-3, 7, 24)
-    assert run.resolve(Request(recipe="nano_synthetic")).config == run.resolve(Request()).config
+    assert resolve(TrainRequest(recipe="nano_synthetic")).config == resolve(TrainRequest()).config
     with pytest.raises(ConfigError, match="Did you mean 'nano_synthetic'"):
-        run.resolve(Request(recipe="nano_synthetics"))
+        resolve(TrainRequest(recipe="nano_synthetics"))
+
+
+def test_published_recipes_are_found_when_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tomllib
+
+    wheel = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["hatch"]["build"][
+        "targets"
+    ]
+    inside = tmp_path / wheel["wheel"]["force-include"]["configs"]
+    shutil.copytree(Path(__file__).parents[2] / "configs", inside)
+    monkeypatch.setattr(recipes, "__file__", str(tmp_path / "ptrack" / "training" / "recipes.py"))
+    assert recipes.recipe_folder() == inside / "train"
+    assert resolve(TrainRequest(recipe="nano_synthetic")).config.model == "nano"
+
+
+def test_track_on2_answers_to_its_earlier_name(tmp_path: Path) -> None:
+    assert resolve(TrainRequest({"model": "online"})).config.model == "track-on2"
+    (tmp_path / "old.yaml").write_text("model: online\n")
+    assert resolve(TrainRequest(recipe=str(tmp_path / "old.yaml"))).config.model == "track-on2"
 
 
 def test_a_resolved_configuration_can_be_given_again(tmp_path: Path) -> None:
     config = small(tmp_path)
     run.write_config(tmp_path / "again.yaml", config)
-    assert run.resolve(Request(recipe=str(tmp_path / "again.yaml"))).config == config
+    assert resolve(TrainRequest(recipe=str(tmp_path / "again.yaml"))).config == config
 
 
 def test_unknown_keys_in_a_file_are_named_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("model: transformer\nlearning_rates: 3\n")
     with pytest.raises(ConfigError, match=r"bad\.yaml: unknown key 'learning_rates'.* 'lr'"):
-        run.resolve(Request(recipe=str(tmp_path / "bad.yaml")))
+        resolve(TrainRequest(recipe=str(tmp_path / "bad.yaml")))
     with pytest.raises(ConfigError, match="--model must be one of"):
-        run.resolve(Request({"model": "cnn"}))
+        resolve(TrainRequest({"model": "cnn"}))
 
 
 def test_logs_and_pictures_can_be_read(tmp_path: Path) -> None:
@@ -192,7 +213,7 @@ def test_logs_and_pictures_can_be_read(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = small(tmp_path, ema=0.5)
-    assert run.train(run.Plan(config)).steps == 2
+    assert run.train(RunPlan(config)).steps == 2
     events = EventAccumulator(str(tmp_path / "l")).Reload()
     wanted = {"train/loss", "train/loss/position", "train/learning_rate", "train/gradient_norm", "train/memory_mib",
               "train/clips_per_second", "validation/delta_avg"}  # fmt: skip
@@ -222,7 +243,7 @@ def test_trained_weights_track_and_start_other_runs(tmp_path: Path) -> None:
     import ptrack
 
     config = small(tmp_path, max_steps=1)
-    run.train(run.Plan(config))
+    run.train(RunPlan(config))
     frames = np.random.default_rng(0).integers(0, 256, (10, 40, 48, 3), dtype=np.uint8)
     queries = np.asarray([[0, 10, 10], [2, 30, 20]], np.float32)
     results = []
@@ -238,45 +259,45 @@ def test_trained_weights_track_and_start_other_runs(tmp_path: Path) -> None:
         system = run.build_system(again)
         saved = torch.load(tmp_path / "c" / "latest.pth", weights_only=True)["model"]
         assert all(torch.equal(v, saved[k]) for k, v in system.model.state_dict().items())
-    named = run.resolve(Request({"init_from": str(tmp_path / "c" / "best.safetensors"), "lr": 1e-5})).config
+    named = resolve(TrainRequest({"init_from": str(tmp_path / "c" / "best.safetensors"), "lr": 1e-5})).config
     assert (named.model, named.arch, named.lr) == ("transformer", config.arch, 1e-5)
     other = small(tmp_path / "other", init_from=str(tmp_path / "c" / "best.safetensors"), arch={"layers": 2})
     with pytest.raises(CheckpointError, match=r"another architecture: missing blocks\.1"):
         run.build_system(other)
     with pytest.raises(CheckpointError, match="no such file or model"):
         run.build_system(small(tmp_path / "other", init_from="nanoo"))
-    with pytest.raises(CheckpointError, match="--checkpoint"):
+    with pytest.raises(CheckpointError, match="no published weights"):
         ptrack.load("transformer", device="cpu")
     with pytest.raises(CheckpointError, match="cannot|no weights"):
-        run.resolve(Request({"init_from": "static"}))
+        resolve(TrainRequest({"init_from": "static"}))
     (tmp_path / "bad.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     with pytest.raises(CheckpointError, match="bad"):
         ptrack.load("transformer", checkpoint=tmp_path / "bad.safetensors", device="cpu")
 
 
-def test_the_online_model_trains_and_exports(tmp_path: Path) -> None:
+def test_track_on2_trains_and_exports(tmp_path: Path) -> None:
     from ptrack.models.checkpoints import read_checkpoint
 
     arch = {"backbone": "resnet18", "input_size": [32, 32], "strides": [4, 8], "dim": 32, "memory": 3, "candidates": 4,
             "decoder_layers": 1, "rerank_layers": 1, "head_layers": 1, "hidden": 32}  # fmt: skip
-    values = configs.configs.to_mapping(small(tmp_path, max_steps=1)) | {"model": "online", "arch": arch}
+    values = configs.configs.to_mapping(small(tmp_path, max_steps=1)) | {"model": "track-on2", "arch": arch}
     config = configs.build(values)
-    run.train(run.Plan(config))
+    run.train(RunPlan(config))
     weights_file = tmp_path / "c" / "best.safetensors"
     assert read_checkpoint(weights_file).config.dim == 32
-    again = run.resolve(Request({"init_from": str(weights_file)})).config
+    again = resolve(TrainRequest({"init_from": str(weights_file)})).config
     assert again.arch == config.arch
     state = run.build_system(again).model.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in read_checkpoint(weights_file).state.items())
 
 
-def test_published_backbones_fill_the_online_model(here: Path) -> None:
+def test_published_backbones_fill_track_on2(here: Path) -> None:
     imagenet(here)
-    config = run.resolve(Request({"model": "online", "pretrained": True})).config
+    config = resolve(TrainRequest({"model": "track-on2", "pretrained": True})).config
     stem = run.build_system(config).model.backbone.encoder.stem[0].weight
     saved = torch.load(here / "hub" / "checkpoints" / "resnet18-f37072fd.pth", weights_only=True)
     assert torch.equal(stem, saved["conv1.weight"])
-    lite = {"model": "online", "pretrained": True, "arch": {"backbone": "lite0"}}
+    lite = {"model": "track-on2", "pretrained": True, "arch": {"backbone": "lite0"}}
     packaged = run.build_system(configs.build(lite)).model.backbone.encoder.net.stem.weight
     assert torch.equal(packaged, Lite0(packaged_weights()).stem.weight)
 
@@ -285,27 +306,28 @@ def test_other_data_are_scored_while_training(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = data.convert_to_cache(SIMPLE, lambda _: None)
     config = small(tmp_path, max_steps=1, eval_data=str(store))
-    run.train(run.Plan(config))
+    run.train(RunPlan(config))
     last = [json.loads(t) for t in (tmp_path / "l" / "training.jsonl").read_text().splitlines()][-1]
     assert 0 <= last["custom/average_pts_within_thresh"] <= 100
     with pytest.raises(ConfigError, match="NAME:PATH"):
-        run.train(run.Plan(small(tmp_path, eval_data="davis.zip")))
+        run.train(RunPlan(small(tmp_path, eval_data="davis.zip")))
 
 
 def test_data_sets_are_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     said: list[str] = []
-    opened = data.open_data(small(tmp_path), said.append)
-    assert len(opened.train) == 1
-    assert opened.valid is not None
-    assert opened.train.store.names[opened.train.clips[0]] != opened.valid.store.names[opened.valid.clips[0]]  # type: ignore[attr-defined]
+    train, valid = data.open_samples(small(tmp_path), said.append)
+    assert len(train) == 1
+    assert isinstance(train, ClipDataset)
+    assert isinstance(valid, ClipDataset)
+    assert train.store.names[train.clips[0]] != valid.store.names[valid.clips[0]]
     assert any("Converting" in s for s in said)
     said.clear()
-    data.open_data(small(tmp_path), said.append)
+    data.open_samples(small(tmp_path), said.append)
     assert not any("Converting" in s for s in said)
     converted = next((tmp_path / "cache").rglob("*.h5"))
     for root in (converted, converted.parent, f"{converted.parent}/*.h5"):
-        assert len(data.open_data(small(tmp_path, data={"root": str(root)})).train) == 1
+        assert len(data.open_samples(small(tmp_path, data={"root": str(root)}))[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -315,7 +337,7 @@ def test_data_sets_are_converted_once(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_missing_data_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict, words: str) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(DataError, match=words):
-        data.open_data(small(tmp_path, data=change))
+        data.open_samples(small(tmp_path, data=change))
 
 
 def test_a_data_set_without_usable_clips_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,21 +345,21 @@ def test_a_data_set_without_usable_clips_is_refused(tmp_path: Path, monkeypatch:
     root = tmp_path / "empty"
     root.mkdir()
     with pytest.raises(DataError):
-        data.open_data(small(tmp_path, data={"root": str(root)}))
+        data.open_samples(small(tmp_path, data={"root": str(root)}))
     video = shutil.copytree(SIMPLE / "video_001", root / "video")
     tracks = np.load(video / "anno.npz")
     np.savez(video / "anno.npz", trajs_2d=tracks["trajs_2d"][:, :0], visibs=tracks["visibs"][:, :0])
     with pytest.raises(DataError, match="none has two frames and a point"):
-        data.open_data(small(tmp_path, data={"root": str(root)}))
+        data.open_samples(small(tmp_path, data={"root": str(root)}))
 
 
 def test_rendered_clips_are_new_in_every_epoch_and_the_same_when_asked_again(tmp_path: Path) -> None:
     config = small(tmp_path, data={"root": None, "synthetic_clips": 3, "validation_clips": 2, "supersampling": 1.0})
-    opened = data.open_data(config)
-    assert isinstance(opened.train, SyntheticClips)
-    assert opened.valid is not None
-    assert (len(opened.train), len(opened.valid)) == (3, 2)
-    first, again, later = (opened.train[SampleKey(1, e)] for e in (0, 0, 1))
+    train, valid = data.open_samples(config)
+    assert isinstance(train, SyntheticClips)
+    assert valid is not None
+    assert (len(train), len(valid)) == (3, 2)
+    first, again, later = (train[SampleKey(1, e)] for e in (0, 0, 1))
     assert first.frames.shape == (4, 32, 32, 3)
     assert torch.equal(first.frames, again.frames)
     assert torch.equal(first.tracks, again.tracks)
@@ -397,12 +419,12 @@ def test_the_plain_loop_computes_the_same_loss(tmp_path: Path) -> None:
 
     arch = {"backbone": "resnet18", "input_size": [32, 32], "strides": [4, 8], "dim": 32, "memory": 3, "candidates": 4,
             "hidden": 32}  # fmt: skip
-    values = {"model": "online", "pretrained": False, "arch": arch, "batch_size": 2,
+    values = {"model": "track-on2", "pretrained": False, "arch": arch, "batch_size": 2,
               "data": {"image_size": [32, 32], "sequence_length": 3, "num_points": 4}}  # fmt: skip
     config = configs.build(values)
     system = run.build_system(config).eval()
     batch = random_batch(config, torch.device("cpu"))
     targets = system.targets(batch)
-    wanted = sum(float(v) for v in system(batch, targets, losses.count(targets), 0).values())
+    wanted = sum(float(v.detach()) for v in system(batch, targets, losses.count(targets), 0).values())
     optimizer = torch.optim.SGD(system.parameters(), lr=0.0)
     assert plain_step(system, batch, optimizer, Precision(None), 1.0) == pytest.approx(wanted, rel=1e-5)

@@ -44,7 +44,7 @@ class Synthetic(Source):
         self.config = config or SyntheticConfig()
         self.count, self.start = count, start
         self.device, self.batch = device, batch
-        self.parallel = device == "cpu"  # type: ignore[misc]  # a GPU is shared badly by several processes
+        self.parallel = device == "cpu"  # a GPU is shared badly by several processes
         self._made: dict[int, Clip] = {}
 
     def settings(self) -> dict[str, Any]:
@@ -63,14 +63,14 @@ class Synthetic(Source):
         """Make a clip, together with those of its batch."""
         import torch
 
-        from ptrack.data.synthetic.source import clip_of, generate
+        from ptrack.data.synthetic.source import clip_of, generate_checked
 
         number = int(ref.key[0])
         if number not in self._made:
             if multiprocessing.parent_process() is not None:
                 torch.set_num_threads(1)  # in a worker: the processes share the CPUs
             block = range(number, min(number + self.batch, self.start + self.count))
-            made = generate(self.config, list(block), self.device)
+            made = generate_checked(self.config, list(block), self.device)
             self._made = {n: clip_of(self.config, made, b) for b, n in enumerate(block)}
         return self._made.pop(number)
 

@@ -1,4 +1,4 @@
-"""Synthetic clips with exact tracks, made on the spot: in batches, as ``Clip`` objects, or as a torch dataset.
+"""Synthetic clips with exact tracks, made on the spot: in batches, or as ``Clip`` objects.
 
 Letters: B clips, T frames, N points, H W pixels.
 """
@@ -39,9 +39,7 @@ class SyntheticBatch:
     extrinsics: Tensor  # (B, T, 4, 4) float32 world to camera
     segmentation: Tensor  # (B, T, H, W) uint8 number of the object, 0 the room
     moving: Tensor  # (B, N) bool, the point is on something that moves in the world
-    overflow: (
-        Tensor  # () bool: the room for intermediate results was too small (GPU only): make the batch anew on a CPU
-    )
+    overflow: Tensor  # () bool: too little room for intermediate results (GPU only), see ``generate_checked``
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,12 @@ def generate(config: SyntheticConfig, indices: Sequence[int], device: torch.devi
         DataError: the folders of actors or textures cannot be used.
     """
     return generate_with_details(config, indices, device)[0]
+
+
+def generate_checked(config: SyntheticConfig, indices: Sequence[int], device: torch.device | str) -> SyntheticBatch:
+    """Make clips as :func:`generate` does, and again on the CPU where a GPU's room for them was too small."""
+    made = generate(config, indices, device)
+    return generate(config, indices) if bool(made.overflow) else made
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ def read_weights(path: Path | str) -> tuple[NanoConfig, dict[str, Tensor]]:
     """
     path = Path(path)
     if path.suffix == ".pth":
-        return saved.read_training(path, ("nano",), NanoConfig, "nano")
+        return saved.read_training(path, ("nano", "nano-encoder"), NanoConfig, "nano")
     if not path.is_file():
         raise CheckpointError(f"{path} cannot be read: there is no such file.")
     metadata, state = saved.read(path)

@@ -9,6 +9,9 @@ Letters: B clips, T frames, N points of all clips together, V side of the search
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,11 +19,15 @@ from torch import Tensor
 from ptrack import geometry
 from ptrack.data.samples import TrainingBatch
 from ptrack.models.layers.windows import constant
+from ptrack.models.nano import weights
 from ptrack.models.nano.model import Nano, NanoOutputs
 from ptrack.models.nano.state import STRIDE
 from ptrack.training import losses
+from ptrack.training.config import TrainConfig, arch_of
 from ptrack.training.losses import Counts, Targets, Terms, masked_sum
-from ptrack.training.systems import Prediction, System
+from ptrack.training.systems.base import PredictedTracks, System
+
+ENCODER = ("backbone.", "projection")  # what the tensors of the encoder are called
 
 SEARCH_WEIGHT = 0.5
 DECAY = 0.8  # weight of a position relative to the next one
@@ -33,43 +40,74 @@ CONFIDENCE_WEIGHT = 4.0
 RIGHT = 6.0  # model pixels: a position nearer than this is right
 
 
-class NanoSystem(System):
-    """nano behind the face that the loop knows."""
+def build(config: TrainConfig) -> NanoSystem:
+    """Return nano as it is before training: the patch matcher."""
+    encoder = None if config.encoder_from is None else Path(config.encoder_from)
+    return NanoSystem(weights.untrained(arch_of(config)), encoder)
 
-    model: Nano
 
-    def __init__(self, model: Nano) -> None:
-        super().__init__()
-        self.model = model
-        self.size = model.config.input_size
+class NanoSystem(System[Nano]):
+    """nano on features that do not change, or that another run trains.
+
+    Args:
+        model: the network.
+        encoder_from: weights of nano whose encoder is taken over whenever the file changes.
+    """
+
+    capturable = True
+
+    def __init__(self, model: Nano, encoder_from: Path | None = None) -> None:
+        super().__init__(model, model.config.input_size, model.config.threshold)
         model.backbone.requires_grad_(False)
+        self.encoder_from = encoder_from
+        self._taken_at = 0.0  # modification time of the file that was taken over
 
     def forward(self, batch: TrainingBatch, targets: Targets, counts: Counts, seed: int) -> Terms:
         """All terms, frame by frame."""
         total: Terms = {}
 
         def reduce(t: int, out: NanoOutputs) -> Terms:
-            return frame_losses(out, targets, t, counts, self.size)
+            return frame_terms(out, targets, t, counts, self.size)
 
         for terms in self.model(batch.frames, batch.queries, reduce):
             total = losses.add_terms(total, terms)
         return total
 
     @torch.no_grad()
-    def predict(self, batch: TrainingBatch) -> Prediction:
+    def predict(self, batch: TrainingBatch) -> PredictedTracks:
         """Track frame by frame, as in a stream."""
 
         def reduce(_: int, out: NanoOutputs) -> tuple[Tensor, Tensor]:
             return out.kept, out.visibility_logit.sigmoid()
 
         frames = self.model(batch.frames, batch.queries, reduce)
-        b, given = len(batch.frames), (batch.frames.shape[2], batch.frames.shape[3])
-        xy = torch.stack([f[0].view(b, -1, 2) for f in frames], dim=1)
-        xy = geometry.rescale((xy + 0.5) * STRIDE, self.size, given)
-        return Prediction(xy, torch.stack([f[1].view(b, -1) for f in frames], dim=1))
+        xy = torch.stack([f[0].view(len(batch.frames), -1, 2) for f in frames], dim=1)
+        xy = geometry.rescale((xy + 0.5) * STRIDE, self.size, batch.size)
+        return PredictedTracks(xy, torch.stack([f[1].view(len(batch.frames), -1) for f in frames], dim=1))
+
+    def tracker(self) -> Nano:
+        """Return the model itself."""
+        return self.model
+
+    def export(self, path: Path) -> None:
+        """Write ``best.safetensors``."""
+        weights.save_weights(path, self.model)
+
+    def start_from(self, state: Mapping[str, Tensor], where: str) -> None:
+        """Load weights to start from; a file without the packaged encoder leaves it as it is."""
+        super().start_from(weights.whole(self.model, state), where)
+
+    def renewed(self) -> Mapping[str, Tensor]:
+        """Return the encoder of ``encoder_from`` if that file is new."""
+        file = self.encoder_from
+        if file is None or not file.exists() or file.stat().st_mtime == self._taken_at:
+            return {}
+        self._taken_at = file.stat().st_mtime
+        state = weights.read_weights(file)[1]
+        return {name: value for name, value in state.items() if name.startswith(ENCODER)}
 
 
-def frame_losses(out: NanoOutputs, targets: Targets, t: int, counts: Counts, size: tuple[int, int]) -> Terms:
+def frame_terms(out: NanoOutputs, targets: Targets, t: int, counts: Counts, size: tuple[int, int]) -> Terms:
     """Return the four terms of frame ``t``; summed over the frames they are the terms of the clips.
 
     Args:
