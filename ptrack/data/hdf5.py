@@ -512,7 +512,8 @@ class StoreFrames(Frames):
         picture = self._picture(t)
         if isinstance(picture, np.ndarray):
             return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
-        return super().rgb(t)
+        with self.store._reading(self.index):
+            return super().rgb(t)
 
     def values(self, t: int) -> np.ndarray:
         """Return picture ``t`` as stored."""

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ptrack.errors import DataError
+from ptrack.untrusted.limits import reason_of
 
 Codec = Literal["jpeg", "png", "raw"]
 JPEG_QUALITY = 95  # Pillow's scale; with 4:4:4 chroma, so that thin coloured things keep their place
@@ -36,8 +37,10 @@ def codec_of(data: bytes) -> Codec:
 def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise DataError("The picture cannot be decoded (it is of no known kind).") from error
     except _FAILURES as error:
-        raise DataError(f"The picture cannot be decoded ({error}).") from error
+        raise DataError(f"The picture cannot be decoded ({reason_of(error)}).") from error
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
@@ -54,7 +57,7 @@ def decode_rgb(data: bytes) -> np.ndarray:
             return np.repeat((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=2)
         return np.asarray(image.convert("RGB"))
     except _FAILURES as error:
-        raise DataError(f"The picture cannot be decoded ({error}).") from error
+        raise DataError(f"The picture cannot be decoded ({reason_of(error)}).") from error
 
 
 def decode_values(data: bytes) -> np.ndarray:
@@ -67,7 +70,7 @@ def decode_values(data: bytes) -> np.ndarray:
     try:
         values = np.asarray(image)
     except _FAILURES as error:
-        raise DataError(f"The picture cannot be decoded ({error}).") from error
+        raise DataError(f"The picture cannot be decoded ({reason_of(error)}).") from error
     return values.astype(np.uint16) if values.dtype == np.int32 else values
 
 
@@ -82,7 +85,7 @@ def decode_reduced(data: bytes, least: tuple[int, int]) -> Image.Image:
         image.draft("RGB", (least[1], least[0]))
         return image.convert("RGB")
     except _FAILURES as error:
-        raise DataError(f"The picture cannot be decoded ({error}).") from error
+        raise DataError(f"The picture cannot be decoded ({reason_of(error)}).") from error
 
 
 def size_of(data: bytes) -> tuple[int, int]:

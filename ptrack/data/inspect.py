@@ -15,6 +15,8 @@ from ptrack.data.clips import OPTIONAL_ARRAYS, Clip
 from ptrack.data.hdf5 import ClipStore, open_store
 from ptrack.errors import DataError, PTrackError
 from ptrack.fileio import atomic_path
+from ptrack.untrusted.h5 import attribute, member
+from ptrack.untrusted.limits import reading
 
 
 def describe(path: Path | str) -> dict[str, Any]:
@@ -24,16 +26,17 @@ def describe(path: Path | str) -> dict[str, Any]:
         DataError: it is no finished clip store.
     """
     store = ClipStore(path)
-    with open_store(store.paths[0]) as file:
-        attrs = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
     codecs: Counter[str] = Counter()
     points = visible = 0
-    for i in range(len(store)):
-        group = store.group(i)
-        codecs[str(group.attrs["codec"])] += 1
-        flags = group["visibility"]
-        points += flags.size
-        visible += int(np.count_nonzero(flags[()]))
+    with reading(store.paths[0], DataError, "a clip store"):
+        with open_store(store.paths[0]) as file:
+            attrs = {k: _plain(attribute(file, k)) for k in file.attrs}
+        for i in range(len(store)):
+            group = store.group(i)
+            codecs[str(attribute(group, "codec"))] += 1
+            flags = member(group, "visibility")
+            points += flags.size
+            visible += int(np.count_nonzero(flags[()]))
     return {
         "files": [str(p) for p in store.paths],
         "bytes": sum(p.stat().st_size for p in store.paths),
@@ -57,6 +60,10 @@ def describe(path: Path | str) -> dict[str, Any]:
             for i in range(len(store))
         ],
     }
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _arrays(group: Any) -> dict[str, str]:
