@@ -10,19 +10,21 @@ import re
 from collections.abc import Iterable
 
 _DOUBLED_STOP = re.compile(r"(?<=[\w)'\"])\.(?=\)?\.(?:\s|$))")  # of a sentence inside another one; "..." stays
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class PTrackError(Exception):
     """Base of all errors whose message is meant for the user.
 
     The message is one clear sentence naming the file or option, what is wrong and what to do. Where it quotes another
-    sentence, the full stop of that one is left out.
+    sentence, the full stop of that one is left out. It is one line, whatever names and texts of files stand in it:
+    control characters, which could also steer a terminal, become spaces.
     """
 
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(_DOUBLED_STOP.sub("", str(message)))
+        super().__init__(_DOUBLED_STOP.sub("", _CONTROL.sub(" ", str(message))))
 
 
 class InputError(PTrackError):

@@ -107,6 +107,10 @@ def test_sha256(tmp_path):
     assert sha256_of(tmp_path / "a", chunk=7) == hashlib.sha256(b"abc" * 1000).hexdigest()
 
 
+def test_messages_are_one_line_and_steer_no_terminal():
+    assert str(OutputError("a\n\x1b[31mb\u2028c")) == "a [31mb c"
+
+
 def test_did_you_mean():
     assert did_you_mean("matchin", ["matching", "lk"]) == " Did you mean 'matching'?"
     assert did_you_mean("zzz", ["matching"]) == ""
