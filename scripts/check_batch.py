@@ -41,7 +41,7 @@ def make_clips(folder: Path, good: int, bad: int, frames: int = 12) -> None:
         (folder / f"bad{i:03d}.mp4").write_bytes([b"words", b"", whole[:200], bytes(3000)][i % 4])
 
 
-def start(out: Path, clips: Path, *options: str) -> subprocess.Popen[bytes]:
+def start(out: Path | str, clips: Path | str, *options: str) -> subprocess.Popen[bytes]:
     command = [*PTRACK, "track", str(clips), "--out", str(out), "--grid", "8", "-q", *options]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
@@ -82,7 +82,7 @@ def kill_worker(run: subprocess.Popen[bytes], now: list[dict]) -> None:
     os.kill(next(s["pid"] for s in now if s["state"] == "running"), signal.SIGKILL)
 
 
-def timed(out: Path, clips: Path, *options: str) -> float:
+def timed(out: Path | str, clips: Path | str, *options: str) -> float:
     began = time.perf_counter()
     start(out, clips, *options).wait()
     return time.perf_counter() - began
@@ -118,7 +118,8 @@ def main() -> None:
             from check_ray import cluster
 
             with cluster() as (address, harms):
-                disturbed(place / "cut", place / "clips", [*options, "--ray", address], [kill_driver, *harms])
+                on_ray = [*options, "--ray", address, "--workers", "2"]
+                disturbed(place / "cut", place / "clips", on_ray, [kill_driver, *harms])
         else:
             harms = [kill_driver, kill_worker, kill_driver]
             disturbed(place / "cut", place / "clips", [*options, "--workers", "2"], harms)

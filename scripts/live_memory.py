@@ -12,10 +12,12 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ptrack.bench.beacon import pictures
 from ptrack.live.capture import Capture, CaptureOptions
@@ -23,7 +25,9 @@ from ptrack.live.points import PointOptions
 from ptrack.live.publish import LinesTo, LiveFrame
 from ptrack.live.recorder import Recorder
 from ptrack.live.session import LiveOptions, live_info, run_live
-from ptrack.models.zoo import load
+from ptrack.models.base import StepOutput
+from ptrack.models.baselines import PointsState, StaticModel
+from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 
@@ -49,6 +53,19 @@ class Simulated(FrameSource):
         raise NotImplementedError
 
 
+class Watchful(StaticModel):
+    """Points that stay where they are and are seen while it is light: quick, and they come and go."""
+
+    def encode(self, frames: Tensor) -> Sequence[float]:
+        """(B, H, W, 3) uint8 -> B brightnesses."""
+        return [float(f[::8, ::8].float().mean()) for f in frames]
+
+    def step(self, state: PointsState, features: float) -> tuple[PointsState, StepOutput]:
+        """Return the same positions again, unseen in the dark."""
+        seen = torch.full((len(state.xy),), float(features > 20))
+        return state, StepOutput(state.xy, seen, seen)
+
+
 def resident() -> float:
     """Return the memory of this process in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -58,7 +75,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plot", type=Path)
     parser.add_argument("--frames", type=int, default=216_000)
-    parser.add_argument("--model", default="lk")
     arguments = parser.parse_args()
     memory: list[float] = []
 
@@ -66,7 +82,7 @@ def main() -> None:
         if frame.frame % EVERY == 0:
             memory.append(resident())
 
-    tracker = load(arguments.model, device="cpu")
+    tracker = Tracker(Watchful())
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         capture = Capture(lambda: Simulated(arguments.frames), CaptureOptions(realtime=False))

@@ -270,7 +270,7 @@ class Driver:
                 return
             self._take_compared()
             self._give()
-            if self._running:
+            if self._running or self._pending:  # jobs may also wait for a worker to come up
                 for event in self._executor.poll(POLL_SECONDS):
                     self._handle(event, stop)
                 self._watch_time()

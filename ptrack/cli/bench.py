@@ -10,7 +10,6 @@ import typer
 
 from ptrack.cli import options
 from ptrack.cli.console import Output
-from ptrack.cli.progress import Bar, Display
 from ptrack.errors import ConfigError
 
 group = typer.Typer(no_args_is_help=True)
@@ -115,10 +114,7 @@ def speed(
         vit_unit=vit_unit,
     )
     output = Output(quiet=quiet)
-    with Display(output) as display:
-        report = bench_speed(
-            options, output.result, lambda name, done, total: display.show(Bar(name=name, done=done, total=total))
-        )
+    report = bench_speed(options, output.result)
     if plot is not None:
         draw(report.rows, plot)
     _finish(report.to_mapping(), out)
