@@ -75,8 +75,8 @@ def clean(
     """Remove outliers, fill short gaps, smooth noise; one sentence on what each step changed."""
     from dataclasses import asdict
 
-    from ptrack.analysis.clean import CleanConfig
-    from ptrack.analysis.clean import clean as work
+    from ptrack.analysis.cleaning import CleanConfig
+    from ptrack.analysis.cleaning import clean as work
     from ptrack.tracks_io import format_of, save_tracks
 
     output = Output(json_mode=json, quiet=quiet)
@@ -139,3 +139,147 @@ def jumps(
 
 
 JUMP_COLUMNS = ("frame", "time_s", "id", "px", "since", "visible")
+
+
+_MEASURE = """Examples:
+
+ptrack analyze measure walk.tracks.h5 walk.csv --scale 12.5px/mm
+
+ptrack analyze measure walk.tracks.h5 walk.csv --known nose,tail=50mm --distance nose,tail --angle left,nose,right
+
+ptrack analyze measure walk.tracks.h5 --scale px --fps 240 --plot walk.png
+"""
+
+
+@group.command(epilog=_MEASURE)
+def measure(
+    source: Source,
+    target: Annotated[
+        Path | None, typer.Argument(help="Table to write, a row per frame and point (.csv).", metavar="OUT")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="Pixels per unit as 12.5px/mm, units per pixel as 0.08mm/px, or px.")
+    ] = None,
+    known: Annotated[
+        str | None, typer.Option(help="The scale from two points of known distance: nose,tail=50mm.")
+    ] = None,
+    fps: Fps = None,
+    origin: Annotated[
+        str | None, typer.Option(help="(0, 0) of the coordinates: X,Y in pixels, or the id of a point, moving with it.")
+    ] = None,
+    y_up: Annotated[bool, typer.Option("--y-up", help="y grows upwards, from the picture's lower edge.")] = False,
+    distance: Annotated[list[str] | None, typer.Option(help="Distance of two ids: nose,tail. Repeatable.")] = None,
+    angle: Annotated[
+        list[str] | None, typer.Option(help="Angle at the second of three ids: left,nose,right. Repeatable.")
+    ] = None,
+    occluded: Annotated[bool, typer.Option("--occluded", help="Also measure where points are occluded.")] = False,
+    summary: Annotated[Path | None, typer.Option(help="Write the summary as a table too (.csv).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot everything over time (.png, .svg, .pdf).")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Positions, speed, acceleration, path, distances and angles in units; a summary is printed."""
+    from ptrack.analysis import measuring as work
+    from ptrack.analysis.files import write_rows
+    from ptrack.analysis.plots import check_plot, plot_measures
+
+    output = Output(json_mode=json, quiet=quiet)
+    asked = work.MeasureRequest(
+        scale=scale, known=known, fps=fps, origin=origin, y_up=y_up, distances=tuple(distance or ()),
+        angles=tuple(angle or ()), occluded=occluded,
+    )  # fmt: skip
+    check_plot(plot)
+    tracks = _read(source, [target, summary, plot], overwrite)
+    found = work.measure(tracks, asked.config(tracks))
+    rows = work.summary(found)
+    if target is not None:
+        write_rows(target, work.frame_columns(found.unit), work.frame_rows(found))
+    if summary is not None:
+        write_rows(summary, list(work.SUMMARY_COLUMNS), [[row[c] for c in work.SUMMARY_COLUMNS] for row in rows])
+    if plot is not None:
+        plot_measures(found, plot)
+    cells = [
+        ["" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows
+    ]
+    output.table("Summary", list(work.SUMMARY_COLUMNS), cells)
+    for line in found.sentences:
+        output.note(line)
+    output.document({"unit": found.unit, "summary": rows, "sentences": found.sentences})
+
+
+_PLANAR = """Examples:
+
+ptrack analyze planar wall.tracks.h5 --table plane.csv
+
+ptrack analyze planar wall.tracks.h5 pin.tracks.h5 --corners "100,80 300,80 300,200 100,200"
+
+ptrack analyze planar wall.tracks.h5 --background --table stabilise.csv
+"""
+
+
+@group.command(epilog=_PLANAR)
+def planar(
+    source: Source,
+    target: Annotated[
+        Path | None,
+        typer.Argument(help="Tracks file of the four --corners to write (.h5, .npz, .csv, .json).", metavar="OUT"),
+    ] = None,
+    corners: Annotated[
+        str | None, typer.Option(help="x,y of four corners in the reference frame, from the upper left one clockwise.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Ids of the points on the plane, with commas. Default: all.")
+    ] = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="The points that move with the camera: stabilises the shot.")
+    ] = False,
+    reference: Annotated[
+        int | None, typer.Option(help="Source frame to start from. Default: the first with the most points.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Pixels up to which a point agrees with the plane.")] = 3.0,
+    table: Annotated[
+        Path | None, typer.Option(help="Write the homographies of all frames, both ways, with residuals (.csv).")
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Follow a plane: homographies by RANSAC, the corner pin of four corners, the transform that stabilises."""
+    from ptrack.analysis import planar as work
+    from ptrack.analysis.files import write_rows
+    from ptrack.errors import ConfigError
+    from ptrack.tracks_io import format_of, save_tracks
+
+    output = Output(json_mode=json, quiet=quiet)
+    if (target is None) != (corners is None):
+        raise ConfigError("A corner pin needs both: four --corners, and the tracks file OUT to write them to.")
+    if background and region:
+        raise ConfigError("--background finds the points itself; leave --region out.")
+    four = work.parse_corners(corners) if corners else ()
+    if target is not None:
+        format_of(target)
+    ids = tuple(name.strip() for name in region.split(",")) if region else ()
+    work.PlanarConfig(threshold=threshold)  # wrong values are an error before anything is read
+    tracks = _read(source, [target, table], overwrite)
+    ids = _background(tracks) if background else ids
+    found = work.plane(tracks, work.PlanarConfig(region=ids, reference=reference, threshold=threshold))
+    if target is not None:
+        save_tracks(work.corner_pin(tracks, found, four), target, overwrite=overwrite)
+        output.result(str(target))
+    if table is not None:
+        write_rows(table, list(work.PLANE_COLUMNS), work.plane_rows(found))
+        output.result(str(table))
+    for line in found.sentences:
+        output.result(line)
+    output.document(work.as_document(found))
+
+
+def _background(tracks: Tracks) -> tuple[str, ...]:
+    from ptrack.errors import TracksError
+    from ptrack.viz.homography import background_points
+
+    ids = tuple(str(i) for i in tracks.ids[background_points(tracks)])
+    if not ids:
+        raise TracksError("No points move together with the camera; name those of a plane with --region.")
+    return ids

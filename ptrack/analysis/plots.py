@@ -1,0 +1,52 @@
+"""Plots of measures over time, with units (matplotlib, drawn without a display)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ptrack.analysis.measuring import Measures
+from ptrack.errors import OutputError
+from ptrack.fileio import atomic_path
+
+ENDINGS = (".png", ".svg", ".pdf")
+LEGEND_UP_TO = 12  # lines that are named; more would cover the plot
+
+
+def check_plot(path: Path | str | None) -> None:
+    """Raise OutputError unless the name ends as a picture that can be drawn."""
+    if path is not None and Path(path).suffix.lower() not in ENDINGS:
+        raise OutputError(f"--plot {path}: a plot ends in {', '.join(ENDINGS)}.")
+
+
+def plot_measures(found: Measures, path: Path | str) -> None:
+    """Write x, y, speed and acceleration, and distances and angles where there are some, over time as one figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    u, ids = found.unit, list(found.ids)
+    parts = [
+        (f"x ({u})", ids, found.position[..., 0]),
+        (f"y ({u})", ids, found.position[..., 1]),
+        (f"speed ({u}/s)", ids, found.speed),
+        (f"acceleration ({u}/s²)", ids, found.acceleration),
+        (f"path ({u})", ids, found.path),
+        (f"distance ({u})", ["-".join(p) for p in found.pairs], found.distance),
+        ("angle (deg)", ["-".join(c) for c in found.corners], found.angle),
+    ]
+    parts = [part for part in parts if part[1]]
+    figure = Figure(figsize=(11, 1.9 * len(parts) + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = np.atleast_1d(figure.subplots(len(parts), 1, sharex=True))
+    marker = "." if len(found.seconds) == 1 else ""
+    for axis, (label, names, values) in zip(axes, parts, strict=True):
+        for k, name in enumerate(names):
+            axis.plot(found.seconds, values[:, k], linewidth=1, marker=marker, label=name)
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        if len(names) <= LEGEND_UP_TO and (axis is axes[0] or names is not ids):
+            axis.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+    axes[-1].set_xlabel("time (s)")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
