@@ -96,6 +96,9 @@ def main() -> None:
             for quality in ("fast", "default", "best")
         },
         "Track-On2, speed": lambda: speed(options.device, options.video, **track_on),
+        "TAPNext++, speed": lambda: speed(
+            options.device, options.video, models=("tapnextpp", "tapnextpp-512"), random_weights=True
+        ),
     }
     failed = 0
     for name, part in parts.items():

@@ -134,25 +134,30 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
-def bench_speed(options: SpeedOptions, tell: Callable[[str], None] | None = None) -> SpeedReport:
+def bench_speed(
+    options: SpeedOptions,
+    note: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> SpeedReport:
     """Measure every combination.
 
     Args:
         options: what is measured.
-        tell: called with a line on what was measured.
+        note: called with a line on what was measured.
+        progress: called with a model's name, the combinations that are done, and how many there are.
 
     Raises:
         ModelError, CheckpointError, DeviceError, InputError: see ``ptrack.load`` and ``ptrack.video.open_source``.
     """
-    tell = tell or (lambda text: None)
     cases = options.cases()
-    unit = any(c.model.startswith("track-on") for c in cases) if options.vit_unit is None else options.vit_unit
+    unit = any(_has_transformer(c.model) for c in cases) if options.vit_unit is None else options.vit_unit
     rows = []
     with FrameFeed(options) as feed:
-        for case in cases:
+        for done, case in enumerate(cases):
+            progress(case.model, done, len(cases))
             row = _measure(case, options, feed, unit)
             rows.append(row)
-            tell(summary(row))
+            note(summary(row))
     return SpeedReport(rows=rows, machine=machine(), source=feed.name)
 
 
@@ -194,7 +199,14 @@ def takes_memory(name: str) -> bool:
     """Return whether a model has memory slots."""
     from ptrack.models.zoo import MODELS
 
-    return name.startswith("track-on") or (name in MODELS and "memory" in MODELS[name].options)
+    return name in MODELS and "memory" in MODELS[name].options
+
+
+def _has_transformer(name: str) -> bool:
+    """Return whether a model is a Track-On2, whose encoding is compared with a plain transformer's."""
+    from ptrack.models.zoo import MODELS
+
+    return name in MODELS and "vit_checkpoint" in MODELS[name].options
 
 
 def load_model(case: SpeedCase, options: SpeedOptions) -> tuple[OnlineModel, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptrack.cli.console import Output
+from ptrack.cli.options import Json, Overwrite, Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from ptrack.tracks import Tracks
 
 Source = Annotated[Path, typer.Argument(help="Tracks to read, in any readable format.", metavar="TRACKS")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Fps = Annotated[
     float | None,
     typer.Option(help="Frames per second at which the source was taken. Default: the times in the tracks."),

@@ -10,6 +10,7 @@ import typer
 
 from ptrack.cli import options
 from ptrack.cli.console import Output
+from ptrack.cli.progress import Bar, Display
 from ptrack.errors import ConfigError
 
 group = typer.Typer(no_args_is_help=True)
@@ -114,7 +115,10 @@ def speed(
         vit_unit=vit_unit,
     )
     output = Output(quiet=quiet)
-    report = bench_speed(options, output.result)
+    with Display(output) as display:
+        report = bench_speed(
+            options, output.result, lambda name, done, total: display.show(Bar(name=name, done=done, total=total))
+        )
     if plot is not None:
         draw(report.rows, plot)
     _finish(report.to_mapping(), out)

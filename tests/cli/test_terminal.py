@@ -149,6 +149,8 @@ def test_bench(place, monkeypatch, columns):
     seen = in_terminal(words, monkeypatch, columns)
     assert seen.code == 0, seen.raw
     assert "Traceback" not in seen.raw
+    assert "0/1" in seen.raw  # the line that says which model is being measured
+    assert "0/1" not in seen.text
 
 
 def test_a_drawing_error_changes_nothing_but_the_display(place, monkeypatch):

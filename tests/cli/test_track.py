@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 
 import h5py
@@ -13,6 +14,25 @@ from ptrack.video import open_source, open_writer
 from tests.cli.helpers import ptrack, start
 from tests.fakes import moving_frames
 from tests.test_tracks_io import assert_equal
+
+
+@pytest.fixture
+def inside(monkeypatch, capsys):
+    """Run ``ptrack`` in this process, which has torch loaded already."""
+
+    def call(*arguments, cwd):
+        from ptrack.cli.app import main
+
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr("sys.argv", ["ptrack", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return call
 
 
 def write_clip(path, frames):
@@ -47,13 +67,13 @@ def test_demo_end_to_end(tmp_path):
         assert sum(1 for _ in overlay) == 12
 
 
-def test_json_quiet_and_formats(clip, tmp_path):
-    done = ptrack("track", clip, "--point", "30,30", "--format", "csv", "--no-overlay", "--json", cwd=tmp_path)
+def test_json_quiet_and_formats(inside, clip, tmp_path):
+    done = inside("track", clip, "--point", "30,30", "--format", "csv", "--no-overlay", "--json", cwd=tmp_path)
     document = json.loads(done.stdout)
     assert document["sources"][0]["ok"]
     assert document["sources"][0]["tracks"] == "my clip.tracks.csv"
     assert (tmp_path / "my clip.tracks.csv").read_text().startswith("frame,time_s,id")
-    quiet = ptrack("track", clip, "--point", "30,30", "--out", "a.npz", "--no-overlay", "-q", cwd=tmp_path)
+    quiet = inside("track", clip, "--point", "30,30", "--out", "a.npz", "--no-overlay", "-q", cwd=tmp_path)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
@@ -73,14 +93,14 @@ def test_several_sources_one_fails(clip, tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir() if not p.name.endswith(".status.json")} == names
 
 
-def test_dry_run_writes_nothing(clip, tmp_path):
-    done = ptrack("track", clip, "--dry-run", cwd=tmp_path)
+def test_dry_run_writes_nothing(inside, clip, tmp_path):
+    done = inside("track", clip, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0
     assert "dry run: 256 points, 128x96" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_of_images_and_max_size(tmp_path):
+def test_folder_of_images_and_max_size(inside, tmp_path):
     with open_writer(tmp_path / "shots") as writer:
         for rgb in moving_frames(4, (96, 128)):
             writer.write(rgb)
@@ -191,13 +211,13 @@ def test_a_failure_is_part_of_the_json_document(place, monkeypatch, capsys, argu
     assert {**found, "error": ""} == {**wanted, "error": ""}
 
 
-def test_existing_output_is_kept_without_overwrite(clip, tmp_path):
+def test_existing_output_is_kept_without_overwrite(inside, clip, tmp_path):
     (tmp_path / "my clip.tracks.h5").write_text("precious")
-    done = ptrack("track", clip, "--grid", "2", "--no-overlay", cwd=tmp_path)
+    done = inside("track", clip, "--grid", "2", "--no-overlay", cwd=tmp_path)
     assert done.returncode == 1
     assert "--overwrite" in done.stderr
     assert (tmp_path / "my clip.tracks.h5").read_text() == "precious"
-    assert ptrack("track", clip, "--grid", "2", "--no-overlay", "--overwrite", cwd=tmp_path).returncode == 0
+    assert inside("track", clip, "--grid", "2", "--no-overlay", "--overwrite", cwd=tmp_path).returncode == 0
 
 
 def wait_for_rows(process, partial, rows):

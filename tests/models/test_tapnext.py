@@ -43,7 +43,7 @@ def _stream(model: TapNext, frames: torch.Tensor, queries: np.ndarray, reserve: 
             state = model.reserve_slots(state, len(queries) - len(new) if reserve is None else reserve)
         order += new
         state, said = model.step(state, frame)
-        out[t, order] = torch.cat([said.xy, said.visibility[:, None], said.confidence[:, None]], dim=1)
+        out[t, order] = torch.cat([said.xy, said.visibility[:, None], said.confidence[:, None]], dim=1).cpu()
     return out
 
 
@@ -159,8 +159,8 @@ def test_shapes_stay_the_same(model: TapNext) -> None:
     model.transform = watched
     wanted = _stream(model, video(6), QUERIES)
     assert len(shapes) == 1
-    model._advance = model._replay  # which runs without a graph here
-    model._replay.works = False
+    model._advance = model.replay  # which runs without a graph here
+    model.replay.works = False
     assert torch.equal(_stream(model, video(6), QUERIES).nan_to_num(), wanted.nan_to_num())
 
 
@@ -177,6 +177,18 @@ def test_half_precision_leaves_the_recurrence_alone(model: TapNext) -> None:
     assert all(word in " ".join(halves) for word in ("linear_x", "ffw_up.w", "in_proj_weight", "mlp.3"))
     assert not any(word in key for key in halves for word in ("rg_lru", "conv_1d", "norm", "ln_", "head", "token"))
     assert (outputs.visibility_logit[0].sigmoid() - exact[-1]).abs().max() < 0.05
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_what_the_cpu_gives_captured_or_not(model: TapNext) -> None:
+    frames = video(8)
+    wanted = _stream(model, frames, QUERIES)
+    there = build_model(Checkpoint(config=TINY, state=tiny())).to("cuda")
+    captured = _stream(there, frames, QUERIES)
+    there.replay.works = False
+    plain = _stream(there, frames, QUERIES)
+    torch.testing.assert_close(captured, plain, atol=1e-5, rtol=0, equal_nan=True)
+    torch.testing.assert_close(captured, wanted, atol=1e-2, rtol=1e-3, equal_nan=True)
 
 
 def test_several_frames_are_encoded_at_once(model: TapNext) -> None:

@@ -75,7 +75,7 @@ class TapNext(nn.Module):
         super().__init__()
         c = self.config = config
         self.threshold = c.threshold
-        self._replay = GraphReplay(self._advance)
+        self.replay = GraphReplay(self._advance)  # of a step, on a GPU
         self.lin_proj = nn.Conv2d(3, c.width, c.patch, stride=c.patch)
         self.image_pos_emb = nn.Parameter(torch.zeros(1, c.native_grid**2, c.width))
         self.unknown_token = nn.Parameter(torch.zeros(1, 1, c.width))
@@ -168,7 +168,7 @@ class TapNext(nn.Module):
             The outputs of all N slots, reserved ones among them, and the state after the frames.
         """
         frames = len(image_tokens)
-        run = self._replay if frames == 1 and self.device.type == "cuda" else self._advance
+        run = self.replay if frames == 1 and self.device.type == "cuda" else self._advance
         memory = [(block.hidden, *block.inputs) for block in state.blocks]
         logits, visibility, memory = run(image_tokens, state.query, state.delay, state.seen, memory)
         blocks = tuple(BlockState(hidden, tuple(inputs)) for hidden, *inputs in memory)

@@ -1,0 +1,82 @@
+"""Every command in the documentation and in the examples of ``--help`` is one that the program takes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ptrack.cli.app import app
+from ptrack.exports import export
+from ptrack.tracks_io import save_tracks
+from tests.exports.make import example
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND: Any = typer.main.get_command(app)
+
+
+def in_pages() -> Iterator[tuple[str, str]]:
+    """Yield page and command line of every ``ptrack ...`` in a fenced block."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            if language not in ("", "bash", "sh", "console"):
+                continue
+            for line in block.replace("\\\n", " ").splitlines():
+                found = re.search(r"(?:^|[ /])ptrack (.*)", line.removeprefix("$ "))
+                if found and not line.startswith("#"):
+                    yield page.name, found[1].split(" && ")[0]
+
+
+def in_help() -> Iterator[tuple[str, str]]:
+    """Yield command and example of every epilog."""
+
+    def walk(command: Any, name: str) -> Iterator[tuple[str, str]]:
+        for line in (command.epilog or "").splitlines():
+            if line.strip().startswith("ptrack "):
+                yield f"{name} --help", line.strip().removeprefix("ptrack ")
+        for child, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, f"{name} {child}")
+
+    return walk(COMMAND, "ptrack")
+
+
+CASES = sorted({*in_pages(), *in_help()})
+
+
+@pytest.mark.parametrize(("where", "line"), CASES, ids=[f"{where}: {line[:60]}" for where, line in CASES])
+def test_the_program_takes_the_command(where, line):
+    command, words = COMMAND, shlex.split(line, comments=True)
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        assert words[0] in command.commands, f"there is no command '{words[0]}'"
+        command = command.commands[words.pop(0)]
+    with suppress(typer.Exit):  # of --help and --version
+        command.make_context("ptrack", words)
+
+
+def test_there_are_commands_to_check():
+    assert len(CASES) > 60
+    assert {where for where, _ in CASES} >= {"README.md", "exports.md", "ptrack track --help"}
+
+
+@pytest.mark.parametrize("line", [line for _, line in CASES if line.startswith(("convert tracks", "models"))])
+def test_quick_commands_do_what_they_say(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for suffix in ("h5", "csv"):
+        save_tracks(example(), tmp_path / f"walk.tracks.{suffix}")
+    export(example(), tmp_path / "walk_dlc.csv", "dlc-csv")
+    words = shlex.split(line, comments=True)
+    if len(words) > 3:
+        (tmp_path / words[3]).unlink(missing_ok=True)
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 0, found.output
+    if "--list" not in words and words[0] == "convert":
+        assert Path(next(word for word in words[3:] if not word.startswith("-"))).exists()
