@@ -152,6 +152,17 @@ def test_picture_folders_splits_and_missing_tracks(root):
     assert "add alone.csv or alone.npz" in report.skipped[0][1]
 
 
+def test_frames_of_one_time_stamp_are_all_there(root):
+    """Matroska's clock has 1 ms: at 3000 frames/s several frames get one stamp, and each still has its labels."""
+    (root / "walk.mp4").unlink()
+    write_video(root / "walk.mkv", rate=3000)
+    (root / "walk.csv").write_text("frame,id,x,y\n" + "".join(f"{t},a,{t + 1},2\n" for t in range(T)))
+    store, report = result(root)
+    assert report.skipped == []
+    assert store[0].tracks[:, 0, 0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert np.abs(store[0].video().astype(int) - np.stack([picture(t, (48, 64)) for t in range(T)])).mean() < 4
+
+
 def test_damaged_video(root):
     (root / "walk.mp4").write_bytes(b"no video")
     (root / "walk.csv").write_text("frame,id,x,y\n0,a,1,2\n")

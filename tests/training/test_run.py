@@ -155,6 +155,14 @@ def test_train_alone_is_nano_on_rendered_scenes() -> None:
     assert resolve(TrainRequest({"model": "track-on2", "data": {"root": "x.h5"}})).config.arch["dim"] == 64
 
 
+def test_fine_tuning_has_defaults_that_learn_on_few_clips() -> None:
+    tuned = resolve(TrainRequest({"init_from": "nano", "data": {"root": "my.h5"}})).config
+    assert (tuned.model, tuned.lr, tuned.warmup, tuned.ema) == ("nano", 5e-4, 0.0, 0.9)
+    assert tuned.max_steps is not None
+    assert resolve(TrainRequest({"init_from": "nano", "lr": 1e-5})).config.lr == 1e-5
+    assert resolve(TrainRequest()).config.lr == 1e-3
+
+
 def test_published_recipes_resolve() -> None:
     for name, model in [
         ("transformer_point_odyssey", "transformer"), ("track_on2_kubric_dinov2", "track-on2"),
