@@ -94,13 +94,19 @@ def test_one_frame_is_a_plane_at_rest():
     assert "does not move" in found.sentences[-1]
 
 
-@pytest.mark.parametrize("name", ["nuke", "aftereffects", "blender"])
+@pytest.mark.parametrize("name", ["nuke", "aftereffects", "blender", "nuke-cornerpin", "aftereffects-cornerpin"])
 def test_corners_go_to_compositing_programs(name, tmp_path):
     tracks = made(seen())
     export(corner_pin(tracks, plane(tracks), FOUR), tmp_path / "pin", name)
     text = (tmp_path / "pin").read_text()
-    wanted = {"nuke": "x1 200.0000", "aftereffects": "200.0000\t150.0000", "blender": "upper-left"}[name]
-    assert wanted in text
+    wanted = {
+        "nuke": "200.0000",
+        "aftereffects": "200.0000\t150.0000",
+        "blender": "upper-left",
+        "nuke-cornerpin": "to4 {{curve x1 200.0000",  # the upper left corner is the fourth there
+        "aftereffects-cornerpin": "200.0000\t150.0000",
+    }
+    assert wanted[name] in text
 
 
 @pytest.mark.parametrize(
