@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ptrack.config import from_mapping, to_mapping
+from ptrack.config import from_mapping, shown, to_mapping
 from ptrack.errors import CheckpointError, ConfigError
 from ptrack.fileio import atomic_path
 from ptrack.untrusted.limits import check_file, reading, reason_of
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
+WIDTH = 8192  # the most of any number in the configuration of a file: it decides how much memory a network takes
+LAYERS = 64
 TRAINING = "ptrack-training"  # what the checkpoints of ``ptrack train`` call their format
 ONLINE = ("track-on2", "online")  # how training configurations name Track-On2: now, and earlier
 
@@ -88,16 +90,22 @@ def configuration(metadata: Mapping[str, str], format: str, cls: type[C], where:
         found = metadata.get("format", "unknown")
         raise CheckpointError(f"{where} has the format '{found}', not '{format}'; it belongs to another model.")
     try:
-        return _from_saved(cls, json.loads(metadata["config"]), where)
+        return _from_saved(cls, json.loads(metadata["config"]))
     except (ConfigError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{where}: its configuration cannot be used ({reason_of(error)}).") from error
 
 
-def _from_saved(cls: type[C], values: Any, where: str) -> C:
+def _from_saved(cls: type[C], values: Any) -> C:
     """Build a configuration; ``cls.RENAMED`` holds the names that its fields had in older files."""
     renamed = getattr(cls, "RENAMED", {})
     values = {renamed.get(k, k): v for k, v in values.items()} if isinstance(values, Mapping) else values
-    return from_mapping(cls, values, where)
+    config = from_mapping(cls, values, "configuration")
+    for name, value in vars(config).items():
+        most = LAYERS if name in ("depth", "iterations") or name.endswith("layers") else WIDTH
+        parts = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(part, int) and part > most for part in parts):
+            raise ConfigError(f"{name} is {shown(value)}; no model is so large (at most {most})")
+    return config
 
 
 def load_pickle(path: Path | str) -> Any:
@@ -151,7 +159,7 @@ def trained_weights(
         trained = f"; it was trained as '{config.get('model')}'" if isinstance(config, Mapping) else ""
         raise CheckpointError(f"{where} is no training checkpoint of {name}{trained}.")
     try:
-        return _from_saved(cls, config["arch"], where), dict(content.get("ema") or content["model"])
+        return _from_saved(cls, config["arch"]), dict(content.get("ema") or content["model"])
     except (ConfigError, KeyError) as error:
         raise CheckpointError(f"{where}: its configuration cannot be used ({reason_of(error)}).") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import re
 import zipfile
@@ -11,9 +12,12 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ptrack.errors import CheckpointError
 from ptrack.models.checkpoints import read_pt
+from ptrack.models.nano.weights import read_weights
+from ptrack.models.offline.weights import load_weights
 from ptrack.models.saved import load_pickle
 from ptrack.untrusted import pickles, torch_files
 from ptrack.untrusted.limits import Refused
@@ -130,3 +134,20 @@ def test_foreign_names_are_known_without_being_imported():
         pickles.load(io.BytesIO(b"cantigravity\nfly\n."), torch_files.Budget(0))
     assert caught.value.wanted == "'antigravity.fly'"
     assert isinstance(caught.value, Refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("hidden", 10**9), ("iterations", 10**6), ("dim", 10**400), ("input_size", [16, 1 << 20])]
+)
+def test_a_configuration_cannot_claim_a_network_of_any_size(name, value, tmp_path):
+    metadata = {"format": "ptrack-nano-1", "config": json.dumps({name: value})}
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata=metadata)
+    with pytest.raises(CheckpointError, match=rf"a\.safetensors: its configuration cannot be used.*{name}"):
+        read_weights(tmp_path / "a.safetensors")
+
+
+def test_weights_of_another_size_are_refused_before_the_network_is_made(tmp_path):
+    metadata = {"format": "ptrack-transformer-1", "config": json.dumps({"dim": 8192, "layers": 64})}
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata=metadata)
+    with pytest.raises(CheckpointError, match="the weights do not fit"):
+        load_weights(tmp_path / "a.safetensors")

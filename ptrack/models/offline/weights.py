@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ptrack.errors import CheckpointError
@@ -43,6 +44,10 @@ def load_weights(path: Path | str) -> PointTransformer:
         CheckpointError: the file cannot be used, or its tensors do not fit its configuration.
     """
     config, state = read_weights(path)
+    with torch.device("meta"):  # shapes without memory: the configuration of a file may claim any size
+        expected = {key: tuple(value.shape) for key, value in PointTransformer(config).state_dict().items()}
+    if wrong := saved.differences(expected, state):
+        raise CheckpointError(f"{path}: the weights do not fit ({wrong}).")
     model = PointTransformer(config)
     saved.fill(model, state, str(path))
     return model.eval()
