@@ -85,7 +85,7 @@ def bench_train(
         steps: timed steps, at least 1.
         warmup: steps before that.
         plain: also time the plain loop (the online model alone has one).
-        note: told of progress.
+        note: called with lines on progress.
     """
     device = choose_device(config.device).device
     precision = choose_precision(config.amp, device)

@@ -28,12 +28,12 @@ class AugmentConfig:
     erase: float = 0.5  # probability per frame (never the first) of erased rectangles
     erase_count: tuple[int, int] = (1, 10)  # rectangles in such a frame, inclusive
     erase_size: tuple[int, int] = (2, 99)  # their width and height, pixels, inclusive
-    colour: float = 0.25  # probability per clip of colour jitter, drawn anew for every frame
+    colour: float = 0.25  # probability per clip of colour jitter, drawn for every frame
     brightness: float = 0.2  # factor in 1 +- this
     contrast: float = 0.2  # factor in 1 +- this
     saturation: float = 0.2  # factor in 1 +- this
     hue: float = 0.25 / 3.14  # turn of the colour circle, +- this
-    blur: float = 0.25  # probability per clip of Gaussian blur, drawn anew for every frame
+    blur: float = 0.25  # probability per clip of Gaussian blur, drawn for every frame
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels
     pad: int = 24  # black border of 0..pad source pixels on each side
     zoom: bool = True  # the walk of zoom and crop; False: the whole frame is stretched to the output size
@@ -152,8 +152,8 @@ def _walk(
     boxes = np.zeros((t, 4))
     for k in range(t):
         if k:
-            fresh = rng.uniform(-config.zoom_step, config.zoom_step, 2) * unit
-            drift = fresh if k == 1 else config.momentum * drift + (1 - config.momentum) * fresh
+            change = rng.uniform(-config.zoom_step, config.zoom_step, 2) * unit
+            drift = change if k == 1 else config.momentum * drift + (1 - config.momentum) * change
         scale = scale + drift
         scale = np.clip((scale + scale.mean()) / 2, *limits)
         scaled = np.maximum((source * scale).astype(np.int64), crop + 10)

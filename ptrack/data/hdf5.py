@@ -358,7 +358,7 @@ def _read_index(path: Path) -> tuple[dict[str, list[str]], dict[str, np.ndarray]
 class ClipStore:
     """Clips in one or several HDF5 files: ``len(store)``, ``store[i]`` or ``store["id"]`` gives a ``Clip``.
 
-    Files are opened when first needed, in each process anew, at most ``max_open`` at a time; the object can be pickled
+    Files are opened when first needed, by each process, at most ``max_open`` at a time; the object can be pickled
     and used by forked and spawned workers. ``source`` may be a file, a folder (all ``*.h5`` in it), a pattern with
     ``*`` or a list of files.
 

@@ -58,7 +58,7 @@ class VideoFrames(Frames):
         return "raw", self.rgb(t).tobytes()
 
     def rgb(self, t: int) -> np.ndarray:
-        """Return frame ``t``; going back starts decoding anew.
+        """Return frame ``t``; going back starts decoding from the first frame.
 
         Raises:
             DataError: the frame is damaged.

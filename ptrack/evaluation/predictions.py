@@ -24,7 +24,7 @@ HIDDEN = ("occluded", "pred_occluded")
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a tracker says about one video."""
+    """What a tracker predicts for one video."""
 
     tracks: np.ndarray  # (T, Q, 2) float32 pixels of the case's size
     visibility: np.ndarray  # (T, Q) float32 probability in [0, 1]
@@ -100,9 +100,9 @@ def _compare(queries: np.ndarray, case: Case, size: tuple[int, int], path: Path)
     if queries.shape != case.queries.shape:
         raise TracksError(f"{path} was made for {len(queries)} queries, the protocol has {len(case.queries)}.")
     xy = geometry.rescale(queries[:, 1:].astype(np.float64), size, case.size)
-    apart = np.abs(np.column_stack([queries[:, 0], xy]) - case.queries).max(axis=1, initial=0)
-    if (apart > 0.01).any():
-        i = int(np.argmax(apart))
+    distance = np.abs(np.column_stack([queries[:, 0], xy]) - case.queries).max(axis=1, initial=0)
+    if (distance > 0.01).any():
+        i = int(np.argmax(distance))
         raise TracksError(
             f"{path} was made for other points: its query {i} is {queries[i].tolist()}, the protocol's "
             f"{case.queries[i].tolist()}."

@@ -167,7 +167,7 @@ def convert_to_cache(root: Path, note: Note) -> Path:
     """Convert a PointOdyssey folder (published or simple layout) once, and return the file.
 
     The file's name depends on the folder and on the size and time of its annotations, so a changed data set is
-    converted anew; an interrupted conversion goes on where it stopped.
+    converted again; an interrupted conversion goes on where it stopped.
 
     Raises:
         DataError: the folder is no such data set, or not one of its clips can be used.

@@ -100,7 +100,7 @@ class Trainer:
         batches: to train on, on the same device.
         valid: clips that are validated on, if there are any.
         group: this process among all.
-        listeners: hear of every step and validation (on the first process alone).
+        listeners: called after every step and validation (on the first process alone).
         evaluate: scores a further data set at each validation.
     """
 

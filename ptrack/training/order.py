@@ -40,7 +40,7 @@ class Batches(Protocol):
 
 
 class OrderedBatches:
-    """Batches of a data set, shuffled anew in each epoch and shared out over the processes.
+    """Batches of a data set, shuffled in each epoch and shared out over the processes.
 
     Args:
         samples: the data set.

@@ -149,7 +149,9 @@ def resume(path: Path) -> tuple[RunState, Path, list[str]]:
         except CheckpointError as error:
             first = first or error
             remarks.append(f"{error} It is skipped.")
-    raise first or CheckpointError(f"There is no checkpoint in {path}; train without --resume to start anew.")
+    raise first or CheckpointError(
+        f"There is no checkpoint in {path}; train without --resume to start from the beginning."
+    )
 
 
 def check_same_architecture(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:

@@ -31,7 +31,7 @@ class StepOutcome:
     loss: float  # their sum
     grad_norm: float  # before clipping
     done: bool  # False: the loss or the gradient was not finite, and the weights were left alone
-    bad_clips: tuple[str, ...] = ()  # clips that made it so, as far as can be told
+    bad_clips: tuple[str, ...] = ()  # clips that made it so, as far as they are known
     stop: int = 0  # signal that some process received
 
 
