@@ -195,3 +195,96 @@ class Tracks:
             queries=self.queries[index],
             ids=self.ids[index],
         )
+
+    __iter__ = None  # with ``__getitem__`` alone, Python would count through ids "0", "1", ...
+
+    def __getitem__(self, ids: Any) -> Tracks:
+        """Return the tracks of one id, of several in the given order, or of the points where (N,) bool is true.
+
+        Raises:
+            TracksError: an id does not exist, a bool array has another length, or a slice, which could mean frames.
+        """
+        if isinstance(ids, slice):
+            raise TracksError("tracks[...] takes ids or a bool per point; slices of frames are taken of the arrays.")
+        if isinstance(ids, str | int | np.integer) and not isinstance(ids, bool | np.bool_):
+            return self.select([ids])
+        array = np.asarray(ids)
+        if array.dtype != bool:
+            return self.select(array.ravel().tolist())
+        if array.shape != (self.num_points,):
+            raise TracksError(f"There are {array.size} bools for {self.num_points} points; give one per point.")
+        return self.select(self.ids[array])
+
+    def __contains__(self, name: Any) -> bool:
+        """Return whether there is a point with this id."""
+        return str(name) in self.ids.tolist()
+
+    def at(self, t: int | None = None, *, seconds: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return positions (N, 2), visibility (N,) and confidence (N,) of one frame, as ``Tracker.step`` gives them.
+
+        Args:
+            t: position among the tracked frames, as in queries.
+            seconds: instead of ``t``: a time; the frame nearest to it is taken.
+
+        Raises:
+            TracksError: there is no such frame, or both or neither are given.
+        """
+        if (t is None) == (seconds is None):
+            raise TracksError("Give either t, a frame, or seconds.")
+        if not self.num_frames:
+            raise TracksError("These tracks hold no frame.")
+        if t is None:
+            t = int(np.abs(self.pts_seconds - float(seconds or 0)).argmin())
+        if not 0 <= t < self.num_frames:
+            raise TracksError(f"There is no frame {t}; these tracks hold the frames 0 to {self.num_frames - 1}.")
+        return self.tracks[t].copy(), self.visibility[t].copy(), self.confidence[t].copy()
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Tracks]) -> Tracks:
+        """Join the points of tracks over the same frames; ids that are not unique are numbered anew.
+
+        Raises:
+            TracksError: nothing to join, or parts of other frames, times or another frame size.
+        """
+        if not parts:
+            raise TracksError("There are no tracks to join.")
+        first = parts[0]
+        for part in parts[1:]:
+            same = np.array_equal(part.frame_index, first.frame_index)
+            if not same or not np.allclose(part.pts_seconds, first.pts_seconds):
+                raise TracksError("Only tracks of the same frames can be joined; track all points in one range.")
+            if (part.info.width, part.info.height) != (first.info.width, first.info.height):
+                raise TracksError("Only tracks of the same frame size can be joined.")
+        names = [str(i) for part in parts for i in part.ids]
+        models = dict.fromkeys(part.info.model for part in parts if part.info.model)
+        warnings = dict.fromkeys(line for part in parts for line in part.info.warnings)
+        return cls(
+            tracks=np.concatenate([p.tracks for p in parts], axis=1),
+            visibility=np.concatenate([p.visibility for p in parts], axis=1),
+            confidence=np.concatenate([p.confidence for p in parts], axis=1),
+            queries=np.concatenate([p.queries for p in parts]),
+            ids=_ids(names if len(set(names)) == len(names) else None, len(names)),
+            frame_index=first.frame_index,
+            pts_seconds=first.pts_seconds,
+            info=replace(first.info, model=", ".join(models), warnings=tuple(warnings), settings=""),
+        )
+
+    def to_pandas(self) -> Any:
+        """Return a ``pandas.DataFrame``: frame, time_s, id, x, y, visibility, confidence, visible; a row per point.
+
+        Raises:
+            TracksError: pandas is not installed.
+        """
+        from ptrack import tracks_show
+
+        return tracks_show.table(self)
+
+    def __repr__(self) -> str:
+        from ptrack import tracks_show
+
+        return tracks_show.line(self)
+
+    def _repr_html_(self) -> str:
+        from ptrack import tracks_show
+
+        return tracks_show.html(self)
