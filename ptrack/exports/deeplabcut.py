@@ -70,7 +70,9 @@ def _header(rows: Iterator[list[str]]) -> tuple[list[list[str]], list[list[str]]
     names = [line[0] for line in head]
     if names not in (["scorer", "bodyparts", "coords"], list(LEVELS)):
         words = ", ".join(repr(line[0][:40]) for line in [*head, row][:3] if line)
-        raise Refused(f"is no DeepLabCut table: its first column starts with {words or 'nothing'}, not scorer, ...")
+        raise Refused(
+            f"is no DeepLabCut table: its first column starts with {words or 'nothing'}, not scorer, bodyparts, coords"
+        )
     if len({len(line) for line in head}) != 1:
         raise Refused("is damaged: its header rows differ in length")
     return head, [row] if row else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 UNSTAMPED = frozenset(
     ("h264", "hevc", "m4v", "mpegvideo", "mjpeg", "mpjpeg", "vc1", "dirac", "obu", "image2pipe", "jpeg_pipe")
 )
+# Formats whose files name other files or addresses, or are programs. A file that anybody may have made must not make
+# ptrack open, wait for or run something else: a playlist without an end is asked for more for ever.
+POINTERS = frozenset(
+    ("avisynth", "concat", "dash", "ffmetadata", "hls", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vapoursynth")
+) | {"webm_dash_manifest"}
 _MOST_THREADS = 4  # of the decoder
 
 
@@ -33,7 +39,15 @@ def open_container(target: Any, name: str, options: ReadOptions, **more: Any) ->
 
     # The decoder's own limit holds already while it is found out what is there. Decoders count padding too.
     limit = {"max_pixels": str(2 * options.max_pixels + (1 << 20))}
-    container = av.open(target, options={**limit, **options.extra}, metadata_errors="replace", **more)
+    local = {} if isinstance(target, str) and not target.startswith("file:") else {"format_whitelist": _whole_files()}
+    try:
+        container = av.open(target, options={**limit, **local, **options.extra}, metadata_errors="replace", **more)
+    except av.ArgumentError as error:
+        if local and _names_others(target):
+            raise InputError(
+                f"{name} is a playlist or a description of streams, which names other files; give the video itself."
+            ) from error
+        raise
     try:
         stream = _chosen_stream(container, name)
         context = stream.codec_context
@@ -50,6 +64,21 @@ def open_container(target: Any, name: str, options: ReadOptions, **more: Any) ->
     # An error in the very last packets can cost the good frames that the other threads still hold: keep them few.
     context.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
     return container, stream
+
+
+@lru_cache(maxsize=1)
+def _whole_files() -> str:
+    """Return ffmpeg's formats whose files hold their video themselves, as its option ``format_whitelist``."""
+    import av
+
+    return ",".join(sorted(av.formats_available - POINTERS))
+
+
+def _names_others(target: Any) -> bool:
+    """Whether a local file begins like one that names other files."""
+    path = target.removeprefix("file:") if isinstance(target, str) else target.name
+    with open(path, "rb") as file:
+        return file.read(32).lstrip().startswith((b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b";FFMETADATA"))
 
 
 def real_streams(container: InputContainer) -> list[VideoStream]:
