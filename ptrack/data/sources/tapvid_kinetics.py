@@ -30,7 +30,7 @@ class TapVidKinetics(TapVidSource):
         super().__init__(root, depth=depth)
         found = [self.root] if self.root.suffix == ".csv" else sorted(self.root.glob("*.csv"))
         self.table = found[0] if found else None
-        self.parallel = self.table is not None  # type: ignore[misc]  # the CSV's clips lie in their own files
+        self.parallel = self.table is not None  # the CSV's clips lie in their own files
 
     def refs(self) -> list[ClipRef]:
         """List the examples of the pickles, or the clips of the CSV in order of first appearance."""
