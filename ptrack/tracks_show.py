@@ -54,7 +54,7 @@ def html(tracks: Tracks) -> str:
         "picture": _size(tracks),
         "source": info.source,
         "model": info.model,
-        "visible": _visible_share(tracks),
+        "visible": _visible_share(tracks).removesuffix(" visible"),
         "remarks": " ".join(info.warnings),
     }
     cells = "".join(
