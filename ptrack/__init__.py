@@ -18,7 +18,7 @@ from ptrack._version import __version__
 
 if TYPE_CHECKING:
     from ptrack.errors import PTrackError
-    from ptrack.models.zoo import load
+    from ptrack.tracking.load import load
     from ptrack.tracking.tracker import Tracker
     from ptrack.tracks import Queries, Tracks
     from ptrack.tracks_io import load_tracks, save_tracks
@@ -31,7 +31,7 @@ _WHERE = {
     "Tracker": "ptrack.tracking.tracker",
     "Tracks": "ptrack.tracks",
     "VideoWriter": "ptrack.video",
-    "load": "ptrack.models.zoo",
+    "load": "ptrack.tracking.load",
     "load_tracks": "ptrack.tracks_io",
     "open_source": "ptrack.video",
     "read_frames": "ptrack.video",

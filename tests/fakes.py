@@ -26,6 +26,7 @@ class DriftModel:
     name = "drift"
     threshold = 0.5
     support_grid = 0
+    memory = None
 
     def __init__(self, batch: int = 1) -> None:
         self.batch, self.encoded, self.stepped = batch, [], 0

@@ -123,8 +123,8 @@ class TrackWork:
     def _loaded(self, progress: Callable[[dict[str, Any]], None]) -> Tracker:
         """Return the tracker; the first call builds it, when there is a video that can be read."""
         if self._tracker is None:
-            from ptrack.models.zoo import load
             from ptrack.processes import Group
+            from ptrack.tracking.load import load
 
             request = self.request
             try:

@@ -19,7 +19,7 @@ from ptrack.live.capture import Capture, CaptureOptions
 from ptrack.live.publish import LinesTo, LiveFrame
 from ptrack.live.request import LiveRequest, connector
 from ptrack.live.session import Ages, LiveOptions, run_live
-from ptrack.models.zoo import load
+from ptrack.tracking.load import load
 from ptrack.tracks import Queries
 
 WARMUP_SECONDS = 2.0  # of the stream that are not counted: opening it takes up to a second, which is caught up

@@ -24,10 +24,10 @@ import torch
 
 from ptrack import geometry
 from ptrack._version import __version__
-from ptrack.errors import ConfigError, ModelError
+from ptrack.errors import ConfigError
 from ptrack.memory import MemoryMeter
 from ptrack.models.base import OnlineModel
-from ptrack.models.zoo import DEFAULT_MODEL
+from ptrack.models.zoo import DEFAULT_MODEL, build, find
 from ptrack.tracks import TracksInfo
 
 STAGES = ("decode", "transfer", "encode", "step", "write")
@@ -150,7 +150,7 @@ def bench_speed(
         ModelError, CheckpointError, DeviceError, InputError: see ``ptrack.load`` and ``ptrack.video.open_source``.
     """
     cases = options.cases()
-    unit = any(_has_transformer(c.model) for c in cases) if options.vit_unit is None else options.vit_unit
+    unit = any(find(c.model).vit for c in cases) if options.vit_unit is None else options.vit_unit
     rows = []
     with FrameFeed(options) as feed:
         for done, case in enumerate(cases):
@@ -197,62 +197,27 @@ def _processor() -> str:
 
 def takes_memory(name: str) -> bool:
     """Return whether a model has memory slots."""
-    from ptrack.models.zoo import MODELS
-
-    return name in MODELS and "memory" in MODELS[name].options
-
-
-def _has_transformer(name: str) -> bool:
-    """Return whether a model is a Track-On2, whose encoding is compared with a plain transformer's."""
-    from ptrack.models.zoo import MODELS
-
-    return name in MODELS and "vit_checkpoint" in MODELS[name].options
+    return "memory" in find(name).options
 
 
 def load_model(case: SpeedCase, options: SpeedOptions) -> tuple[OnlineModel, str]:
     """Return the model of a case and what its weights are, "loaded" or "random"."""
-    from ptrack.models.zoo import find, load
-
-    if options.random_weights and case.model.startswith(("track-on", "tapnext")):
-        return _random(case), "random"
     entry = find(case.model)
     takers = [m for m in options.models if find(m).takes_checkpoint]
     place = takers.index(case.model) if case.model in takers else len(options.checkpoints)
     checkpoint = options.checkpoints[place] if place < len(options.checkpoints) else None
+    random = options.random_weights and bool(entry.untrained) and checkpoint is None
     given = {"memory": case.memory, "quality": options.quality}
     more = {k: v for k, v in given.items() if k in entry.options}
-    tracker = load(case.model, checkpoint=checkpoint, device=case.device, dtype=case.dtype, **more)
-    return tracker.model, "loaded"
-
-
-def _random(case: SpeedCase) -> OnlineModel:
-    """Build a Track-On2 or TAPNext model with random weights; nothing is downloaded."""
-    from ptrack.models.devices import choose_device, choose_dtype
-    from ptrack.models.online.config import DINOV2, DINOV3
-    from ptrack.models.online.fold import fold
-    from ptrack.models.online.load import MEMORY
-    from ptrack.models.online.model import TrackOn2
-    from ptrack.models.tapnext.load import SIZES, untrained
-
-    configs = {"track-on2-dinov2": DINOV2, "track-on2-dinov3": DINOV3, "track-on-r": DINOV3}
-    known = [*configs, *SIZES]
-    if case.model not in known:
-        raise ModelError(f"--random-weights knows {', '.join(known)}, not '{case.model}'.")
-    device = choose_device(case.device).device
-    if case.model in SIZES:
-        return untrained(case.model, device, choose_dtype(case.dtype, device))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = TrackOn2(configs[case.model], memory=case.memory or MEMORY).eval().to(device)
-    model.name, model.dtype = case.model, choose_dtype(case.dtype, device)
-    return fold(model)
+    loaded = build(case.model, checkpoint=checkpoint, device=case.device, dtype=case.dtype, untrained=random, **more)
+    return loaded.model, "random" if random else "loaded"
 
 
 def fill_memory(state: Any, memory: int) -> Any:
     """Return a Track-On2 state whose rings are full, with copies of the newest token; other states unchanged."""
-    from ptrack.models.online.state import State
+    from ptrack.models.online.state import OnlineState
 
-    if not isinstance(state, State):
+    if not isinstance(state, OnlineState):
         return state
     newest = state.slots[:, :, (state.cursor - 1) % memory]
     state.slots[:] = newest[:, :, None]
@@ -345,7 +310,7 @@ def _measure(case: SpeedCase, options: SpeedOptions, feed: FrameFeed, unit: bool
     work = times[:, 1:4].sum(axis=1)  # transfer, encode, step: what the yardstick compares
     vit = None if before is None or after is None else (before + after) / 2
     return SpeedRow(
-        model=case.model, points=case.points, memory=getattr(model, "memory", case.memory), device=str(device),
+        model=case.model, points=case.points, memory=model.memory, device=str(device),
         dtype=_dtype(model, case), height=size[0], width=size[1], weights=weights, frames=len(times),
         median=dict(zip(STAGES, np.median(times, axis=0).tolist(), strict=True)),
         p95=dict(zip(STAGES, np.percentile(times, 95, axis=0).tolist(), strict=True)),
@@ -412,9 +377,8 @@ class Stages:
         xy = torch.from_numpy(np.concatenate(given).astype(np.float32)).to(self.device)
         self.state = self.model.add(self.model.init_state(), features, xy)
         self.state, _ = self.model.step(self.state, features)
-        memory = getattr(self.model, "memory", None)
-        if memory:
-            self.state = fill_memory(self.state, memory)
+        if self.model.memory:
+            self.state = fill_memory(self.state, self.model.memory)
         self.wait()
 
     def wait(self) -> None:

@@ -7,8 +7,9 @@ import ctypes
 import errno
 import os
 import sys
+import warnings
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -74,6 +75,7 @@ def command() -> None:
     """
     _share_one_heap()
     _wait_briefly()
+    _plain_warnings()
     status = [1]  # of an uncaught error, whose traceback the interpreter prints before the handlers run
     atexit.register(_leave, status)
     try:
@@ -109,6 +111,19 @@ def _wait_briefly() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ):
         os.environ.update(GOMP_SPINCOUNT="20000", KMP_BLOCKTIME="1")  # of GNU's and of LLVM's OpenMP
+
+
+def _plain_warnings() -> None:
+    """Print warnings for the user as one line, as all remarks are, without the place in the code."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if category is UserWarning:
+            console.remark(str(message), "warning", console.WARNING)
+        else:
+            shown(message, category, *place, **more)
+
+    warnings.showwarning = show
 
 
 def _leave(status: list[int]) -> None:

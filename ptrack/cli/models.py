@@ -15,14 +15,15 @@ def register(app: typer.Typer) -> None:
 
 def models(json: options.Json = False) -> None:
     """List the models, their licences and where their weights are."""
-    from ptrack.models.zoo import DEFAULT_MODEL, MODELS
+    from ptrack.models.zoo import DEFAULT_MODEL
+    from ptrack.models.zoo import models as known
 
     output = Output(json_mode=json)
     rows = [
-        [f"{m.name} (default)" if m.name == DEFAULT_MODEL else m.name, m.summary, m.licence, m.weights]
-        for m in MODELS.values()
+        [f"{m.name} (default)" if m.name == DEFAULT_MODEL else m.name, m.summary, m.licence, m.weights, m.package]
+        for m in known().values()
     ]
-    output.table("Models", ["name", "what it is", "licence", "weights"], rows)
+    output.table("Models", ["name", "what it is", "licence", "weights", "from"], rows)
     output.document(
         [
             {
@@ -34,7 +35,8 @@ def models(json: options.Json = False) -> None:
                 "bytes": m.size,
                 "sha256": m.sha256 or None,
                 "options": m.options,
+                "package": m.package,
             }
-            for m in MODELS.values()
+            for m in known().values()
         ]
     )

@@ -40,9 +40,9 @@ ResultFile = Annotated[
 
 
 def _complete_model(incomplete: str) -> list[str]:
-    from ptrack.models.zoo import MODELS
+    from ptrack.models.zoo import models
 
-    return [name for name in MODELS if name.startswith(incomplete)]
+    return [name for name in models() if name.startswith(incomplete)]
 
 
 Model = Annotated[

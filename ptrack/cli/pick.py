@@ -49,6 +49,7 @@ def pick(
     pressed or Ctrl-C stops it.
     """
     from ptrack.models import zoo
+    from ptrack.tracking.load import load
     from ptrack.tracking.request import resolve, source_stem
     from ptrack.viz.pick import PickServer, PickSession
 
@@ -57,7 +58,7 @@ def pick(
     stem = source_stem(video)
     session = PickSession(
         resolve(video),
-        lambda: zoo.load(model or zoo.DEFAULT_MODEL, checkpoint=checkpoint, device=device),
+        lambda: load(model or zoo.DEFAULT_MODEL, checkpoint=checkpoint, device=device),
         out or Path(f"{stem}.tracks.h5"),
         queries or Path(f"{stem}.queries.csv"),
         overwrite=overwrite,

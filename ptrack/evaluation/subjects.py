@@ -166,7 +166,8 @@ def open_subjects(request: EvalRequest, protocol: Protocol, group: Group) -> lis
 
 
 def _load(request: EvalRequest, protocol: Protocol, group: Group, name: str, checkpoint: Path | None) -> TrackerSubject:
-    from ptrack.models.zoo import find, load
+    from ptrack.models.zoo import find
+    from ptrack.tracking.load import load
 
     memory = protocol.memory if request.memory is None else request.memory
     asked = {"memory": memory, "quality": request.quality}

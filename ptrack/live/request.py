@@ -17,8 +17,9 @@ from ptrack.live.publish import LiveFrame, OscTo, Publisher, host_and_port, line
 from ptrack.live.recorder import Recorder
 from ptrack.live.reference import Reference, open_reference
 from ptrack.live.session import LiveOptions, LiveReport, live_info, run_live
-from ptrack.models.zoo import DEFAULT_MODEL, find, load
+from ptrack.models.zoo import DEFAULT_MODEL, find
 from ptrack.queries_io import QueryOptions, QueryPlan, plan_queries
+from ptrack.tracking.load import load
 from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries
 from ptrack.tracks_io import format_of

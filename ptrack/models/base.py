@@ -20,7 +20,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What a model says about its N points in one frame."""
+    """What a model returns about its N points in one frame."""
 
     xy: Tensor  # (N, 2) float32, raster pixels of the frame as given
     visibility: Tensor  # (N,) float32 probability in [0, 1]
@@ -33,6 +33,12 @@ class OnlineModel(Protocol):
 
     name: str  # as in ``ptrack models``
     threshold: float  # visibility probability from which a point counts as visible
+    support_grid: int  # points per side of an extra grid that is tracked along and gives context; 0: none
+
+    @property
+    def memory(self) -> int | None:
+        """Frames remembered per point, where their number can be chosen; else None."""
+        ...
 
     @property
     def encode_batch(self) -> int:

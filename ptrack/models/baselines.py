@@ -38,6 +38,7 @@ class StaticModel:
     name = "static"
     threshold = 0.5
     support_grid = 0
+    memory = None
     encode_batch = 1
     device = torch.device("cpu")
 
@@ -86,6 +87,7 @@ class LucasKanadeModel:
     name = "lk"
     threshold = 0.5
     support_grid = 0
+    memory = None
     encode_batch = 1
     device = torch.device("cpu")
 

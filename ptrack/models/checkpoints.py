@@ -157,14 +157,14 @@ def convert(source: Path | str, target: Path | str, *, backbone: str | None = No
 # ---- models ---------------------------------------------------------------------------------------------------------
 
 
-def build_model(checkpoint: Checkpoint, *, memory: int | None = None) -> TrackOn2:
+def build_model(checkpoint: Checkpoint, *, memory: int | None = None, name: str = "track-on2") -> TrackOn2:
     """Build the model of a checkpoint in evaluation mode, with its memory set to ``memory`` frames afterwards.
 
     A transformer that is missing from the checkpoint keeps random weights: see :func:`add_vit`.
     """
     from ptrack.models.online.model import TrackOn2
 
-    model = TrackOn2(checkpoint.config)
+    model = TrackOn2(checkpoint.config, name=name)
     model.load_state_dict(checkpoint.state, strict=False)
     if memory is not None:
         model.set_memory(memory)

@@ -27,6 +27,9 @@ class ModelEntry:
     builder: str  # "module:function" of ``(LoadRequest) -> LoadedModel``
     options: tuple[str, ...] = ()  # keyword options of ``load`` that it takes
     takes_checkpoint: bool = False  # ``checkpoint=`` may be given
+    untrained: str = ""  # "module:function" like ``builder``, with random weights, for measuring speed; "": none
+    vit: bool = False  # most of its work is a ViT's: speed is also given in multiples of a plain one
+    package: str = "ptrack"  # that it comes from, filled in by the zoo
     file: str = ""  # of downloaded weights: path below the server's address
     size: int | None = None  # bytes of that file; None: unknown
     sha256: str = ""  # of that file; "": unknown
@@ -49,3 +52,4 @@ class LoadedModel:
 
     model: OnlineModel  # on its device, in evaluation mode
     weights_sha256: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)  # it was built with, filled in by the zoo

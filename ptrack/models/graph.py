@@ -20,6 +20,34 @@ WARM = 3  # calls with the same shapes before they are captured: libraries set t
 R = TypeVar("R")
 
 
+class CompiledCall(Generic[R]):
+    """Calls a function through ``torch.compile``, which captures CUDA graphs of its own.
+
+    Whatever keeps the compiler from working (no C compiler, an unsupported GPU) costs one warning, and the function
+    runs uncompiled with the same results.
+
+    Args:
+        run: the function.
+        **options: of ``torch.compile``.
+    """
+
+    def __init__(self, run: Callable[..., R], **options: Any) -> None:
+        self.run = run
+        self._compiled: Callable[..., R] | None = torch.compile(run, dynamic=False, **options)
+
+    def __call__(self, *inputs: Any, **named: Any) -> R:
+        """Return what ``run`` returns."""
+        if self._compiled is None:
+            return self.run(*inputs, **named)
+        try:
+            torch.compiler.cudagraph_mark_step_begin()
+            return self._compiled(*inputs, **named)
+        except Exception as error:
+            warnings.warn(f"Compiling the tracker failed ({_reason(error)}); it runs uncompiled.", stacklevel=2)
+            self._compiled = None
+            return self.run(*inputs, **named)
+
+
 class GraphReplay(Generic[R]):
     """Calls a function, and replays it as a CUDA graph once its inputs keep their shapes.
 

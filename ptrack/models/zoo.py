@@ -1,18 +1,22 @@
-"""The models by name: what they are, their licence, where their weights come from, and how to build them."""
+"""The models by name: what they are, their licence, where their weights come from, and how to build them.
+
+Models of other packages are found by entry points, see ``ptrack.models.plugins``.
+"""
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptrack.errors import CheckpointError, ModelError, did_you_mean
 from ptrack.models.entry import LoadedModel, LoadRequest, ModelEntry
+from ptrack.models.plugins import entries_of_packages
 
 if TYPE_CHECKING:
     import torch
-
-    from ptrack.tracking.tracker import Tracker
 
 
 _ENTRIES = [
@@ -63,6 +67,7 @@ _ENTRIES = [
         builder="ptrack.models.online.load:build",
         options=("memory", "vit_checkpoint", "compile"),
         takes_checkpoint=True,
+        vit=True,
     ),
     *(
         ModelEntry(
@@ -73,6 +78,8 @@ _ENTRIES = [
             builder="ptrack.models.online.load:build",
             options=("memory", "vit_checkpoint", "compile"),
             takes_checkpoint=True,
+            untrained="ptrack.models.online.load:untrained",
+            vit=True,
         )
         for name, summary, licence, address in (
             (
@@ -102,6 +109,7 @@ _ENTRIES = [
             licence="Apache-2.0",
             weights=f"storage.googleapis.com/{file.partition('/')[0]}, or --checkpoint FILE",
             builder="ptrack.models.tapnext.load:build",
+            untrained="ptrack.models.tapnext.load:untrained",
             options=("reserve", "threshold"),
             takes_checkpoint=True,
             file=file,
@@ -126,8 +134,14 @@ _ENTRIES = [
     ),
 ]
 
-MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
+BUILT_IN: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
 DEFAULT_MODEL = "nano"
+
+
+@lru_cache(maxsize=1)
+def models() -> dict[str, ModelEntry]:
+    """Return all models by name: ptrack's own and behind them those of other packages."""
+    return BUILT_IN | {entry.name: entry for entry in entries_of_packages(BUILT_IN)}
 
 
 def find(name: str) -> ModelEntry:
@@ -136,37 +150,37 @@ def find(name: str) -> ModelEntry:
         raise ModelError(
             f"A model is named by a text such as '{DEFAULT_MODEL}', not by {name!r} ({type(name).__name__})."
         )
-    if name not in MODELS:
-        raise ModelError(f"There is no model '{name}'.{did_you_mean(name, MODELS)} 'ptrack models' lists all.")
-    return MODELS[name]
+    known = BUILT_IN if name in BUILT_IN else models()  # other packages are looked for only when they are needed
+    if name not in known:
+        raise ModelError(f"There is no model '{name}'.{did_you_mean(name, known)} 'ptrack models' lists all.")
+    return known[name]
 
 
-def load(
-    name: str = DEFAULT_MODEL,
+def build(
+    name: str,
     *,
     checkpoint: Path | str | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
-    support_grid: int | None = None,
+    untrained: bool = False,
     **options: Any,
-) -> Tracker:
-    """Build a tracker by name.
+) -> LoadedModel:
+    """Build a model by name; see ``ptrack.load`` for the arguments.
 
     Args:
         name: as in ``ptrack models``.
         checkpoint: a weights file, for models that take one.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        dtype: "auto", "float32", "bfloat16" or "float16".
-        support_grid: points per side of the extra grid that gives online models context; None is the model's default.
-        **options: of the model, e.g. ``memory=72`` for Track-On2.
+        device: where it runs.
+        dtype: number type.
+        untrained: with random weights, to measure its speed.
+        **options: of the model; None is its default.
 
     Raises:
-        ModelError: unknown name or option.
+        ModelError: unknown name or option, or it cannot be built without weights.
         CheckpointError: the weights are missing, damaged, or of another architecture.
         DeviceError: the device or number type is not available.
     """
     from ptrack.models.devices import choose_device, choose_dtype
-    from ptrack.tracking.tracker import Tracker
 
     entry = find(name)
     options = {key: value for key, value in options.items() if value is not None}
@@ -182,14 +196,21 @@ def load(
         dtype=choose_dtype(dtype, place),
         options=options,
     )
-    module, _, function = entry.builder.partition(":")
-    loaded: LoadedModel = getattr(importlib.import_module(module), function)(request)
-    return Tracker(
-        loaded.model,
-        support_grid=support_grid,
-        weights_sha256=loaded.weights_sha256,
-        options={**options, "dtype": str(request.dtype).removeprefix("torch.")},
-    )
+    loaded: LoadedModel = _builder(entry, untrained)(request)
+    return replace(loaded, options={**options, "dtype": str(request.dtype).removeprefix("torch.")})
+
+
+def _builder(entry: ModelEntry, untrained: bool) -> Any:
+    if untrained and not entry.untrained:
+        raise ModelError(f"The model '{entry.name}' cannot be built with random weights.")
+    module, _, function = (entry.untrained if untrained else entry.builder).partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        if entry.package == "ptrack":
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelError(f"The model '{entry.name}' of {entry.package} cannot be built ({reason}).") from error
 
 
 def _checked_checkpoint(entry: ModelEntry, checkpoint: Path | str | None) -> Path | None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ptrack.errors import count
-from ptrack.models.zoo import find, load
+from ptrack.models.zoo import find
 from ptrack.queries_io import ROW_BYTES, plan_queries
+from ptrack.tracking.load import load
 from ptrack.tracking.partial import check_finished
 from ptrack.tracking.request import TrackRequest, output_paths, resolve
 from ptrack.tracking.run import Progress, TrackOptions, TrackReport, check_outputs, track_to_files

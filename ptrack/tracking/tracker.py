@@ -99,7 +99,7 @@ class Tracker:
         if support_grid is not None and support_grid < 0:
             raise ModelError(f"support_grid is {support_grid}; give the number of points per side, 0 for none.")
         self.model = model
-        self.support_grid = int(getattr(model, "support_grid", 0)) if support_grid is None else support_grid
+        self.support_grid = model.support_grid if support_grid is None else support_grid
         self.weights_sha256 = weights_sha256
         self.options = dict(options or {})
         self.lock = threading.RLock()

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from ptrack.config import to_mapping
 from ptrack.errors import CheckpointError, did_you_mean
-from ptrack.models import saved
+from ptrack.models import saved, zoo
 from ptrack.models.checkpoints import read_checkpoint
 from ptrack.models.hub import fetch
 from ptrack.models.nano import weights as nano
 from ptrack.models.offline import weights as transformer
 from ptrack.models.online.load import PUBLISHED, with_transformer
-from ptrack.models.zoo import MODELS
 from ptrack.training.state import read
 
 
@@ -56,8 +55,8 @@ def read_source(name: str) -> StartWeights:
 
 def _of_zoo(name: str) -> StartWeights:
     """Return the weights of a model that comes with them."""
-    if name not in MODELS:
-        raise CheckpointError(f"--init-from {name}: there is no such file or model.{did_you_mean(name, MODELS)}")
+    if name not in zoo.models():
+        raise CheckpointError(f"--init-from {name}: there is no such file or model.{did_you_mean(name, zoo.models())}")
     if name == "nano":
         config, state = nano.packaged()
         return StartWeights("nano", to_mapping(config), state)

@@ -223,14 +223,14 @@ def _draw(
 
 def _draw_attention(options: VisualizeOptions, out: Path, tracks: Tracks, source: FrameSource) -> None:
     """Run the model again over the frames and draw what it saw of one point."""
-    from ptrack.models.zoo import load
+    from ptrack.models import zoo
     from ptrack.viz.attention import attention_of, index_of, paint_attention
 
     index_of(tracks, options.attention or "")
     name = options.model or tracks.info.model
     if not name:
         raise ConfigError("The tracks do not say which model made them; name it with --model.")
-    model = load(name, checkpoint=options.checkpoint, device=options.device).model
+    model = zoo.build(name, checkpoint=options.checkpoint, device=options.device).model
     held: dict[int, np.ndarray] = {}  # frames on their way through the model
 
     def frames() -> Iterator[tuple[int, np.ndarray]]:

@@ -71,7 +71,7 @@ def test_a_folder_with_a_broken_and_a_missing_video(place):
 
 def test_nothing_is_loaded_for_a_second_run(place, monkeypatch):
     track("clips", overlay=False)
-    monkeypatch.setattr("ptrack.models.zoo.load", None)
+    monkeypatch.setattr("ptrack.models.zoo.build", None)
     assert track("clips", overlay=False).counts == {"unchanged": 2}
 
 

@@ -17,7 +17,7 @@ from ptrack.bench.speed import STAGES, SpeedCase, SpeedOptions, bench_speed, fil
 from ptrack.cli.app import app
 from ptrack.errors import ConfigError, ModelError
 from ptrack.memory import MemoryMeter
-from ptrack.models.online.state import State
+from ptrack.models.online.state import OnlineState
 
 TINY = (48, 64, 4)
 run = CliRunner()
@@ -95,7 +95,7 @@ def test_frames_of_davis(tmp_path: Path) -> None:
 
 
 def test_the_memory_is_filled_at_once() -> None:
-    state = State.empty(6, 4, torch.device("cpu")).add(torch.ones(1, 3, 4))
+    state = OnlineState.empty(6, 4, torch.device("cpu")).add(torch.ones(1, 3, 4))
     with torch.inference_mode():
         state = state.remember(torch.full((1, 3, 4), 5.0))
         full = fill_memory(state, 6)
@@ -122,7 +122,7 @@ def test_random_weights_are_labelled(clip: Path, monkeypatch: pytest.MonkeyPatch
         backbone="resnet18", input_size=(64, 64), dim=32, heads=2, memory=4, candidates=4, decoder_layers=1,
         rerank_layers=1, head_layers=1, hidden=64,
     )  # fmt: skip
-    monkeypatch.setattr(config, "DINOV2", small)
+    monkeypatch.setattr("ptrack.models.online.load.DINOV2", small)
     monkeypatch.setattr(speed, "vit_seconds", lambda device: 0.5)
     options = SpeedOptions(
         models=("track-on2-dinov2",), points=(4,), memories=(6,), random_weights=True, frames=2, warmup=1, video=clip
@@ -135,7 +135,7 @@ def test_random_weights_are_labelled(clip: Path, monkeypatch: pytest.MonkeyPatch
     assert row.vit_multiple == pytest.approx(work / 0.5, rel=0.5)
     assert "random weights" in speed.summary(row)
     assert "plain ViT" in speed.summary(row)
-    with pytest.raises(ModelError, match="--random-weights knows"):
+    with pytest.raises(ModelError, match="no model 'track-on3'"):
         speed.load_model(SpeedCase("track-on3", 1, None, "cpu", "auto", None), options)
 
 

@@ -5,8 +5,8 @@ from ptrack.errors import InputError, QueryError
 from ptrack.homography import apply
 from ptrack.live import reference as module
 from ptrack.live.reference import Reference, _bent, _similarity, open_reference
-from ptrack.models import zoo
 from ptrack.queries_io import QueryOptions, plan_queries
+from ptrack.tracking.load import load
 from ptrack.tracks import Queries
 from ptrack.video import open_writer
 
@@ -23,7 +23,7 @@ def scene():
 @pytest.fixture(scope="module")
 def tracker():
     pytest.importorskip("cv2")
-    return zoo.load("lk", device="cpu")
+    return load("lk", device="cpu")
 
 
 def found(scene, tracker, attempt, look=1):

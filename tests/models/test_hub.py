@@ -19,7 +19,7 @@ from ptrack.models.checkpoints import VIT, checkpoint_of, to_official
 from ptrack.models.hub import fetch, fetch_address
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.model import TrackOn2
-from ptrack.models.zoo import MODELS
+from ptrack.models.zoo import BUILT_IN
 from tests.parity.tapnext.recorded import tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -218,7 +218,7 @@ def test_tapnext_offline_says_which_file_goes_where(name: str, hub: Hub, monkeyp
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(CheckpointError) as error:
         ptrack.load(name, device="cpu")
-    for words in ("HF_HUB_OFFLINE", f"https://storage.googleapis.com/{MODELS[name].file}", "--checkpoint"):
+    for words in ("HF_HUB_OFFLINE", f"https://storage.googleapis.com/{BUILT_IN[name].file}", "--checkpoint"):
         assert words in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -235,14 +235,14 @@ def test_tapnext_is_downloaded(hub: Hub, tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(load, "BASE", hub.address)
     torch.save(tiny(), tmp_path / "w.pt")
-    hub.files[MODELS["tapnextpp"].file] = (tmp_path / "w.pt").read_bytes()
+    hub.files[BUILT_IN["tapnextpp"].file] = (tmp_path / "w.pt").read_bytes()
     tracker = ptrack.load("tapnextpp", device="cpu", reserve=3)
-    assert tracker.weights_sha256 == hashlib.sha256(hub.files[MODELS["tapnextpp"].file]).hexdigest()
+    assert tracker.weights_sha256 == hashlib.sha256(hub.files[BUILT_IN["tapnextpp"].file]).hexdigest()
     assert (tracker.model.name, tracker.model.reserve, tracker.model.threshold) == ("tapnextpp", 3, 0.5)
 
 
 def test_licences_are_named() -> None:
-    assert {MODELS[name].licence for name in ("tapnext", "tapnextpp", "tapnextpp-512")} == {"Apache-2.0"}
-    assert "DINOv3 License" in MODELS["track-on2-dinov3"].licence
-    assert "DINOv3 License" in MODELS["track-on-r"].licence
-    assert "Apache-2.0" in MODELS["track-on2-dinov2"].licence
+    assert {BUILT_IN[name].licence for name in ("tapnext", "tapnextpp", "tapnextpp-512")} == {"Apache-2.0"}
+    assert "DINOv3 License" in BUILT_IN["track-on2-dinov3"].licence
+    assert "DINOv3 License" in BUILT_IN["track-on-r"].licence
+    assert "Apache-2.0" in BUILT_IN["track-on2-dinov2"].licence

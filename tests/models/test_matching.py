@@ -12,7 +12,7 @@ from ptrack.models.base import OnlineModel
 from ptrack.models.devices import choose_device, choose_dtype
 from ptrack.models.nano.matching import MATCHING
 from ptrack.models.nano.model import Nano
-from ptrack.models.zoo import MODELS
+from ptrack.models.zoo import BUILT_IN
 from tests.fakes import moving_frames
 
 
@@ -110,7 +110,7 @@ def test_load_by_name():
     assert tracker.model.name == "matching"
     assert tracker.weights_sha256 == packaged_sha256()
     assert next(tracker.model.parameters()).dtype == torch.float32
-    assert {"matching"} <= set(MODELS)
+    assert {"matching"} <= set(BUILT_IN)
 
 
 def test_load_errors(tmp_path):

@@ -165,7 +165,7 @@ def test_a_point_on_the_border_and_one_outside_stay_finite() -> None:
 def test_chunks_of_points_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, frames = network(), clip(4)
     whole = model(frames, QUERIES, iterations=1).xy
-    monkeypatch.setattr("ptrack.models.offline.model.LOOK_BYTES", 1)
+    monkeypatch.setattr("ptrack.models.offline.model.CORRELATION_BYTES", 1)
     torch.testing.assert_close(model(frames, QUERIES, iterations=1).xy, whole, rtol=0, atol=1e-4)
 
 

@@ -12,12 +12,11 @@ from ptrack.errors import ConfigError, ModelError
 from ptrack.models.backbones.imagenet import normalised
 from ptrack.models.base import OnlineModel
 from ptrack.models.online import model as module
-from ptrack.models.online.capture import captured
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.heads import best_cell, best_cells
 from ptrack.models.online.model import TrackOn2
 from ptrack.models.online.preprocess import prepare
-from ptrack.models.online.state import State
+from ptrack.models.online.state import OnlineState
 
 SMALL = OnlineConfig(backbone="resnet18", input_size=(64, 96), dim=64, hidden=96, memory=4, candidates=6)
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
@@ -80,12 +79,12 @@ def test_masked_slots_kept_or_dropped_change_nothing() -> None:
     model, video = _model(), _video()
     model.set_memory(9)
     reference = _stream(model, video)
-    window = State.window
+    window = OnlineState.window
     try:
-        State.window = lambda self, *, whole=False: window(self, whole=True)  # type: ignore[method-assign]
+        OnlineState.window = lambda self, *, whole=False: window(self, whole=True)  # type: ignore[method-assign]
         found = _stream(model, video)
     finally:
-        State.window = window  # type: ignore[method-assign]
+        OnlineState.window = window  # type: ignore[method-assign]
     torch.testing.assert_close(found, reference, equal_nan=True, **CLOSE)
 
 
@@ -112,15 +111,15 @@ def test_clips_in_a_batch_equal_streaming(memory: int) -> None:
 def test_whole_buffers_and_failing_compilers_change_nothing() -> None:
     model, video = _model(), _video()
     reference = _stream(model, video)
-    torch.testing.assert_close(_stream(captured(_model(), backend="eager"), video), reference, equal_nan=True, **CLOSE)
-    model.fixed_shapes = True
-    torch.testing.assert_close(_stream(model, video), reference, equal_nan=True, **CLOSE)
+    torch.testing.assert_close(
+        _stream(_model().compile_steps(backend="eager"), video), reference, equal_nan=True, **CLOSE
+    )
 
     def broken(graph, inputs):
         raise RuntimeError("no compiler here")
 
     with pytest.warns(UserWarning, match="runs uncompiled"):
-        found = _stream(captured(_model(), backend=broken), video)
+        found = _stream(_model().compile_steps(backend=broken), video)
     torch.testing.assert_close(found, reference, equal_nan=True, **CLOSE)
 
 
@@ -136,7 +135,7 @@ def test_folding_changes_nothing(backbone: str) -> None:
     video = _video(2)
     before = model.encode(video)
     kept = [(f.fused.clone(), f.tokens.clone()) for f in before]
-    assert model.optimise() is model
+    assert model.fold() is model
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
     for f, (fused, tokens) in zip(model.encode(video), kept, strict=True):
         torch.testing.assert_close(f.tokens, tokens, atol=1e-5 * float(tokens.abs().max()), rtol=0)
@@ -175,7 +174,7 @@ def test_points_leave_and_the_others_go_on_as_a_set() -> None:
 
 
 def test_state_grows_by_doubling_and_can_be_cloned() -> None:
-    state = State.empty(3, 8, torch.device("cpu"))
+    state = OnlineState.empty(3, 8, torch.device("cpu"))
     sizes = []
     with torch.inference_mode():
         for i in range(40):

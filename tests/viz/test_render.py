@@ -201,7 +201,7 @@ def test_attention_from_the_command(tracks_file, tmp_path, monkeypatch):
         config = TransformerConfig(norm="group", input_size=(64, 64), levels=2, window=4, dim=32, heads=4, layers=1,
                                    iterations=1, radius=1)  # fmt: skip
         model = StreamingTransformer(PointTransformer(config))
-    monkeypatch.setattr("ptrack.models.zoo.load", lambda name, **_: types.SimpleNamespace(model=model))
+    monkeypatch.setattr("ptrack.models.zoo.build", lambda name, **_: types.SimpleNamespace(model=model))
     done = _run(tracks_file, "--attention", "p2", "--model", "transformer", "--out", tmp_path / "a.mp4")
     assert done.exit_code == 0, done.exception
     assert len(list(open_source(str(tmp_path / "a.mp4")))) == 21  # from the point's own frame on

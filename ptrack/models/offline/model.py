@@ -27,7 +27,7 @@ from ptrack.models.offline.features import PYRAMID_BACKBONES, STRIDES, Pyramid
 from ptrack.models.offline.sampling import best_place, gather_bilinear, local_correlation
 
 TEMPLATE = 3  # cells per side of a template
-LOOK_BYTES = 64 << 20  # of feature rows read at once while tracking
+CORRELATION_BYTES = 64 << 20  # of feature rows read at once while tracking
 SHARPNESS = 40.0  # initial factor of the cosines in a soft argmax over a window; learnt, one per level
 PRODUCT_GAIN = 3.0  # products of centred features spread by about 0.3; this gives the first layer about 1
 FREQUENCIES = 8  # octaves of the position code; the finest has a period of 4 px in a 256-pixel image
@@ -69,7 +69,7 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True)
-class Points:
+class QueryTemplates:
     """What stays the same about points in all windows."""
 
     templates: tuple[Tensor, ...]  # L x (B, N, K, C), 3x3 cells around the query
@@ -79,7 +79,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Current belief about the points in the frames of one window."""
+    """What is estimated of the points in the frames of one window."""
 
     xy: Tensor  # (B, S, N, 2)
     visibility: Tensor  # (B, S, N) logit
@@ -101,8 +101,8 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Attention:
-    """Attention probabilities of the last iteration, mean over heads."""
+class AttentionMaps:
+    """AttentionMaps probabilities of the last iteration, mean over heads."""
 
     time: Tensor  # (layers, B, N, S, S), rows are the asking frames
     points: Tensor  # (layers, B, S, N, N), rows are the asking points
@@ -116,7 +116,7 @@ class WindowOutputs:
     xy: Tensor  # (I, B, S, N, 2) pixels of the model's input
     visibility_logit: Tensor  # (I, B, S, N)
     confidence_logit: Tensor  # (I, B, S, N)
-    attention: Attention | None = None
+    attention: AttentionMaps | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class ClipOutputs:
     confidence: Tensor  # (B, T, N) probability that the position is within 8 px at the 256-pixel scale
     windows: tuple[WindowOutputs, ...]
     maps: tuple[Tensor, ...]  # L x (B, T, h, w, C) features, of which the training loss asks that matches be unique
-    points: Points
+    points: QueryTemplates
 
 
 def plan_windows(frames: int, window: int) -> list[tuple[int, int]]:
@@ -174,7 +174,7 @@ class PointTransformer(nn.Module):
         code = 2 * (2 * FREQUENCIES + 1)
         self.log_sharpness = nn.Parameter(torch.full((config.levels,), math.log(SHARPNESS)))
         self.embed = nn.Linear((narrow + 3) * config.levels + dim + 3 * code + 4, dim)
-        self.blocks = nn.ModuleList(Block(dim, config.heads, config.dropout) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(TransformerBlock(dim, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
         # Offset x y in stride-4 cells, visibility logit, confidence logit, and how far to follow each level's match.
         self.head = nn.Linear(dim, 4 + config.levels)
@@ -204,16 +204,16 @@ class PointTransformer(nn.Module):
         maps = [m.unflatten(0, (B, T)) for m in maps]
         points = self.points(maps, queries[..., 0].long(), geometry.rescale(queries[..., 1:], (H, W), self.size))
         done: list[WindowOutputs] = []
-        belief = self.start_of(points)
+        estimate = self.start_of(points)
         for start, stop in windows or plan_windows(T, self.config.window):
-            belief = belief.extended(max(stop, belief.xy.shape[1]))
+            estimate = estimate.extended(max(stop, estimate.xy.shape[1]))
             out = self.refine(
-                [m[:, start:stop] for m in maps], points, belief.span(start, stop), start, iterations, attention
+                [m[:, start:stop] for m in maps], points, estimate.span(start, stop), start, iterations, attention
             )
             done.append(out)
-            belief = self._carried(belief, out, stop)
-        xy = geometry.rescale(belief.xy, self.size, (H, W))
-        seen, sure = belief.visibility.sigmoid(), belief.confidence.sigmoid()
+            estimate = self._with_window(estimate, out, stop)
+        xy = geometry.rescale(estimate.xy, self.size, (H, W))
+        seen, sure = estimate.visibility.sigmoid(), estimate.confidence.sigmoid()
         return ClipOutputs(xy, seen, sure, tuple(done), tuple(maps), points)
 
     @property
@@ -225,7 +225,7 @@ class PointTransformer(nn.Module):
         """Return L feature maps (F, h, w, C) of frames (F, H, W, 3)."""
         return self.pyramid(frames, self.size)
 
-    def points(self, maps: Sequence[Tensor], time: Tensor, xy: Tensor) -> Points:
+    def points(self, maps: Sequence[Tensor], time: Tensor, xy: Tensor) -> QueryTemplates:
         """Take the templates of queries: ``maps`` L x (B, T, h, w, C), ``time`` (B, N), ``xy`` (B, N, 2)."""
         side = torch.arange(TEMPLATE, device=xy.device) - TEMPLATE // 2
         around = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).flatten(0, 1)  # (K, 2)
@@ -233,18 +233,18 @@ class PointTransformer(nn.Module):
         for level, stride in zip(maps, self.strides, strict=True):
             cells = (xy / stride - 0.5)[:, :, None] + around
             templates.append(gather_bilinear(level, time[..., None].expand(cells.shape[:-1]), cells))
-        return Points(tuple(templates), time, xy)
+        return QueryTemplates(tuple(templates), time, xy)
 
-    def start_of(self, points: Points) -> Estimate:
-        """Return the first belief, one frame long: every point at its query position, visible."""
+    def start_of(self, points: QueryTemplates) -> Estimate:
+        """Return the first estimate, one frame long: every point at its query position, visible."""
         nothing = torch.zeros_like(points.xy[:, None, :, 0])
         return Estimate(points.xy[:, None], nothing, nothing)
 
     def refine(
         self,
         maps: Sequence[Tensor],
-        points: Points,
-        belief: Estimate,
+        points: QueryTemplates,
+        estimate: Estimate,
         start: int = 0,
         iterations: int | None = None,
         attention: bool = False,
@@ -254,21 +254,23 @@ class PointTransformer(nn.Module):
         Args:
             maps: L x (B, S, h, w, C), features of the window's frames.
             points: the queries; their ``time`` is counted like ``start``.
-            belief: what is thought so far.
+            estimate: of the window's frames so far.
             start: number of the window's first frame.
             iterations: the configured number by default.
             attention: also return attention maps.
         """
-        S = belief.xy.shape[1]
-        age = torch.arange(start, start + S, device=belief.xy.device)[None, :, None] - points.time[:, None]  # (B, S, N)
+        S = estimate.xy.shape[1]
+        age = (
+            torch.arange(start, start + S, device=estimate.xy.device)[None, :, None] - points.time[:, None]
+        )  # (B, S, N)
         active, own = age >= 0, age == 0
         results: list[Estimate] = []
         seen = None
         count = iterations or self.config.iterations
         for i in range(count):
-            belief, seen = self._iteration(maps, points, belief, active, own, attention and i == count - 1)
-            results.append(belief)
-            belief = Estimate(belief.xy.detach(), belief.visibility.detach(), belief.confidence.detach())
+            estimate, seen = self._iteration(maps, points, estimate, active, own, attention and i == count - 1)
+            results.append(estimate)
+            estimate = Estimate(estimate.xy.detach(), estimate.visibility.detach(), estimate.confidence.detach())
         return WindowOutputs(
             start,
             torch.stack([r.xy for r in results]),
@@ -278,10 +280,16 @@ class PointTransformer(nn.Module):
         )
 
     def _iteration(
-        self, maps: Sequence[Tensor], points: Points, belief: Estimate, active: Tensor, own: Tensor, attention: bool
-    ) -> tuple[Estimate, Attention | None]:
+        self,
+        maps: Sequence[Tensor],
+        points: QueryTemplates,
+        estimate: Estimate,
+        active: Tensor,
+        own: Tensor,
+        attention: bool,
+    ) -> tuple[Estimate, AttentionMaps | None]:
         """One refinement. ``active`` and ``own`` (B, S, N): the point exists yet; this is its query frame."""
-        tokens, matches = self._tokens(maps, points, belief, own)
+        tokens, matches = self._tokens(maps, points, estimate, own)
         x = self.embed(tokens)
         x = x + time_code(x.shape[1], x.shape[-1], x.device)[None, :, None]
         over_time, over_points = [], []
@@ -290,30 +298,33 @@ class PointTransformer(nn.Module):
             over_time.append(in_time)
             over_points.append(in_points)
         change = self.head(self.norm(x)).float()
-        xy = belief.xy + STRIDES[0] * change[..., :2] + (change[..., 4:, None] * matches).sum(-2)
+        xy = estimate.xy + STRIDES[0] * change[..., :2] + (change[..., 4:, None] * matches).sum(-2)
         h, w = self.size
         xy = torch.minimum(xy.clamp(min=-float(max(h, w))), xy.new_tensor([2.0 * w, 2.0 * h]))
         xy = torch.where((active & ~own)[..., None], xy, points.xy[:, None])
-        maps_seen = Attention(torch.stack(over_time), torch.stack(over_points)) if attention else None
+        maps_seen = AttentionMaps(torch.stack(over_time), torch.stack(over_points)) if attention else None
         return Estimate(xy, change[..., 2], change[..., 3]), maps_seen
 
-    def _tokens(self, maps: Sequence[Tensor], points: Points, belief: Estimate, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the transformer reads about each point and frame, (B, S, N, channels), and :meth:`_look`'s
+    def _tokens(
+        self, maps: Sequence[Tensor], points: QueryTemplates, estimate: Estimate, own: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the transformer reads about each point and frame, (B, S, N, channels), and :meth:`_correlate`'s
         matches (B, S, N, L, 2).
         """
-        xy = belief.xy
+        xy = estimate.xy
         B, S, N, _ = xy.shape
-        looks, matches = self._look(maps, points.templates, xy)
+        codes, matches = self._correlate(maps, points.templates, xy)
         h, w = self.size
         unit = xy / xy.new_tensor([w, h])
         step = unit[:, 1:] - unit[:, :-1]
         still = torch.zeros_like(unit[:, :1])
         feature = points.templates[0][:, :, TEMPLATE**2 // 2]  # (B, N, C), the point's own cell
         flags = torch.stack(
-            [belief.visibility.sigmoid(), belief.confidence.sigmoid(), own.float(), torch.ones_like(own).float()], -1
+            [estimate.visibility.sigmoid(), estimate.confidence.sigmoid(), own.float(), torch.ones_like(own).float()],
+            -1,
         )
         parts = [
-            looks,
+            codes,
             feature[:, None].expand(B, S, N, -1),
             position_code(unit - 0.5),
             position_code(torch.cat([still, step], 1)),
@@ -322,50 +333,50 @@ class PointTransformer(nn.Module):
         ]
         return torch.cat(parts, -1), matches
 
-    def _look(self, maps: Sequence[Tensor], templates: Sequence[Tensor], xy: Tensor) -> tuple[Tensor, Tensor]:
+    def _correlate(self, maps: Sequence[Tensor], templates: Sequence[Tensor], xy: Tensor) -> tuple[Tensor, Tensor]:
         """Compare templates with the surroundings of ``xy`` (B, S, N, 2) on all levels.
 
-        Chunks of points bound the memory to ``LOOK_BYTES`` where no gradient is kept.
+        Chunks of points bound the memory to ``CORRELATION_BYTES`` where no gradient is kept.
 
         Returns:
             (B, S, N, channels) codes of the correlations, and (B, S, N, L, 2) the way in pixels to each level's match.
         """
         B, S, N, _ = xy.shape
         rows = (2 * self.config.radius + 2) ** 2 * B * S * self.config.dim * 4
-        chunk = N if torch.is_grad_enabled() else max(1, min(N, LOOK_BYTES // rows))
+        chunk = N if torch.is_grad_enabled() else max(1, min(N, CORRELATION_BYTES // rows))
         parts = []
         for i in range(0, N, chunk):
-            some = slice(i, i + chunk)
-            parts.append(self._look_at(maps, [t[:, some] for t in templates], xy[:, :, some]))
-        looks, matches = zip(*parts, strict=True)
-        return torch.cat(looks, 2), torch.cat(matches, 2)
+            part = slice(i, i + chunk)
+            parts.append(self._correlate_at(maps, [t[:, part] for t in templates], xy[:, :, part]))
+        codes, matches = zip(*parts, strict=True)
+        return torch.cat(codes, 2), torch.cat(matches, 2)
 
-    def _look_at(self, maps: Sequence[Tensor], templates: Sequence[Tensor], xy: Tensor) -> tuple[Tensor, Tensor]:
-        """Do :meth:`_look` for points that go through at once."""
+    def _correlate_at(self, maps: Sequence[Tensor], templates: Sequence[Tensor], xy: Tensor) -> tuple[Tensor, Tensor]:
+        """Do :meth:`_correlate` for points that go through at once."""
         radius = self.config.radius
-        looks, matches = [], []
+        codes, matches = [], []
         for level, template, stride, sharp in zip(maps, templates, self.strides, self.log_sharpness.exp(), strict=True):
             products = local_correlation(level, template, xy / stride - 0.5, radius)
             place, score = best_place(products, radius, sharp)
-            looks += [self.correlation(PRODUCT_GAIN * products), place / radius, score]
+            codes += [self.correlation(PRODUCT_GAIN * products), place / radius, score]
             matches.append(stride * place)
-        return torch.cat(looks, -1), torch.stack(matches, -2)
+        return torch.cat(codes, -1), torch.stack(matches, -2)
 
     @staticmethod
-    def _carried(belief: Estimate, out: WindowOutputs, stop: int) -> Estimate:
-        """Return the belief with the window's last iteration written into it, without gradient."""
+    def _with_window(estimate: Estimate, out: WindowOutputs, stop: int) -> Estimate:
+        """Return the estimate with the window's last iteration written into it, without gradient."""
 
         def write(old: Tensor, new: Tensor) -> Tensor:
             return torch.cat([old[:, : out.start], new[-1].detach(), old[:, stop:]], 1)
 
         return Estimate(
-            write(belief.xy, out.xy),
-            write(belief.visibility, out.visibility_logit),
-            write(belief.confidence, out.confidence_logit),
+            write(estimate.xy, out.xy),
+            write(estimate.visibility, out.visibility_logit),
+            write(estimate.confidence, out.confidence_logit),
         )
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm transformer layer: attention over the frames of a point, over the points of a frame, feed-forward."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:

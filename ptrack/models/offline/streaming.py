@@ -1,6 +1,6 @@
 """The offline tracker behind the calls of an online model: a window that slides one frame at a time.
 
-The state keeps the features of the last S frames and what is thought about the points there, so memory does not grow
+The state keeps the features of the last S frames and the estimates of the points there, so memory does not grow
 with the video: S * h/4 * w/4 * C * 1.33 * 4 bytes of features (45 MB for 8 frames of 256 x 256 at width 256) and, for
 each point, 38 kB of templates. Correlating reads 64 feature rows per point, frame and level; points go through that
 in chunks of at most 64 MB.
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ptrack import geometry
 from ptrack.models.base import StepOutput
-from ptrack.models.offline.model import Estimate, Points, PointTransformer
+from ptrack.models.offline.model import Estimate, PointTransformer, QueryTemplates
 
 
 @dataclass(frozen=True)
-class Features:
+class TransformerFeatures:
     """One frame as the transformer sees it."""
 
     maps: tuple[Tensor, ...]  # L x (1, 1, h, w, C)
@@ -52,6 +52,8 @@ class StreamingTransformer:
     """
 
     encode_batch = 4
+    support_grid = 0
+    memory = None
 
     def __init__(
         self,
@@ -71,11 +73,11 @@ class StreamingTransformer:
         return self.model.head.weight.device
 
     @torch.no_grad()
-    def encode(self, frames: Tensor) -> list[Features]:
+    def encode(self, frames: Tensor) -> list[TransformerFeatures]:
         """Turn (B, H, W, 3) uint8 RGB frames into B per-frame features."""
         size = (frames.shape[1], frames.shape[2])
         maps = self.model.encode(frames.to(self.device))
-        return [Features(tuple(m[i][None, None] for m in maps), size) for i in range(len(frames))]
+        return [TransformerFeatures(tuple(m[i][None, None] for m in maps), size) for i in range(len(frames))]
 
     def init_state(self) -> WindowState:
         """Return the state of a tracker without points."""
@@ -91,7 +93,7 @@ class StreamingTransformer:
         )
 
     @torch.no_grad()
-    def add(self, state: WindowState, features: Features, xy: Tensor) -> WindowState:
+    def add(self, state: WindowState, features: TransformerFeatures, xy: Tensor) -> WindowState:
         """Return the state with (N_new, 2) points, in pixels of this frame, appended after the present ones."""
         if len(xy) == 0:
             return state
@@ -124,16 +126,16 @@ class StreamingTransformer:
         )
 
     @torch.no_grad()
-    def step(self, state: WindowState, features: Features) -> tuple[WindowState, StepOutput]:
-        """Track all points of the state into this frame. Points added on this frame are tracked too."""
+    def step(self, state: WindowState, features: TransformerFeatures) -> tuple[WindowState, StepOutput]:
+        """Track all points of the state into this frame. QueryTemplates added on this frame are tracked too."""
         state = self._with_frame(state, features)
         if len(state.age) == 0:
             nothing = torch.zeros(0, device=self.device)
             return state, StepOutput(torch.zeros(0, 2, device=self.device), nothing, nothing)
         S = len(state.xy)
-        points = Points(state.templates, (S - 1 - state.age)[None], state.query_xy[None])
-        belief = Estimate(state.xy[None], state.visibility[None], state.confidence[None])
-        out = self.model.refine(state.maps, points, belief, 0, self.iterations)
+        points = QueryTemplates(state.templates, (S - 1 - state.age)[None], state.query_xy[None])
+        estimate = Estimate(state.xy[None], state.visibility[None], state.confidence[None])
+        out = self.model.refine(state.maps, points, estimate, 0, self.iterations)
         state = replace(
             state,
             xy=out.xy[-1, 0],
@@ -143,8 +145,8 @@ class StreamingTransformer:
         xy = geometry.rescale(state.xy[-1], self.model.size, features.size)
         return state, StepOutput(xy, state.visibility[-1].sigmoid(), state.confidence[-1].sigmoid())
 
-    def _with_frame(self, state: WindowState, features: Features) -> WindowState:
-        """Return the state with one more frame, first believed to be like the last one, and at most S frames."""
+    def _with_frame(self, state: WindowState, features: TransformerFeatures) -> WindowState:
+        """Return the state with one more frame, estimated to be like the last one, and at most S frames."""
         S = self.model.config.window
 
         def slide(old: Tensor, new: Tensor, axis: int) -> Tensor:

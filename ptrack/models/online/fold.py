@@ -8,7 +8,7 @@ Letters: B images, E encoder width, D output width, P8 tokens of stride 8, S tok
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,29 +16,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ptrack.models.backbones.adapter import VitAdapter
 from ptrack.models.layers.linear import ConvReLU, linear
-from ptrack.models.layers.winograd import WinogradConv
 from ptrack.models.online.backbone import Backbone
 
-if TYPE_CHECKING:
-    from ptrack.models.online.model import TrackOn2
 
-
-@torch.no_grad()
-def fold(model: TrackOn2) -> TrackOn2:
-    """Change a model in evaluation mode into its inference form, in place, and return it."""
-    model.eval().requires_grad_(False)
-    backbone = cast(Backbone, model.backbone)
-    positions = [p.permute(0, 2, 3, 1).flatten(1, 2) for p in backbone.positions()]
+def folded(backbone: nn.Module) -> nn.Module:
+    """Return the inference form of a ``Backbone`` in evaluation mode, whose encoder it takes over and changes."""
+    assert isinstance(backbone, Backbone)
     if isinstance(backbone.encoder, VitAdapter):
-        model.backbone = FoldedAdapter(backbone, positions)
-    else:
-        fold_convolutions(backbone.encoder)
-    if model.device.type == "cpu":
-        fused = model.fpn.output
-        for i, layer in enumerate(fused):
-            if isinstance(layer, nn.Conv2d) and WinogradConv.fits(layer, model.config.shapes[0]):
-                fused[i] = WinogradConv(layer)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        positions = [p.permute(0, 2, 3, 1).flatten(1, 2) for p in backbone.positions()]
+        return FoldedAdapter(backbone, positions)
+    fold_convolutions(backbone.encoder)
+    return backbone
 
 
 def fold_convolutions(module: nn.Module) -> None:

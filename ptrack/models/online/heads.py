@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ptrack.models.layers.attention import AttentionBlock
 from ptrack.models.layers.deformable import DeformableBlock, Shapes
 from ptrack.models.layers.linear import Linear, linear
+from ptrack.models.layers.winograd import WinogradConv
 from ptrack.models.online.config import OnlineConfig
 
 GROUPS = 32  # of the group norms
@@ -32,6 +33,12 @@ class FeaturePyramid(nn.Module):
         self.output = nn.Sequential(
             nn.Conv2d(dim, dim, 3, 1, 1), nn.GroupNorm(GROUPS, dim), nn.ReLU(inplace=True), nn.Conv2d(dim, dim, 3, 1, 1)
         )
+
+    def use_winograd(self, size: tuple[int, int]) -> None:
+        """Compute the 3x3 convolutions on the finest map, of ``size`` (h, w), with a quarter of the products."""
+        for i, layer in enumerate(self.output):
+            if isinstance(layer, nn.Conv2d) and WinogradConv.fits(layer, size):
+                self.output[i] = WinogradConv(layer)
 
     def forward(self, levels: Sequence[Tensor], shapes: Shapes) -> Tensor:
         """Token lists (B, P_l, D), finest first -> fused tokens (B, P, D) of the finest level."""

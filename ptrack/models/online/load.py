@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from ptrack.errors import CheckpointError, ModelError
 from ptrack.fileio import sha256_of
 from ptrack.models.backbones.vit import VITS
 from ptrack.models.checkpoints import Checkpoint, add_vit, build_model, read_checkpoint, read_tensors
 from ptrack.models.entry import LoadedModel, LoadRequest
 from ptrack.models.hub import fetch
-from ptrack.models.online.capture import captured
-from ptrack.models.online.fold import fold
+from ptrack.models.online.config import DINOV2, DINOV3
+from ptrack.models.online.model import TrackOn2
 
 MEMORY = 72  # remembered frames at inference, as in the published evaluations except DAVIS (24)
 
@@ -48,13 +50,24 @@ def build(request: LoadRequest) -> LoadedModel:
     if checkpoint.config.backbone != backbone and request.checkpoint is None:
         raise CheckpointError(f"{path} holds a {checkpoint.config.backbone} model where {name} has {backbone}.")
     checkpoint = with_transformer(checkpoint, request.options.get("vit_checkpoint"))
-    model = build_model(checkpoint, memory=memory).to(request.device)
-    model.name, model.dtype = name, request.dtype
-    model.encode_batch = 1 if request.device.type == "cpu" else 8
-    fold(model)
+    model = build_model(checkpoint, memory=memory, name=name).to(request.device)
+    model.set_dtype(request.dtype)
+    model.fold()
     if request.options.get("compile"):
-        captured(model)
+        model.compile_steps()
     return LoadedModel(model=model, weights_sha256=sha256_of(path))
+
+
+def untrained(request: LoadRequest) -> LoadedModel:
+    """Build a published network with random weights, for measuring its speed; nothing is downloaded."""
+    name = request.entry.name
+    config = DINOV3 if PUBLISHED[name][2] == DINOV3.backbone else DINOV2
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = TrackOn2(config, memory=request.options.get("memory", MEMORY), name=name).eval().to(request.device)
+    model.set_dtype(request.dtype)
+    model.fold()
+    return LoadedModel(model=model.compile_steps() if request.options.get("compile") else model)
 
 
 def with_transformer(checkpoint: Checkpoint, file: Path | str | None = None) -> Checkpoint:

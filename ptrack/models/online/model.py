@@ -5,7 +5,7 @@ Read from the top: :meth:`TrackOn2.encode` a frame, sample the queries in it (:m
 same step, batched over clips.
 
 Training: ``model(video, queries, reduce, checkpoint=True)`` calls ``reduce(t, outputs)`` once per frame with a
-:class:`FrameOutputs` (what ``ptrack.training.losses`` reads) and returns the list of what it returned; the
+:class:`OnlineOutputs` (what ``ptrack.training.losses`` reads) and returns the list of what it returned; the
 correlation maps of a frame need never outlive that call. ``list(model.unroll(video, queries))`` is the same as a
 generator.
 
@@ -16,7 +16,7 @@ S tokens of all levels, P cells of the finest level, K candidates, M remembered 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -28,11 +28,13 @@ from ptrack import geometry
 from ptrack.errors import ModelError
 from ptrack.models.backbones.encoders import build_encoder
 from ptrack.models.base import StepOutput
+from ptrack.models.graph import CompiledCall
 from ptrack.models.layers.attention import AttentionBlock
 from ptrack.models.layers.dropout import chosen
 from ptrack.models.layers.linear import Linear
 from ptrack.models.online.backbone import Backbone
 from ptrack.models.online.config import OnlineConfig
+from ptrack.models.online.fold import folded
 from ptrack.models.online.heads import (
     FeaturePyramid,
     PredictionHead,
@@ -43,7 +45,7 @@ from ptrack.models.online.heads import (
     correlation_volume,
 )
 from ptrack.models.online.preprocess import prepare
-from ptrack.models.online.state import State
+from ptrack.models.online.state import OnlineState
 
 MEMORY_ROWS = 32  # points whose memory is attended to at a time when no gradient is needed: stays in the cache
 LOCATE_ROWS = 128  # points that are located at a time: bounds their correlation maps to 6 MB and candidates to 8 MB
@@ -52,7 +54,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
+class OnlineFeatures:
     """All that the tracker needs of B frames."""
 
     fused: Tensor  # (B, P, D) finest map, all levels fused into it
@@ -60,14 +62,14 @@ class Features:
     volume: Tensor  # (B, P, D) float32, see ``correlation_volume``
     size: tuple[int, int]  # (H, W) of the frame as given
 
-    def __getitem__(self, i: int) -> Features:
+    def __getitem__(self, i: int) -> OnlineFeatures:
         part = slice(i, i + 1)
-        return Features(self.fused[part], self.tokens[part], self.volume[part], self.size)
+        return OnlineFeatures(self.fused[part], self.tokens[part], self.volume[part], self.size)
 
 
 @dataclass(frozen=True, slots=True)
-class FrameOutputs:
-    """What the model says about one frame; pixels are those of its input. Fields after ``patch`` are for training."""
+class OnlineOutputs:
+    """What the model returns for one frame; pixels are those of its input. Fields after ``patch`` are for training."""
 
     query: Tensor  # (B, N, D) token after re-ranking: what is remembered
     offsets: Tensor  # (B, layers, N, 2) offset from ``patch`` by every layer of the head (inference: the last alone)
@@ -94,19 +96,19 @@ class TrackOn2(nn.Module):
         config: the architecture.
         memory: frames remembered per point; by default the number trained with. See :meth:`set_memory`.
         checkpoint: recompute the encoder's stages in the backward pass (training memory only).
+        name: as in ``ptrack models``.
     """
 
-    name = "track-on2"
     support_grid = 20  # points per side of the grid that the published numbers add
-    encode_batch = 1  # on a CPU one frame fills all cores; larger on a GPU
 
-    def __init__(self, config: OnlineConfig, *, memory: int | None = None, checkpoint: bool = False) -> None:
+    def __init__(
+        self, config: OnlineConfig, *, memory: int | None = None, checkpoint: bool = False, name: str = "track-on2"
+    ) -> None:
         super().__init__()
         c = self.config = config
-        self.threshold = c.delta_v
+        self.name, self.threshold = name, c.delta_v
         self.dtype = torch.float32  # of the arithmetic on GPUs; coordinates, correlation and sampling stay float32
-        self.fixed_shapes = False  # pad points to whole buffers and keep all memory slots, see ``captured``
-        self._find = self._track
+        self._compiled: CompiledCall[OnlineOutputs] | None = None
         encoder = build_encoder(c.backbone, c.strides, c.vit_upsample, checkpoint=checkpoint)
         self.backbone: nn.Module = Backbone(encoder, c.dim, c.input_size, c.strides)
         self.fpn = FeaturePyramid(c.dim, c.strides)
@@ -132,6 +134,11 @@ class TrackOn2(nn.Module):
         return self.t_embedding.device
 
     @property
+    def encode_batch(self) -> int:
+        """On a CPU one frame fills all cores; a GPU wants more."""
+        return 1 if self.device.type == "cpu" else 8
+
+    @property
     def memory(self) -> int:
         """M, frames remembered per point."""
         return self.t_embedding.shape[1] - 1
@@ -151,11 +158,31 @@ class TrackOn2(nn.Module):
 
     # ---- frame -> features ------------------------------------------------------------------------------------------
 
-    def optimise(self) -> TrackOn2:
-        """Fold what can be folded for inference, in place, and return the model: see ``ptrack.models.online.fold``."""
-        from ptrack.models.online.fold import fold
+    @torch.no_grad()
+    def fold(self) -> TrackOn2:
+        """Take the inference form, in place, and return the model: see ``ptrack.models.online.fold``.
 
-        return fold(self)
+        Results stay equal up to rounding. A folded model can neither be trained nor saved.
+        """
+        self.eval().requires_grad_(False)
+        self.backbone = folded(self.backbone)
+        if self.device.type == "cpu":
+            self.fpn.use_winograd(self.config.shapes[0])
+        return self.to(memory_format=torch.channels_last)
+
+    def compile_steps(self, **options: Any) -> TrackOn2:
+        """Compile the step, in place, and return the model; for GPUs.
+
+        Compiled steps have fixed shapes: whole buffers are tracked (they grow by doubling). Rows that are no points are
+        computed and hidden from the others in query attention, the only place where points meet.
+
+        Args:
+            **options: of ``torch.compile``; by default CUDA graphs are captured on CUDA devices.
+        """
+        if not options and self.device.type == "cuda":
+            options = {"mode": "reduce-overhead"}
+        self._compiled = CompiledCall(self._track, **options)
+        return self
 
     def set_dtype(self, dtype: torch.dtype) -> None:
         """Compute in a half type on a GPU; coordinates, correlation and sampling stay float32."""
@@ -165,7 +192,7 @@ class TrackOn2(nn.Module):
         half = self.dtype != torch.float32
         return torch.autocast(self.device.type, self.dtype if half else None, enabled=half)
 
-    def features(self, frames: Tensor) -> Features:
+    def features(self, frames: Tensor) -> OnlineFeatures:
         """Encode (B, H, W, 3) RGB frames, uint8 or floating point in 0..255."""
         c = self.config
         images = prepare(frames.to(self.device), c.input_size)
@@ -174,16 +201,16 @@ class TrackOn2(nn.Module):
             levels = tokens.split([h * w for h, w in c.shapes], dim=1)
             fused = self.fpn(levels, c.shapes)
         volume = correlation_volume(levels, c.shapes, self.ms_corr_proj.weight.flatten())
-        return Features(fused, tokens, volume, (frames.shape[1], frames.shape[2]))
+        return OnlineFeatures(fused, tokens, volume, (frames.shape[1], frames.shape[2]))
 
     @torch.inference_mode()
-    def encode(self, frames: Tensor) -> Sequence[Features]:
+    def encode(self, frames: Tensor) -> Sequence[OnlineFeatures]:
         """Turn (B, H, W, 3) uint8 RGB frames into B per-frame features."""
         batch = self.features(frames)
         return [batch[i] for i in range(len(frames))]
 
-    def sample(self, frame: Features, xy: Tensor) -> Tensor:
-        """Features (B, N, D) of the fused map at points (B, N, 2) in pixels of the frame; bilinear, border beyond."""
+    def sample(self, frame: OnlineFeatures, xy: Tensor) -> Tensor:
+        """Return the fused map (B, N, D) at points (B, N, 2) in pixels of the frame; bilinear, border beyond."""
         image = frame.fused.float().unflatten(1, self.config.shapes[0]).permute(0, 3, 1, 2)
         grid = geometry.to_grid_sample(xy.to(image), frame.size)[:, :, None]
         found = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -192,8 +219,8 @@ class TrackOn2(nn.Module):
     # ---- one frame of tracking --------------------------------------------------------------------------------------
 
     def track(
-        self, frame: Features, state: State, *, active: Tensor | None = None, detail: bool = False
-    ) -> FrameOutputs:
+        self, frame: OnlineFeatures, state: OnlineState, *, active: Tensor | None = None, detail: bool = False
+    ) -> OnlineOutputs:
         """Find the state's points in a frame.
 
         Args:
@@ -202,16 +229,17 @@ class TrackOn2(nn.Module):
             active: (B, N) bool, points that exist already; the others are not seen by them. None: all.
             detail: fill the training fields of the result.
         """
-        window = state.window(whole=self.fixed_shapes)
+        window = state.window(whole=self._compiled is not None)
         time = self.t_embedding[0]
         time = torch.cat([time[self.memory - 1 - window.age], time[-1:]])  # in the ring's order, current frame last
         init = state.init[:, : state.count]
         with self._precision():
-            return self._find(frame, init, window.tokens, time, window.ignore, active=active, detail=detail)
+            run = self._compiled or self._track
+            return run(frame, init, window.tokens, time, window.ignore, active=active, detail=detail)
 
     def _track(
         self,
-        frame: Features,
+        frame: OnlineFeatures,
         init: Tensor,
         past: Tensor,
         time: Tensor,
@@ -219,13 +247,13 @@ class TrackOn2(nn.Module):
         *,
         active: Tensor | None,
         detail: bool,
-    ) -> FrameOutputs:
+    ) -> OnlineOutputs:
         """The arithmetic of :meth:`track`: tensors in, tensors out."""
         q = self.decode(frame, init, past, time, ignore, None if active is None else ~active)
         return self.locate(frame, self.projection1(q), active=active, detail=detail)
 
     def decode(
-        self, frame: Features, q: Tensor, past: Tensor, time: Tensor, ignore: Tensor | None, unseen: Tensor | None
+        self, frame: OnlineFeatures, q: Tensor, past: Tensor, time: Tensor, ignore: Tensor | None, unseen: Tensor | None
     ) -> Tensor:
         """Look at the frame, at the other points and at the own past, ``decoder_layers`` times: (B, N, D).
 
@@ -281,7 +309,7 @@ class TrackOn2(nn.Module):
                 past.view(B * N, S, D)[part] = renewed
         return q, past
 
-    def correlate(self, q: Tensor, frame: Features) -> Tensor:
+    def correlate(self, q: Tensor, frame: OnlineFeatures) -> Tensor:
         """Weighted sum over levels of the cosine of (B, N, D) queries with every cell: (B, N, P) float32."""
         with torch.autocast(q.device.type, enabled=False):
             q = F.normalize(q.float(), dim=-1, eps=1e-12)
@@ -289,7 +317,9 @@ class TrackOn2(nn.Module):
             assert bias is not None
             return torch.matmul(q, frame.volume.transpose(1, 2)).add_(bias)
 
-    def locate(self, frame: Features, q: Tensor, *, active: Tensor | None = None, detail: bool = False) -> FrameOutputs:
+    def locate(
+        self, frame: OnlineFeatures, q: Tensor, *, active: Tensor | None = None, detail: bool = False
+    ) -> OnlineOutputs:
         """Correlate, re-rank, correlate again, refine: everything after the decoder, point by point."""
         blocks: list[Any] = [*self.reranking_head.local_decoder, *self.prediction_head.offset_transformer]
         values = [block.mha.values(frame.tokens) for block in blocks]
@@ -300,13 +330,13 @@ class TrackOn2(nn.Module):
 
     def _locate(
         self,
-        frame: Features,
+        frame: OnlineFeatures,
         q: Tensor,
         values: Sequence[Tensor],
         *,
         active: Tensor | None = None,
         detail: bool = False,
-    ) -> FrameOutputs:
+    ) -> OnlineOutputs:
         c, head, rerank = self.config, self.prediction_head, self.reranking_head
         width, (h, w) = c.shapes[0][1], c.input_size
         c1 = self.correlate(q, frame)
@@ -317,7 +347,7 @@ class TrackOn2(nn.Module):
         c2 = self.correlate(q, frame)
         patch = cell_to_xy(best_cell(c2.detach()), width, c.strides[0])
         place = geometry.normalise(patch, (h, w))
-        outputs = FrameOutputs(
+        outputs = OnlineOutputs(
             query=q,
             offsets=head.offsets(q, place, values[c.rerank_layers :], c.shapes, every=detail),
             visibility_logit=head.vis_layer(q).squeeze(-1).float(),
@@ -334,29 +364,29 @@ class TrackOn2(nn.Module):
             "candidate_patch": candidates,
             "active": active,
         }
-        return FrameOutputs(**{f.name: getattr(outputs, f.name) for f in fields(outputs)} | extra)
+        return OnlineOutputs(**{f.name: getattr(outputs, f.name) for f in fields(outputs)} | extra)
 
     # ---- streaming --------------------------------------------------------------------------------------------------
 
-    def init_state(self) -> State:
+    def init_state(self) -> OnlineState:
         """Return the state of a tracker without points."""
-        return State.empty(self.memory, self.config.dim, self.device)
+        return OnlineState.empty(self.memory, self.config.dim, self.device)
 
     @torch.inference_mode()
-    def add(self, state: State, features: Features, xy: Tensor) -> State:
+    def add(self, state: OnlineState, features: OnlineFeatures, xy: Tensor) -> OnlineState:
         """Return the state with (N_new, 2) points, in pixels of this frame, appended after the present ones."""
         return state.add(self.sample(features, xy.to(self.device)[None]))
 
     @torch.inference_mode()
-    def keep(self, state: State, index: Tensor) -> State:
+    def keep(self, state: OnlineState, index: Tensor) -> OnlineState:
         """Return the state with only the points of ``index`` (K,) int64, in that order."""
         return state.keep(index.to(self.device))
 
     @torch.inference_mode()
-    def step(self, state: State, features: Features) -> tuple[State, StepOutput]:
+    def step(self, state: OnlineState, features: OnlineFeatures) -> tuple[OnlineState, StepOutput]:
         """Track all points of the state into this frame. Points added on this frame are tracked too."""
         n = state.count
-        if self.fixed_shapes:
+        if self._compiled is not None:
             outputs = self.track(features, state.whole(), active=state.used()[None])
         else:
             outputs = self.track(features, state)
@@ -367,14 +397,14 @@ class TrackOn2(nn.Module):
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
-    def unroll(self, video: Tensor, queries: Tensor) -> Iterator[FrameOutputs]:
+    def unroll(self, video: Tensor, queries: Tensor) -> Iterator[OnlineOutputs]:
         """Yield the outputs of every frame of B clips; see :meth:`forward`."""
         clip = _Clip(self, video, queries)
         for t in range(video.shape[1]):
             yield clip.step(t)
 
     def forward(
-        self, video: Tensor, queries: Tensor, reduce: Callable[[int, FrameOutputs], R], *, checkpoint: bool = False
+        self, video: Tensor, queries: Tensor, reduce: Callable[[int, OnlineOutputs], R], *, checkpoint: bool = False
     ) -> list[R]:
         """Track B clips and hand each frame's outputs to ``reduce``.
 
@@ -386,8 +416,8 @@ class TrackOn2(nn.Module):
             queries: (B, N, 3) rows (t, x, y), pixels of the video. A ``t`` outside 0..T-1 never starts.
             reduce: called as ``reduce(t, outputs)`` in order of frames; tensors in its result carry gradients. Rows
                 with ``outputs.active`` false mean nothing.
-            checkpoint: recompute each frame in the backward pass. Then ``reduce`` runs twice and must return a tensor,
-                or a tuple or dictionary of tensors, and no correlation map outlives it.
+            checkpoint: recompute each frame in the backward pass. Then ``reduce`` runs twice, and no correlation map
+                outlives it.
 
         Returns:
             T results of ``reduce``.
@@ -410,50 +440,47 @@ class _Clip:
         queries = queries.to(model.device)
         self.start, self.xy = queries[..., 0].long(), queries[..., 1:].float()  # (B, N), (B, N, 2)
         B, N = self.start.shape
-        state = State.empty(model.memory, model.config.dim, model.device)
-        self.state = State(
-            init=state.init.new_zeros(B, N, model.config.dim),
-            slots=state.slots.new_zeros(B, N, model.memory, model.config.dim),
-            filled=state.filled.new_zeros(B, N),
+        empty = OnlineState.empty(model.memory, model.config.dim, model.device)
+        self.state = replace(
+            empty,
+            init=empty.init.new_zeros(B, N, model.config.dim),
+            slots=empty.slots.new_zeros(B, N, model.memory, model.config.dim),
+            filled=empty.filled.new_zeros(B, N),
             count=N,
         )
 
-    def _frame(self, t: int) -> Features:
+    def _frame(self, t: int) -> OnlineFeatures:
         f = self.features
         fused, tokens, volume = (x.unflatten(0, (self.B, -1))[:, t] for x in (f.fused, f.tokens, f.volume))
-        return Features(fused, tokens, volume, f.size)
+        return OnlineFeatures(fused, tokens, volume, f.size)
 
-    def _step(self, t: int, state: State) -> tuple[FrameOutputs, State]:
+    def _step(self, t: int, state: OnlineState) -> tuple[OnlineOutputs, OnlineState]:
         frame, active = self._frame(t), self.start <= t
         init = torch.where((self.start == t)[..., None], self.model.sample(frame, self.xy), state.init)
-        state = State(init, state.slots, state.filled, state.count, state.cursor, state.longest, state.shortest)
+        state = replace(state, init=init)
         outputs = self.model.track(frame, state, active=active & (self.start >= 0), detail=True)
         return outputs, state.remember(outputs.query, active)
 
-    def step(self, t: int) -> FrameOutputs:
+    def step(self, t: int) -> OnlineOutputs:
         outputs, self.state = self._step(t, self.state)
         return outputs
 
-    def reduced(self, t: int, reduce: Callable[[int, FrameOutputs], R], *, checkpoint: bool) -> R:
+    def reduced(self, t: int, reduce: Callable[[int, OnlineOutputs], R], *, checkpoint: bool) -> R:
         if not (checkpoint and torch.is_grad_enabled()):
             return reduce(t, self.step(t))
-        numbers = (self.state.count, self.state.cursor, self.state.longest, self.state.shortest)
 
-        def run(init: Tensor, slots: Tensor, filled: Tensor) -> tuple[R, Tensor, Tensor, Tensor, tuple[int, ...]]:
-            outputs, state = self._step(t, State(init, slots, filled, *numbers))
-            after = (state.count, state.cursor, state.longest, state.shortest)
-            return reduce(t, outputs), state.init, state.slots, state.filled, after
+        def run(state: OnlineState) -> tuple[R, OnlineState]:
+            outputs, after = self._step(t, state)
+            return reduce(t, outputs), after
 
-        state = self.state
-        done: Any = recompute(run, state.init, state.slots, state.filled, use_reentrant=False)
-        result, init, slots, filled, after = done
-        self.state = State(init, slots, filled, *after)
+        done: Any = recompute(run, self.state, use_reentrant=False)
+        result, self.state = done
         return result
 
 
-def _join(parts: Sequence[FrameOutputs]) -> FrameOutputs:
+def _join(parts: Sequence[OnlineOutputs]) -> OnlineOutputs:
     """Join outputs for consecutive points."""
-    return FrameOutputs(
+    return OnlineOutputs(
         query=torch.cat([p.query for p in parts], dim=1),
         offsets=torch.cat([p.offsets for p in parts], dim=2),
         visibility_logit=torch.cat([p.visibility_logit for p in parts], dim=1),

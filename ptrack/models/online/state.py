@@ -15,7 +15,7 @@ SMALLEST = 16  # rows of the first buffer; it grows by doubling
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class MemoryWindow:
     """The remembered tokens that a step looks at, in the ring's own order."""
 
     tokens: Tensor  # (B, N, S, D)
@@ -24,7 +24,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class OnlineState:
     """Points and their memory. Rows beyond ``count`` are room to grow.
 
     The ring is written in place: a state that was passed to ``step`` shares its buffers with the one returned. Call
@@ -40,7 +40,7 @@ class State:
     shortest: int = 0  # at most the smallest ``filled`` of the points in use
 
     @classmethod
-    def empty(cls, memory: int, dim: int, device: torch.device, dtype: torch.dtype = torch.float32) -> State:
+    def empty(cls, memory: int, dim: int, device: torch.device, dtype: torch.dtype = torch.float32) -> OnlineState:
         """Return the state of a tracker without points."""
         return cls(
             init=torch.zeros(1, 0, dim, device=device, dtype=dtype),
@@ -58,11 +58,11 @@ class State:
         """C, rows held."""
         return self.init.shape[1]
 
-    def clone(self) -> State:
+    def clone(self) -> OnlineState:
         """Return a copy that shares nothing."""
         return replace(self, init=self.init.clone(), slots=self.slots.clone(), filled=self.filled.clone())
 
-    def add(self, init: Tensor) -> State:
+    def add(self, init: Tensor) -> OnlineState:
         """Append points with the initial features (1, N_new, D), doubling the buffers when they are full."""
         if self.count == 0:
             state = replace(self, cursor=0, longest=0)._grown(init.shape[1])
@@ -73,7 +73,7 @@ class State:
         state.filled[:, new] = 0
         return replace(state, count=new.stop, shortest=0)
 
-    def _grown(self, needed: int) -> State:
+    def _grown(self, needed: int) -> OnlineState:
         if needed <= self.capacity:
             return self
         rows = max(2 * self.capacity, needed, SMALLEST)
@@ -85,16 +85,16 @@ class State:
 
         return replace(self, init=grow(self.init), slots=grow(self.slots), filled=grow(self.filled))
 
-    def keep(self, index: Tensor) -> State:
+    def keep(self, index: Tensor) -> OnlineState:
         """Return the state of the points ``index`` (K,) int64 alone, in that order, in buffers of their own."""
         n = len(index)
-        state = State.empty(self.memory, self.init.shape[-1], self.init.device, self.init.dtype)._grown(n)
+        state = OnlineState.empty(self.memory, self.init.shape[-1], self.init.device, self.init.dtype)._grown(n)
         state.init[:, :n] = self.init[:, index]
         state.slots[:, :n] = self.slots[:, index]
         state.filled[:, :n] = self.filled[:, index]
         return replace(state, count=n, cursor=self.cursor, longest=self.longest, shortest=self.shortest)
 
-    def whole(self) -> State:
+    def whole(self) -> OnlineState:
         """Return the state with every row of its buffers counted as a point: the same shapes until they grow."""
         return replace(self, count=self.capacity, longest=self.memory, shortest=0)
 
@@ -102,7 +102,7 @@ class State:
         """(C,) bool: the rows that are points."""
         return torch.arange(self.capacity, device=self.init.device) < self.count
 
-    def window(self, *, whole: bool = False) -> Window:
+    def window(self, *, whole: bool = False) -> MemoryWindow:
         """Return the slots to attend to: those that no point has filled are left out, unless ``whole``.
 
         Leaving them out changes nothing but the time it takes: they would be masked.
@@ -116,10 +116,10 @@ class State:
         age = (self.cursor - 1 - used) % M
         tokens = self.slots[:, :n, part]
         if self.shortest >= tokens.shape[2]:
-            return Window(tokens, age, None)
-        return Window(tokens, age, age >= self.filled[:, :n, None])
+            return MemoryWindow(tokens, age, None)
+        return MemoryWindow(tokens, age, age >= self.filled[:, :n, None])
 
-    def remember(self, tokens: Tensor, active: Tensor | None = None) -> State:
+    def remember(self, tokens: Tensor, active: Tensor | None = None) -> OnlineState:
         """Return the state with this frame's tokens (B, N, D) as the newest slot.
 
         ``active`` (B, N) bool: rows that are not yet tracked forget what was written. Where gradients are recorded, new

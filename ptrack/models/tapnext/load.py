@@ -40,8 +40,9 @@ def build(request: LoadRequest) -> LoadedModel:
     return LoadedModel(model=model, weights_sha256=sha256_of(path))
 
 
-def untrained(name: str, device: torch.device, dtype: torch.dtype) -> TapNext:
+def untrained(request: LoadRequest) -> LoadedModel:
     """Build a published network with small random weights, for measuring speed; nothing is downloaded."""
+    name, device = request.entry.name, request.device
     with torch.device("meta"):
         model = TapNext(TapNextConfig(input_size=SIZES[name]))
     model = model.to_empty(device=device)
@@ -54,5 +55,5 @@ def untrained(name: str, device: torch.device, dtype: torch.dtype) -> TapNext:
                 module.reset_parameters()
     model.set_tables()
     model.name = name
-    model.set_dtype(dtype)
-    return model.eval().requires_grad_(False)
+    model.set_dtype(request.dtype)
+    return LoadedModel(model=model.eval().requires_grad_(False))

@@ -64,6 +64,7 @@ class TapNext(nn.Module):
     """
 
     name = "tapnextpp"
+    memory = None
     support_grid = 0  # the published numbers on TAP-Vid use none
     encode_batch = 1  # the encoder is one matrix product; more frames at once gain nothing
     reserve = 0  # slots kept for points that join a running stream
