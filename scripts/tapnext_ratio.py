@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ptrack.bench.speed import spread_points
-from ptrack.models.tapnext.load import untrained
+from ptrack.models import zoo
 from tests.parity.tapnext.plain import Plain
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = untrained(options.model, torch.device("cpu"), torch.float32)
+    model = zoo.build(options.model, device="cpu", untrained=True).model
     side, count = model.config.input_size, options.points
     xy = torch.from_numpy(spread_points(count, (side, side)))
     rows = torch.cat([torch.zeros(count, 1), xy * model.config.raster / side], dim=1)

@@ -18,7 +18,7 @@ from ptrack.errors import CheckpointError
 from ptrack.models import checkpoints
 from ptrack.models.backbones.encoders import LITE
 from ptrack.models.backbones.vit import VITS
-from ptrack.models.online.model import FrameOutputs, TrackOn2
+from ptrack.models.online.model import OnlineOutputs, TrackOn2
 from ptrack.training import losses
 from ptrack.training.config import TrainConfig, arch_of
 from ptrack.training.losses import Counts, Targets, Terms, cell_index, masked_sum
@@ -76,7 +76,7 @@ class TrackOn2System(System[TrackOn2]):
         """All seven losses, frame by frame."""
         stride = self.model.config.strides[0]
 
-        def reduce(t: int, out: FrameOutputs) -> Terms:
+        def reduce(t: int, out: OnlineOutputs) -> Terms:
             return frame_terms(cast(CorrelationOutputs, out), targets, t, counts, self.size, stride)
 
         total: Terms = {}
@@ -88,7 +88,7 @@ class TrackOn2System(System[TrackOn2]):
     def predict(self, batch: TrainingBatch) -> PredictedTracks:
         """Track frame by frame, as in a stream, without a support grid."""
 
-        def reduce(_: int, out: FrameOutputs) -> tuple[Tensor, Tensor]:
+        def reduce(_: int, out: OnlineOutputs) -> tuple[Tensor, Tensor]:
             return out.xy, out.visibility_logit.sigmoid()
 
         frames = self.model(batch.frames, batch.queries, reduce)
