@@ -8,7 +8,8 @@ import ptrack
 from ptrack import fileio
 from ptrack.errors import OutputError, TracksError
 from ptrack.tracks import Tracks, TracksInfo
-from ptrack.tracks_io import PER_FRAME, TracksWriter, load_tracks, save_tracks
+from ptrack.tracks_h5 import PER_FRAME, TracksWriter
+from ptrack.tracks_io import load_tracks, save_tracks
 
 
 def example(t=5, n=3, seed=0) -> Tracks:

@@ -331,7 +331,7 @@ def _stream(
     model: OnlineModel, case: SpeedCase, options: SpeedOptions, feed: FrameFeed, meter: MemoryMeter
 ) -> tuple[np.ndarray, tuple[int, int], list[float]]:
     """Return (T, 5) seconds per stage of the timed frames, the frames' (H, W), and the memory after each."""
-    from ptrack.tracks_io import TracksWriter
+    from ptrack.tracks_h5 import TracksWriter
 
     frames = feed.frames(case.size)
     stages = Stages(model, frames, options.batch)

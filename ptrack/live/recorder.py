@@ -17,7 +17,8 @@ from ptrack.errors import OutputError
 from ptrack.fileio import check_writable
 from ptrack.tracking.partial import partial_path
 from ptrack.tracks import TracksInfo
-from ptrack.tracks_io import TracksWriter, copy_finished, format_of, load_tracks, save_tracks
+from ptrack.tracks_h5 import TracksWriter, copy_finished
+from ptrack.tracks_io import format_of, load_tracks, save_tracks
 
 FLUSH_SECONDS = 2.0  # of results lost at most by a kill
 MOST_COLUMNS = 512  # points in one part, the removed ones included; then, or at four times those alive, the next begins

@@ -24,7 +24,8 @@ from ptrack.tracking.snapshot import load_snapshot, save_snapshot
 from ptrack.tracking.stream import backward_rows, duplicate_queries, late_queries, run_info, stream_rows
 from ptrack.tracking.tracker import StepResult, Tracker
 from ptrack.tracks import Queries, TracksInfo
-from ptrack.tracks_io import TracksWriter, copy_finished, format_of, load_tracks, save_tracks, space_left
+from ptrack.tracks_h5 import TracksWriter, copy_finished, space_left
+from ptrack.tracks_io import format_of, load_tracks, save_tracks
 from ptrack.video.frames import Frame, FrameSource
 from ptrack.video.prefetch import PrefetchedFrames
 

@@ -194,7 +194,7 @@ def test_sources_that_cannot_be_read_twice(tmp_path):
 
 
 def test_a_full_disk_keeps_what_was_written(video, tmp_path, monkeypatch):
-    from ptrack.tracks_io import TracksWriter
+    from ptrack.tracks_h5 import TracksWriter
 
     honest = TracksWriter.flush
 
