@@ -84,7 +84,7 @@ def check_space(path: Path | str, size: int) -> None:
     except (AttributeError, OSError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
-        if shutil.disk_usage(folder).free < size:  # macOS and some file systems cannot reserve
+        if shutil.disk_usage(folder).free < size:  # macOS and a few file systems cannot reserve
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 

@@ -144,7 +144,7 @@ class TracksWriter:
             self._failed = True
             number = getattr(error, "errno", None)
             reason = os.strerror(number) if number else reason_of(error)
-            advice = "Free some space." if self._final else "Free some space and run again with --resume."
+            advice = "Free space." if self._final else "Free space and run again with --resume."
             raise OutputError(
                 f"Cannot write {self._final or self.path}: {reason}; {space_left(self.path)}. {advice}"
             ) from error
@@ -240,7 +240,7 @@ class TracksWriter:
         """Close the file; rows not flushed are written first where the disk allows it.
 
         Raises:
-            OutputError: the disk is full and nothing has said so before.
+            OutputError: the disk is full and no error has been raised for it before.
         """
         if not self._file.id.valid:
             return
@@ -284,7 +284,7 @@ def copy_finished(source: Path, target: Path) -> None:
 
 
 def space_left(path: Path) -> str:
-    """Return in words how much a disk still takes."""
+    """Return in words the space that is left on a disk."""
     try:
         return f"{amount(shutil.disk_usage(path.parent).free)} left on the disk"
     except OSError:
@@ -328,6 +328,6 @@ def load_h5(path: Path) -> dict[str, Any]:
             raise Refused(f"holds no ptrack tracks: it has no '{missing[0]}'")
         info = read_info(file.attributes())
         shapes = [file.dataset(name).shape for name in PER_FRAME]
-        rows = min(shape[0] if shape else 0 for shape in shapes)  # a killed run may have grown some of them only
+        rows = min(shape[0] if shape else 0 for shape in shapes)  # a killed run may have grown a part of them only
         values = {name: file.array(name, rows) for name in PER_FRAME}
         return values | {"queries": file.array("queries"), "ids": file.texts("ids"), "info": info}

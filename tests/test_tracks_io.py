@@ -228,7 +228,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing_that_was_written(tmp_path
         with pytest.raises(OutputError, match=r"p\.h5: No space left on device; .* left on the disk.*--resume"):
             writer.flush()
         writer.close()
-        with pytest.raises(OutputError, match=r"Cannot write [^ ]*/a\.h5: No space left.*Free some space\.$"):
+        with pytest.raises(OutputError, match=r"Cannot write [^ ]*/a\.h5: No space left.*Free space\.$"):
             save_tracks(tracks, tmp_path / "a.h5")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.h5"]
     writer = TracksWriter.reopen(tmp_path / "p.h5", 3)

@@ -115,5 +115,9 @@ QueryFile = Annotated[
 ]
 Mask = Annotated[
     Path | None,
-    typer.Option(help="Points inside the non-zero pixels of an image.", metavar="FILE", rich_help_panel="Points"),
+    typer.Option(
+        help="Points inside an image of the object: its non-zero or opaque pixels.",
+        metavar="FILE",
+        rich_help_panel="Points",
+    ),
 ]

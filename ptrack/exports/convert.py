@@ -23,7 +23,7 @@ def format_for(target: Path | str) -> str:
     for found in FORMATS.values():
         if found.suffix == suffix:
             return found.name
-    raise TracksError(f"{target}: no format ends in '{suffix}'; say it with --to, one of: {', '.join(FORMATS)}.")
+    raise TracksError(f"{target}: no format ends in '{suffix}'; choose one with --to: {', '.join(FORMATS)}.")
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -182,7 +182,7 @@ def _of_one_animal(columns: Sequence[Label]) -> list[tuple[str, str]]:
 
 
 def _frames(labels: Sequence[Label]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the frame number (T,) int64 of every row, and what is to be said about them.
+    """Return the frame number (T,) int64 of every row, and notes about them.
 
     Raises:
         Refused: pictures of several videos, or names without numbers.

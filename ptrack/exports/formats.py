@@ -192,7 +192,7 @@ def guess_format(path: Path | str) -> Format:
         return FORMATS["json"]
     if not path.exists():
         raise TracksError(f"There is no file {path}.")
-    raise TracksError(f"The format of {path} is not known; say it with --from, one of: {', '.join(readable())}.")
+    raise TracksError(f"The format of {path} is not known; choose one with --from: {', '.join(readable())}.")
 
 
 def readable() -> list[str]:

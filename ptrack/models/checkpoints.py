@@ -38,7 +38,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class OnlineCheckpoint:
     """Weights and what they are for."""
 
     config: OnlineConfig
@@ -49,7 +49,7 @@ class Checkpoint:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def read_checkpoint(path: Path | str, *, backbone: str | None = None) -> Checkpoint:
+def read_checkpoint(path: Path | str, *, backbone: str | None = None) -> OnlineCheckpoint:
     """Read a published ``.pt`` file, a checkpoint of ``ptrack train``, or a safetensors file of ours.
 
     Nothing in the file is ever executed.
@@ -115,7 +115,7 @@ def _unwrap(content: Any, where: str) -> State:
     return {str(k).removeprefix("module."): v for k, v in content.items()}
 
 
-def _read_safetensors(path: Path, backbone: str | None) -> Checkpoint:
+def _read_safetensors(path: Path, backbone: str | None) -> OnlineCheckpoint:
     metadata, state = saved.read(path, ADVICE)
     if "config" not in metadata:
         return from_official(_unwrap(state, str(path)), backbone=backbone, where=str(path))
@@ -123,7 +123,7 @@ def _read_safetensors(path: Path, backbone: str | None) -> Checkpoint:
     return _checked(config, state, str(path))
 
 
-def save_checkpoint(path: Path | str, checkpoint: Checkpoint, **notes: str) -> None:
+def save_checkpoint(path: Path | str, checkpoint: OnlineCheckpoint, **notes: str) -> None:
     """Write safetensors with the configuration and some text ``notes`` in its metadata; the file appears when whole.
 
     Raises:
@@ -157,7 +157,7 @@ def convert(source: Path | str, target: Path | str, *, backbone: str | None = No
 # ---- models ---------------------------------------------------------------------------------------------------------
 
 
-def build_model(checkpoint: Checkpoint, *, memory: int | None = None, name: str = "track-on2") -> TrackOn2:
+def build_model(checkpoint: OnlineCheckpoint, *, memory: int | None = None, name: str = "track-on2") -> TrackOn2:
     """Build the model of a checkpoint in evaluation mode, with its memory set to ``memory`` frames afterwards.
 
     A transformer that is missing from the checkpoint keeps random weights: see :func:`add_vit`.
@@ -171,13 +171,15 @@ def build_model(checkpoint: Checkpoint, *, memory: int | None = None, name: str 
     return model.eval()
 
 
-def checkpoint_of(model: TrackOn2) -> Checkpoint:
+def checkpoint_of(model: TrackOn2) -> OnlineCheckpoint:
     """Return the weights and configuration of a model (whose memory is as trained) for saving."""
     state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-    return Checkpoint(model.config, state, any(key.startswith(VIT) for key in state))
+    return OnlineCheckpoint(model.config, state, any(key.startswith(VIT) for key in state))
 
 
-def add_vit(checkpoint: Checkpoint, weights: Mapping[str, Tensor], where: str = "the DINO weights") -> Checkpoint:
+def add_vit(
+    checkpoint: OnlineCheckpoint, weights: Mapping[str, Tensor], where: str = "the DINO weights"
+) -> OnlineCheckpoint:
     """Return the checkpoint with its transformer from a separate file (Hugging Face, timm or original names).
 
     Raises:
@@ -188,7 +190,7 @@ def add_vit(checkpoint: Checkpoint, weights: Mapping[str, Tensor], where: str = 
     return _checked(checkpoint.config, rest | {VIT + k: v for k, v in vit.items()}, where)
 
 
-def _checked(config: OnlineConfig, state: State, where: str) -> Checkpoint:
+def _checked(config: OnlineConfig, state: State, where: str) -> OnlineCheckpoint:
     """Compare names and shapes with the architecture; a wholly absent transformer is allowed."""
     expected = expected_shapes(config)
     has_vit = any(key.startswith(VIT) for key in state)
@@ -196,7 +198,7 @@ def _checked(config: OnlineConfig, state: State, where: str) -> Checkpoint:
         expected = {k: v for k, v in expected.items() if not k.startswith(VIT)}
     if text := saved.differences(expected, state):
         raise CheckpointError(f"{where} does not fit Track-On2 with the backbone {config.backbone}: {text}.")
-    return Checkpoint(config, state, has_vit or config.backbone not in VITS)
+    return OnlineCheckpoint(config, state, has_vit or config.backbone not in VITS)
 
 
 def expected_shapes(config: OnlineConfig) -> dict[str, tuple[int, ...]]:
@@ -213,7 +215,7 @@ def expected_shapes(config: OnlineConfig) -> dict[str, tuple[int, ...]]:
 
 def from_official(
     state: Mapping[str, Tensor], *, backbone: str | None = None, where: str = "the checkpoint"
-) -> Checkpoint:
+) -> OnlineCheckpoint:
     """Convert the tensors of a published Track-On2 or Track-On-R file.
 
     Args:

@@ -249,9 +249,7 @@ def _save(run: _Run) -> None:
     except (OutputError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
         full = f"Cannot write {run.state_path}: No space left on device"
         what = full if isinstance(error, RuntimeError) else str(error).rstrip(".")
-        raise OutputError(
-            f"{what}; {space_left(run.state_path)}. Free some space and run again with --resume."
-        ) from error
+        raise OutputError(f"{what}; {space_left(run.state_path)}. Free space and run again with --resume.") from error
 
 
 def _publish(run: _Run) -> None:

@@ -1,4 +1,4 @@
-"""How much memory a file may ask for, and one sentence for whatever a damaged file brings up."""
+"""Limits of the memory that a file may ask for, and one sentence for whatever a damaged file brings up."""
 
 from __future__ import annotations
 

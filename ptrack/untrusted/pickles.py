@@ -17,7 +17,7 @@ import numpy as np
 from ptrack.untrusted.limits import Budget, Refused, array_bytes
 
 DTYPES = re.compile(r"[<>|=]?([?biufcSUVO])(\d{0,6})")  # types without fields, as NumPy writes them
-READ_BYTES = 16 << 20  # a pickle's claim of a length is believed in steps of this
+READ_BYTES = 16 << 20  # what a pickle claims to follow is read in steps of this
 _CORE = ("numpy.core", "numpy._core")
 
 

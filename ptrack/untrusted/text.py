@@ -29,7 +29,7 @@ def load_json(path: Path | str) -> Any:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the JSON document of some bytes; raises as ``load_json`` does."""
+    """Return a JSON document from its bytes; raises as ``load_json`` does."""
     # bytes of Python's values: about 32 for a number with its place in a list, 64 for a text, 72 and 240 for containers
     needed = len(data) + 64 * data.count(b",") + 72 * data.count(b"[") + 240 * data.count(b"{")
     if needed > JSON_BYTES:

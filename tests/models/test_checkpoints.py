@@ -26,7 +26,7 @@ SMALL = OnlineConfig(backbone="resnet18", input_size=(32, 64), dim=32, hidden=32
 
 
 @pytest.fixture(scope="module")
-def tiny() -> dict[str, c.Checkpoint]:
+def tiny() -> dict[str, c.OnlineCheckpoint]:
     """Random DINOv2 and DINOv3 models of the published layout at 32x64."""
     made = {}
     for name, up in (("dinov2_s", 1.0), ("dinov3_s_plus", 1.143)):
@@ -40,7 +40,7 @@ def tiny() -> dict[str, c.Checkpoint]:
     return made
 
 
-def _same(a: c.Checkpoint, b: c.Checkpoint) -> bool:
+def _same(a: c.OnlineCheckpoint, b: c.OnlineCheckpoint) -> bool:
     return a.config == b.config and a.state.keys() == b.state.keys() and all(
         torch.equal(a.state[k], b.state[k]) for k in a.state
     )  # fmt: skip
@@ -250,7 +250,7 @@ def test_checkpoints_of_a_training_are_weights_too(named: str, tmp_path: Path) -
     state = c.checkpoint_of(TrackOn2(SMALL)).state
     config = {"model": named, "arch": to_mapping(SMALL)}
     torch.save({**TRAINED, "config": config, "model": state}, tmp_path / "latest.pth")
-    assert _same(c.read_checkpoint(tmp_path / "latest.pth"), c.Checkpoint(SMALL, state, True))
+    assert _same(c.read_checkpoint(tmp_path / "latest.pth"), c.OnlineCheckpoint(SMALL, state, True))
     line = ["convert", "checkpoint", str(tmp_path / "latest.pth"), str(tmp_path / "a.safetensors")]
     assert CliRunner().invoke(app, line, catch_exceptions=False).exit_code == 0
     tracker = ptrack.load("track-on2", checkpoint=tmp_path / "a.safetensors", device="cpu")

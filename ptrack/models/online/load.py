@@ -9,7 +9,7 @@ import torch
 from ptrack.errors import CheckpointError, ModelError
 from ptrack.fileio import sha256_of
 from ptrack.models.backbones.vit import VITS
-from ptrack.models.checkpoints import Checkpoint, add_vit, build_model, read_checkpoint, read_tensors
+from ptrack.models.checkpoints import OnlineCheckpoint, add_vit, build_model, read_checkpoint, read_tensors
 from ptrack.models.entry import LoadedModel, LoadRequest
 from ptrack.models.hub import fetch
 from ptrack.models.online.config import DINOV2, DINOV3
@@ -70,7 +70,7 @@ def untrained(request: LoadRequest) -> LoadedModel:
     return LoadedModel(model=model.compile_steps() if request.options.get("compile") else model)
 
 
-def with_transformer(checkpoint: Checkpoint, file: Path | str | None = None) -> Checkpoint:
+def with_transformer(checkpoint: OnlineCheckpoint, file: Path | str | None = None) -> OnlineCheckpoint:
     """Return the checkpoint with its frozen DINO: its own, that of ``file``, or timm's from the hub.
 
     Raises:
