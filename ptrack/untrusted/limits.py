@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ptrack.errors import PTrackError
 
@@ -50,6 +51,29 @@ def array_bytes(shape: tuple[int, ...], itemsize: int) -> int:
     if any(length < 0 for length in shape):
         raise Refused(f"holds an array of the impossible shape {shape}")
     return math.prod(int(length) for length in shape) * itemsize
+
+
+def check_values(value: Any, most: int) -> None:
+    """Raise Refused when a nested value contains itself or stands for more than ``most`` values.
+
+    What several aliases share counts for each: a few lines of them can stand for more than any memory holds.
+    """
+    if _count(value, {}) > most:
+        raise Refused(f"stands for more than {most} values")
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """Count a value and those in it. ``known``: counts by identity, -1 for containers that are being counted."""
+    if not isinstance(value, dict | list | tuple | set):
+        return 1
+    if id(value) in known:
+        if known[id(value)] < 0:
+            raise Refused("holds a value that contains itself")
+        return known[id(value)]
+    known[id(value)] = -1
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    known[id(value)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(value)]
 
 
 def amount(size: int) -> str:

@@ -14,9 +14,10 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from ptrack.untrusted.limits import Budget, Refused, array_bytes
+from ptrack.untrusted.limits import Budget, Refused, array_bytes, check_values
 
 DTYPES = re.compile(r"[<>|=]?([?biufcSUVO])(\d{0,6})")  # types without fields, as NumPy writes them
+MOST_VALUES = 50_000_000  # beside the numbers in arrays
 READ_BYTES = 16 << 20  # what a pickle claims to follow is read in steps of this
 _CORE = ("numpy.core", "numpy._core")
 
@@ -228,7 +229,9 @@ def load(file: BinaryIO, budget: Budget, *, arrays: bool = True) -> Any:
         Exception: it is damaged.
     """
     admitted = "NumPy arrays and plain containers" if arrays else "plain text and numbers"
-    return run(ArrayUnpickler(file, budget, arrays=arrays), admitted)
+    value = run(ArrayUnpickler(file, budget, arrays=arrays), admitted)
+    check_values(value, MOST_VALUES)
+    return value
 
 
 def run(unpickler: ArrayUnpickler, admitted: str = "tensors and plain containers") -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ptrack.untrusted.limits import Refused, amount
+from ptrack.untrusted.limits import Refused, amount, check_values
 
 JSON_BYTES = 2 << 30  # a JSON document may take this much in memory, estimated from its commas and brackets
 YAML_BYTES = 256 << 10  # a configuration of ptrack has 2 KiB; PyYAML reads about 100 KiB a second
@@ -53,23 +53,8 @@ def parse_yaml(text: str) -> Any:
         value = yaml.safe_load(text)
     except (ValueError, TypeError, AttributeError, IndexError, KeyError, OverflowError) as error:
         raise yaml.YAMLError(f"a value is not what it is marked as ({error})") from error
-    if _values(value, {}) > YAML_VALUES:
-        raise Refused(f"stands for more than {YAML_VALUES} values")
+    check_values(value, YAML_VALUES)
     return value
-
-
-def _values(value: Any, known: dict[int, int]) -> int:
-    """Count the values of a document; what several aliases share counts for each. ``known``: counts by identity."""
-    if not isinstance(value, dict | list | tuple | set):
-        return 1
-    if id(value) in known:
-        if known[id(value)] < 0:
-            raise Refused("holds a value that contains itself")
-        return known[id(value)]
-    known[id(value)] = -1
-    parts = [*value, *value.values()] if isinstance(value, dict) else value
-    known[id(value)] = 1 + sum(_values(part, known) for part in parts)
-    return known[id(value)]
 
 
 def csv_rows(path: Path | str) -> Iterator[list[str]]:

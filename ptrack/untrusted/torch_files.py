@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ptrack.untrusted import pickles
-from ptrack.untrusted.limits import Budget, Refused, array_bytes
+from ptrack.untrusted.limits import Budget, Refused, array_bytes, check_values
 
 TYPES = {  # storages, and types by name
     "FloatStorage": torch.float32,
@@ -120,9 +120,12 @@ def load(path: Path | str) -> Any:
     budget = Budget.of(path)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            return _from_zip(archive, budget)
-    with open(path, "rb") as file:
-        return _from_stream(file, budget)
+            content = _from_zip(archive, budget)
+    else:
+        with open(path, "rb") as file:
+            content = _from_stream(file, budget)
+    check_values(content, pickles.MOST_VALUES)
+    return content
 
 
 def _from_zip(archive: zipfile.ZipFile, budget: Budget) -> Any:

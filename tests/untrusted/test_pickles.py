@@ -83,6 +83,8 @@ PROGRAMS = {
         "structured arrays|an array of another kind",
     ),
     "state of a dict": (program(b"}", b"}b"), "objects with a state of their own"),
+    "lists of lists": (program(b"]q\x00" + b"(h\x00h\x00lq\x00" * 40), "stands for more than 50000000 values"),
+    "a list in itself": (program(b"]q\x00h\x00a"), "contains itself"),
     "copies of copies": (
         program(b"(" + b"K\x01" * 1000 + b"lq\x01", (name("builtins", "tuple") + b"h\x01\x85R0") * 70_000, b"N"),
         "claims .* for values",
