@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +14,9 @@ from ptrack.cli import options
 from ptrack.cli.console import Output
 from ptrack.cli.progress import Bar, Display
 from ptrack.errors import ConfigError, count
+
+if TYPE_CHECKING:
+    from ptrack.viz.pick.live import LiveView
 
 EPILOG = """Examples:
 
@@ -112,6 +117,9 @@ def live(
         str | None,
         typer.Option(help="OSC messages over UDP to this address.", metavar="HOST:PORT", rich_help_panel=OUTPUT),
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Show it in the browser, on this machine only.", rich_help_panel=OUTPUT)
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Tracks file (.h5, .npz, .csv, .json).", rich_help_panel=OUTPUT)
     ] = None,
@@ -153,11 +161,12 @@ def live(
         overwrite=overwrite,
     )
     output = Output(json_mode=json, quiet=quiet)
-    with LiveDisplay(output) as display:
+    with LiveDisplay(output) as display, _page(page) as view:
         report = track_live(
             request,
             note=output.note,
             on_frame=display.update,
+            on_picture=view.show if view is not None else None,
             loaded=lambda tracker: output.note(f"model {tracker.model.name} on {tracker.model.device}"),
         )
     ages = ", ".join(f"{name} {value:g} ms" for name, value in report.age_ms.items())
@@ -170,6 +179,20 @@ def live(
     for line in lines:
         (output.note if jsonl == "-" else output.result)(line)
     output.document(report.to_mapping())
+
+
+@contextmanager
+def _page(wanted: bool) -> Iterator[LiveView | None]:
+    """Yield what the page shows, None without one."""
+    if not wanted:
+        yield None
+        return
+    from ptrack.viz.pick.live import LiveServer, LiveView
+
+    view = LiveView()
+    with LiveServer(view) as server:
+        typer.echo(f"Open {server.url} in a browser on this machine.", err=True)
+        yield view
 
 
 class LiveDisplay(Display):

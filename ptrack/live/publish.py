@@ -32,7 +32,7 @@ class LiveFrame:
     age_ms: float  # from its coming to this message
     width: int  # pixels that positions refer to
     height: int
-    dropped: int  # frames that came and were not tracked, so far
+    dropped: int  # frames that came before this one and were not tracked
     ids: tuple[str, ...]
     positions: np.ndarray  # (N, 2) float32 raster pixels; NaN where unknown
     visibility: np.ndarray  # (N,) float32 probability

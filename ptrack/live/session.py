@@ -201,7 +201,7 @@ class _Loop:
             age_ms=(time.monotonic() - item.at) * 1000,
             width=self.size[1],
             height=self.size[0],
-            dropped=self.capture.dropped,
+            dropped=item.number - self.frames - self.searched,
             ids=tuple(ids.tolist()),
             positions=result.positions,
             visibility=result.visibility,

@@ -124,6 +124,7 @@ def test_dropped_frames_are_gaps_in_the_tracks_file(tmp_path):
 
     def slow(frame):
         frames.append(frame.frame)
+        assert frame.dropped == frame.frame + 1 - len(frames)
         time.sleep(0.02)
 
     report = record(tmp_path, source=FakeCamera(30, pause=0.004, live=False), options=CaptureOptions(), on_frame=slow)

@@ -59,19 +59,19 @@ class PickServer:
     """Serves one session until ``wait`` returns: the page said "done", or ``close`` was called.
 
     Args:
-        session: what the page works on.
+        session: what the page works on; a ``PickSession``, or what a page of another kind needs.
         port: 0 for any free one.
 
     Raises:
         InputError: the port is in use; the session is closed then.
     """
 
-    def __init__(self, session: PickSession, port: int = 0) -> None:
+    def __init__(self, session: Any, port: int = 0) -> None:
         self.session = session
         self.token = secrets.token_urlsafe(24)
         self.done = threading.Event()
         self.closed = False
-        handler = type("Handler", (_PageHandler,), {"owner": self})
+        handler = type("Handler", (self.page(),), {"owner": self})
         try:
             self._server = _QuietServer((ADDRESS, port), handler)
         except OSError as error:
@@ -81,6 +81,10 @@ class PickServer:
             ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="ptrack-pick-server")
         self._thread.start()
+
+    def page(self) -> type[PageHandler]:
+        """Return what answers the requests."""
+        return PageHandler
 
     @property
     def port(self) -> int:
@@ -123,7 +127,9 @@ class _QuietServer(ThreadingHTTPServer):
             print(f"ptrack pick: a request failed: {type(error).__name__}: {error}", file=sys.stderr)
 
 
-class _PageHandler(BaseHTTPRequestHandler):
+class PageHandler(BaseHTTPRequestHandler):
+    """Answers the requests of the page, and of nobody else."""
+
     owner: PickServer
     protocol_version = "HTTP/1.1"
     server_version = "ptrack"
@@ -131,9 +137,11 @@ class _PageHandler(BaseHTTPRequestHandler):
     timeout = 60  # seconds without a byte until a connection is dropped
 
     def do_GET(self) -> None:
+        """Answer a request for a file, a frame or news."""
         self._answer(self._get)
 
     def do_POST(self) -> None:
+        """Answer a request that changes something."""
         self._answer(self._post)
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -199,15 +207,15 @@ class _PageHandler(BaseHTTPRequestHandler):
             kind, read = _FILES[route]
             return kind, read().encode()
         if route == "about":
-            return _document(session.about())
+            return document(session.about())
         if route == "watch":
-            return _document(session.watch(tab, _number(query, "revision"), POLL_SECONDS))
+            return document(session.watch(tab, number(query, "revision"), POLL_SECONDS))
         if route == "poll":
-            return _document(session.poll(_number(query, "job"), _number(query, "row"), POLL_SECONDS))
+            return document(session.poll(number(query, "job"), number(query, "row"), POLL_SECONDS))
         if route == "rows":
-            return _document(session.rows(_number(query, "first"), _number(query, "last")))
+            return document(session.rows(number(query, "first"), number(query, "last")))
         if route == "frame":
-            data = session.frames.get(_number(query, "i"))
+            data = session.frames.get(number(query, "i"))
             if data is None:
                 raise RequestError(HTTPStatus.NOT_FOUND, "There is no such frame.")
             return "image/jpeg", data
@@ -217,10 +225,10 @@ class _PageHandler(BaseHTTPRequestHandler):
         body = self._body()
         tab, session = str(body.get("tab", "")), self.owner.session
         if route == "claim":
-            return _document(session.claim(tab, force=body.get("force") is True))
+            return document(session.claim(tab, force=body.get("force") is True))
         if route == "leave":
             session.seat.leave(tab)
-            return _document({})
+            return document({})
         if route not in _COMMANDS:
             raise RequestError(HTTPStatus.NOT_FOUND, "There is nothing here.")
         session.seat.require(tab)
@@ -228,7 +236,7 @@ class _PageHandler(BaseHTTPRequestHandler):
         if route == "done":
             self.close_connection = True
             threading.Timer(0.2, self.owner.done.set).start()  # after the answer is out
-        return _document({**answer, **session.state(tab)})
+        return document({**answer, **session.state(tab)})
 
     def _body(self) -> dict[str, Any]:
         if self.headers.get_content_type() != "application/json":
@@ -245,11 +253,13 @@ class _PageHandler(BaseHTTPRequestHandler):
         return body
 
 
-def _document(data: Any) -> tuple[str, bytes]:
+def document(data: Any) -> tuple[str, bytes]:
+    """Return a JSON answer."""
     return "application/json", json.dumps(data, allow_nan=False).encode()
 
 
-def _number(query: dict[str, str], name: str) -> int:
+def number(query: dict[str, str], name: str) -> int:
+    """Return a whole number of a query; raises RequestError."""
     try:
         value = int(query[name])
     except (KeyError, ValueError):
@@ -288,13 +298,14 @@ _COMMANDS: dict[str, Callable[[PickSession, dict[str, Any]], dict[str, Any]]] = 
 }
 
 
-def _own(name: str) -> str:
+def own(name: str) -> str:
+    """Return a file of this folder."""
     return resources.files("ptrack.viz.pick").joinpath(name).read_text(encoding="utf-8")
 
 
 _FILES = {
-    "": ("text/html; charset=utf-8", lambda: _own("pick.html")),
+    "": ("text/html; charset=utf-8", lambda: own("pick.html")),
     "shared.js": ("text/javascript; charset=utf-8", lambda: asset("shared.js")),
-    "pick.js": ("text/javascript; charset=utf-8", lambda: _own("pick.js")),
-    "style.css": ("text/css; charset=utf-8", lambda: asset("viewer.css") + _own("pick.css")),
+    "pick.js": ("text/javascript; charset=utf-8", lambda: own("pick.js")),
+    "style.css": ("text/css; charset=utf-8", lambda: asset("viewer.css") + own("pick.css")),
 }
