@@ -19,7 +19,7 @@ from ptrack.models.layers.windows import bilinear_window, patch_ncc, patch_score
 from ptrack.models.nano import motion, weights
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.matching import MATCHING
-from ptrack.models.nano.model import Nano
+from ptrack.models.nano.model import Nano, Verdict
 from ptrack.models.nano.motion import PictureMotion
 from ptrack.models.nano.parts import RefinerInputs, Steer
 from ptrack.models.nano.state import FIRST, LAST, NanoState
@@ -98,7 +98,7 @@ def test_streaming_equals_whole_clips(frames, queries):
     rows = torch.from_numpy(queries).float()
     mirrored = torch.stack([rows[:, 0], SIZE[1] - rows[:, 1], rows[:, 2]], dim=1)
     with torch.inference_mode():
-        out = model(pair, torch.stack([rows, mirrored]), lambda t, o: (o.kept, o.visibility_logit.sigmoid()))
+        out = model(pair, torch.stack([rows, mirrored]), lambda t, o: (o.shown, o.visible))
     n = len(queries)
     xy = torch.stack([model._to_pixels(o[0][:n], SIZE) for o in out]).numpy()
     visibility = torch.stack([o[1][:n] for o in out]).numpy()
@@ -179,7 +179,7 @@ def test_the_steered_search_is_the_prior_added_to_the_scores_of_the_mixed_templa
         last = torch.nn.functional.normalize(torch.randn_like(first), dim=-1)
         both = dataclasses.replace(points.templates, coarse=torch.stack([first, last], dim=1))
         points = dataclasses.replace(points, templates=both, velocity=torch.tensor([[1.0, -2.0], [0.5, 0.0]]))
-        found = model._search(points, now, torch.zeros(2, dtype=torch.long), points.xy)
+        found = model._search(points, now, torch.zeros(2, dtype=torch.long), points.xy, points.anchor)
         speed = points.velocity.norm(dim=1)[:, None] / 4
         steering = model.steer(points.token, (first * last).sum(-1), speed, torch.zeros(2, 1))
     n, dy, dx = 1, 3, 6  # one cell of one point's window, by hand
@@ -280,6 +280,56 @@ def test_a_point_that_is_not_seen_is_searched_for_where_it_was_carried():
         after, out = model.track(NanoState(points, state.previous), two, torch.zeros(2, dtype=torch.long))
     assert (out.origin[1] - out.origin[0]).tolist() == [3, 0]  # 12 px are three cells
     assert after.points.unseen.tolist() == [1.0, 2.0]
+
+
+def lost_state(model: Nano, features, at: list[float], gone_to: list[float]) -> NanoState:
+    """A point that was queried at one place, and that something carried to another since it was last sure."""
+    with torch.inference_mode():
+        state = model.add(model.init_state(), features, torch.tensor([at]))
+        state, _ = model.track(state, features, torch.zeros(1, dtype=torch.long))
+        there = model._to_cells(torch.tensor([gone_to]), features.size)
+        points = dataclasses.replace(state.points, xy=there, shown=there, doubted=torch.tensor([True]))
+        return dataclasses.replace(state, points=points)
+
+
+@pytest.mark.parametrize(("sure", "comes_back"), [(0.6, True), (0.0, False)])
+def test_a_doubted_point_is_searched_for_where_the_picture_carried_it(sure, comes_back):
+    model = weights.untrained(dataclasses.replace(SMALL, tune=False, sure=sure, wide_radius=0)).eval()
+    features = model.encode(torch.from_numpy(panned((0, 0))[0].copy())[None])[0]
+    state = lost_state(model, features, [24.0, 24.0], [100.0, 70.0])
+    with torch.inference_mode():
+        _, out = model.step(state, features)
+    assert bool((out.xy[0] - torch.tensor([24.0, 24.0])).norm() < 5) is comes_back
+
+
+def test_a_point_that_the_picture_has_left_is_visible_only_if_it_is_right():
+    model = weights.untrained(dataclasses.replace(SMALL, tune=False)).eval()
+    features = model.encode(torch.from_numpy(panned((0, 0))[0].copy())[None])[0]
+    state = lost_state(model, features, [24.0, 24.0], [100.0, 70.0])
+    verdict = Verdict(torch.tensor([3.0]), torch.tensor([-0.5]), *torch.tensor([[False], [True], [False]]))
+    outside = dataclasses.replace(state.points, anchor=torch.tensor([[-3.0, 5.0]]))
+    assert float(model._visible(state.points, features, verdict)) == pytest.approx(0.953, abs=1e-3)
+    assert float(model._visible(outside, features, verdict)) == pytest.approx(0.378, abs=1e-3)
+    hardly_right = dataclasses.replace(verdict, confidence_logit=torch.tensor([-3.0]))
+    assert float(model._visible(state.points, features, hardly_right)) == pytest.approx(5.0 * 0.0474, abs=1e-3)
+
+
+def test_positions_are_aligned_at_the_resolution_of_the_source():
+    """The picture moves by a third of a pixel per frame, a fiftieth of a cell, which the map does not resolve."""
+    noise = torch.rand(1, 3, 60, 80, generator=torch.Generator().manual_seed(0))
+    world = torch.nn.functional.interpolate(noise, scale_factor=12, mode="bicubic").clamp(0, 1)
+    pictures = []
+    for t in range(4):
+        shifted = torch.nn.functional.interpolate(world[..., t : t + 900], scale_factor=1 / 3, mode="area")
+        pictures.append((255 * shifted[0, :, :192, :256]).to(torch.uint8).permute(1, 2, 0).numpy())
+    start = [[100.0, 90.0], [60.0, 120.0], [180.0, 60.0]]
+    wanted = torch.tensor(start) - torch.tensor([1.0, 0.0])
+    errors = {}
+    for closer in (True, False):
+        model = weights.untrained(dataclasses.replace(SMALL, tune=False, closer=closer)).eval()
+        errors[closer] = float((follow(model, pictures, start)[-1] - wanted)[:, 0].abs().max())
+    assert errors[True] < 0.25
+    assert errors[False] > 0.9
 
 
 def test_motion_is_that_of_the_nearest_places_that_can_be_trusted():
@@ -392,7 +442,7 @@ def test_features_and_state_are_trees_of_tensors(frames, queries):
     with torch.inference_mode():
         for feature in features[:4]:
             leaves, layout = tree_flatten((state, feature))
-            assert sum(isinstance(x, torch.Tensor) for x in leaves) == 12 + (state.previous is not None)
+            assert sum(isinstance(x, torch.Tensor) for x in leaves) == 17 + 2 * (state.previous is not None)
             again = tree_unflatten([x.clone() if isinstance(x, torch.Tensor) else x for x in leaves], layout)
             wanted, (state, out) = model.step(*again), model.step(state, feature)
             for a, b in zip(tree_flatten(wanted[0])[0], tree_flatten(state)[0], strict=True):

@@ -45,7 +45,8 @@ def test_losses_by_hand():
         xy=torch.tensor([[[3.0, 2.0], [7.0, 7.0]], [[2.0, 2.0], [7.0, 7.0]]]),
         visibility_logit=torch.tensor([0.0, 0.0]),
         confidence_logit=torch.tensor([0.0, 0.0]),
-        kept=torch.zeros(2, 2),
+        shown=torch.zeros(2, 2),
+        visible=torch.zeros(2),
     )
     terms = frame_terms(out, truth, 1, losses.count(truth), (64, 64))
     assert float(terms["search"]) == pytest.approx(0.5 * math.log(9) / 2, rel=1e-5)
@@ -58,8 +59,15 @@ def test_losses_by_hand():
 
 def test_lost_points_pull_little_and_windows_without_the_truth_not_at_all():
     truth = targets([[50.0, 10.0]], [True])
-    out = NanoOutputs(torch.zeros(1, 3, 3), torch.tensor([[1, 1]]), torch.tensor([[[2.0, 2.0]]]), torch.zeros(1),
-                       torch.zeros(1), torch.zeros(1, 2))  # fmt: skip
+    out = NanoOutputs(
+        logits=torch.zeros(1, 3, 3),
+        origin=torch.tensor([[1, 1]]),
+        xy=torch.tensor([[[2.0, 2.0]]]),
+        visibility_logit=torch.zeros(1),
+        confidence_logit=torch.zeros(1),
+        shown=torch.zeros(1, 2),
+        visible=torch.zeros(1),
+    )
     terms = frame_terms(out, truth, 1, losses.count(truth), (64, 64))
     assert float(terms["search"]) == 0
     assert float(terms["position"]) == pytest.approx(0.05 * 2 * 0.5 * (40 - 0.25), rel=1e-5)

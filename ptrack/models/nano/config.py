@@ -54,6 +54,9 @@ class NanoConfig:
     update_back: float = 2.0  # second rule: backward error below which it is renewed, in cells
     carry: float = 0.5  # probability of "visible" below which the picture's motion carries a point; 0: none is carried
     own_motion: float = 1.0  # cells per frame: for a point that moved otherwise by so much, half that probability
+    sure: float = 0.6  # probability of "position right" below which a visible point is doubted: it is also searched for
+    # where the picture carried it since it was last sure; 0: it never is
+    closer: bool = True  # positions are aligned with the previous frame at the source's resolution
     # Logistic fits of the training-free start on 24 rendered clips, 35,328 point-frames: P(visible) and P(within 8 px
     # at 256x256) from the score s and the backward error e in cells, 1 / (1 + exp(-(s - score - back * e) / scale)).
     visible_fit: tuple[float, float, float] = (0.492, 0.0265, 0.086)  # score, back, scale
@@ -72,5 +75,7 @@ class NanoConfig:
             raise ConfigError(f"carry must be at least 0 and less than 1, not {self.carry}.")
         if not self.own_motion > 0:
             raise ConfigError(f"own_motion must be more than 0, not {self.own_motion}.")
+        if not 0 <= self.sure < 1:
+            raise ConfigError(f"sure must be at least 0 and less than 1, not {self.sure}.")
         if not 0 < self.threshold < 1:
             raise ConfigError(f"threshold must lie between 0 and 1, not {self.threshold}.")

@@ -23,6 +23,8 @@ MATCHING = NanoConfig(
     memory=0,
     learned_renewal=False,
     carry=0,
+    sure=0,
+    closer=False,
 )
 
 

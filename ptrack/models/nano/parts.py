@@ -36,6 +36,10 @@ class Steering:
     strength: Tensor  # (N,) of the prior, 0 untrained
     lead: Tensor  # (N, 1) frames of motion ahead at which the point is expected, 0.5 untrained
 
+    def select(self, index: Tensor) -> Steering:
+        """Return that of some points."""
+        return Steering(*(getattr(self, f.name)[index] for f in fields(self)))
+
 
 class Steer(nn.Module):
     """Decides how a point is searched for: few numbers, so that it cannot learn what rendered pictures look like.

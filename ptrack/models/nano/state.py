@@ -29,10 +29,15 @@ class NanoFeatures:
 
     map: Tensor  # (B, h, w, C) unit length per cell
     fine: Tensor  # (B, 2h, 2w, 16)
-    size: tuple[int, int]  # (H, W) of the frame as given
+    pixels: Tensor  # (B, H, W, 3) the frames as given, uint8 or floating point in 0..255
 
     def __getitem__(self, i: int) -> NanoFeatures:
-        return NanoFeatures(self.map[i : i + 1], self.fine[i : i + 1], self.size)
+        return NanoFeatures(self.map[i : i + 1], self.fine[i : i + 1], self.pixels[i : i + 1])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the frame as given."""
+        return self.pixels.shape[1], self.pixels.shape[2]
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -75,6 +80,10 @@ class PointStates:
     filled: Tensor  # (N, M) bool, which of them there are
     unseen: Tensor  # (N,) frames since it was last called visible
     own_motion: Tensor  # (N,) cells per frame by which it moved otherwise than the picture around it, while seen
+    anchor: Tensor  # (N, 2) cells: where it was last sure to be, carried by the picture's motion since
+    doubted: Tensor  # (N,) bool, not sure in the last frame
+    shown: Tensor  # (N, 2) cells: ``xy`` after the finer look, what the user got
+    shown_visible: Tensor  # (N,) bool, likely enough to be visible there for a finer look
     added: Tensor  # (N,) bool, on the current frame, and not yet stepped
 
     @classmethod
@@ -95,6 +104,10 @@ class PointStates:
             filled=torch.zeros(n, config.memory, dtype=torch.bool, device=device),
             unseen=zeros(n),
             own_motion=zeros(n),
+            anchor=cells,
+            doubted=torch.zeros(n, dtype=torch.bool, device=device),
+            shown=cells,
+            shown_visible=torch.ones(n, dtype=torch.bool, device=device),
             added=torch.ones(n, dtype=torch.bool, device=device),
         )
 
@@ -115,6 +128,10 @@ class PointStates:
             filled=empty(config.memory, dtype=torch.bool),
             unseen=empty(),
             own_motion=empty(),
+            anchor=empty(2),
+            doubted=empty(dtype=torch.bool),
+            shown=empty(2),
+            shown_visible=empty(dtype=torch.bool),
             added=empty(dtype=torch.bool),
         )
 
@@ -146,6 +163,7 @@ class NanoState:
 
     points: PointStates
     previous: Tensor | None = None  # (B, h, w, C) map of the previous frame
+    pixels: Tensor | None = None  # (B, H, W, 3) that frame as given
 
 
 # Leaves in trees of tensors: states are mapped over, and captured by CUDA graphs, without naming their fields.

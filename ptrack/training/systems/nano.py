@@ -78,7 +78,7 @@ class NanoSystem(System[Nano]):
         """Track frame by frame, as in a stream."""
 
         def reduce(_: int, out: NanoOutputs) -> tuple[Tensor, Tensor]:
-            return out.kept, out.visibility_logit.sigmoid()
+            return out.shown, out.visible
 
         frames = self.model(batch.frames, batch.queries, reduce)
         xy = torch.stack([f[0].view(len(batch.frames), -1, 2) for f in frames], dim=1)
