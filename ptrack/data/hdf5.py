@@ -232,6 +232,16 @@ def _write_index(file: Any, names: Sequence[str]) -> None:
         index.create_dataset(key, data=np.asarray(values, np.int32))
 
 
+def _check_kinds(group: Group) -> None:
+    """Raise Refused when a name of a clip that holds data is a group, or the other way round."""
+    if not isinstance(group, h5py.Group):
+        raise Refused("is damaged: data stand in the place of a clip")
+    for name in group:
+        folder = name in ("frames", "masks", "depth")
+        if not isinstance(h5.member(group, name), h5py.Group if folder else h5py.Dataset):
+            raise Refused(f"is damaged: '{name}' of a clip is {'no group' if folder else 'a group'}")
+
+
 def _check_group(group: Group) -> None:
     """Raise ValueError unless the arrays of a stored clip fit together."""
     t = group["tracks"].shape[0]
@@ -295,7 +305,8 @@ class _Handles:
         """Return a clip's group, checked when it is read for the first time; raises Refused."""
         file = self.get(path)
         if name not in self.checked[path]:
-            h5.check_tree(h5.member(file, name), path.stat().st_size)
+            _check_kinds(h5.member(file, name))
+            h5.check_tree(file[name], path.stat().st_size)
             self.checked[path].add(name)
         return file[name]
 

@@ -134,7 +134,7 @@ class ArrayUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
         """Return the stand-in of an admitted name."""
         if (module, name) not in self._names:
-            raise pickle.UnpicklingError(f"'{module}.{name}'")
+            raise pickle.UnpicklingError(f"'{f'{module}.{name}'[:80]}'")
         return self._names[module, name]
 
     def persistent_load(self, pid: Any, /) -> Any:

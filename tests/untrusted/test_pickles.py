@@ -57,6 +57,7 @@ ARRAY = name(CORE, "_reconstruct") + name("numpy", "ndarray") + b"K\x00\x85U\x01
 FLOAT = name("numpy", "dtype") + b"X\x02\x00\x00\x00f8\x85R"
 PROGRAMS = {
     "system": (program(name("os", "system"), b"X\x04\x00\x00\x00true\x85R"), "asks for 'os.system'"),
+    "long name": (program(name("os", "x" * 5000)), r"asks for 'os\.x{77}'; "),
     "eval": (program(name("builtins", "eval"), b"X\x01\x00\x00\x001\x85R"), "asks for 'builtins.eval'"),
     "memory of a name": (program(b"N", b"r\xff\xff\xff\x7f"), ""),
     "text longer than the file": (program(b"X\xff\xff\xff\x7fabc"), "ends too early"),
