@@ -18,10 +18,11 @@ from typing import Any
 
 from ptrack.data import images
 from ptrack.data.clips import ArrayFrames, Clip
-from ptrack.data.hdf5 import StoreWriter, open_store
+from ptrack.data.hdf5 import open_store
 from ptrack.data.journal import check_free
 from ptrack.data.packing import CodecChoice, Packed, PackedFrames, pack
 from ptrack.data.source import ClipRef, Source
+from ptrack.data.store_writer import StoreWriter
 from ptrack.errors import DataError, Interrupted, OutputError, PTrackError, did_you_mean
 from ptrack.fileio import check_writable
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from ptrack.data.clips import ArrayFrames, Clip
-from ptrack.data.hdf5 import StoreWriter
 from ptrack.data.packing import pack
+from ptrack.data.store_writer import StoreWriter
 
 DATASETS = Path(__file__).parent / "fixtures" / "datasets"
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from ptrack.data.convert import ConvertOptions, convert, partial_path
-from ptrack.data.hdf5 import ClipStore, StoreWriter
+from ptrack.data.hdf5 import ClipStore
 from ptrack.data.inspect import verify
 from ptrack.data.journal import JournaledFile, rollback
 from ptrack.data.packing import pack
 from ptrack.data.sources import open_dataset
+from ptrack.data.store_writer import StoreWriter
 from ptrack.errors import DataError, Interrupted, OutputError
 from tests.data.helpers import raw_clip, write_simple, write_store
 
