@@ -105,6 +105,21 @@ def owners(place: Place) -> dict[str, Owner]:
     return {name: owner for name, owner in found.items() if owner is not None}
 
 
+def living(place: Place, watch: float = WATCH_SECONDS) -> dict[str, Owner]:
+    """Return the owners that are alive by their files; those on other machines are watched all at once."""
+    found = owners(place)
+    here = {name: o for name, o in found.items() if o.host == socket.gethostname() and o.boot == boot_id()}
+    alive_ones = {name: o for name, o in here.items() if alive(place, name, o)}
+    elsewhere = {name: o for name, o in found.items() if name not in here}
+    end = time.monotonic() + watch
+    while elsewhere and time.monotonic() < end:
+        time.sleep(min(0.5, watch / 10))
+        for name, owner in list(elsewhere.items()):
+            if parse_owner(place.read(name)) not in (owner, None):
+                alive_ones[name] = elsewhere.pop(name)
+    return alive_ones
+
+
 def _excludes(one: str, other: str) -> bool:
     """Return whether two shards must not run at once: only different parts of the same division may."""
     return one == other or one.partition("/")[2] != other.partition("/")[2]

@@ -1,13 +1,15 @@
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
 from ptrack.batch import owner as owner_module
 from ptrack.batch.jobs import Shard
-from ptrack.batch.owner import Owner, RunOwner, alive, birth, parse_owner, this_process
+from ptrack.batch.owner import Owner, RunOwner, alive, birth, living, parse_owner, this_process
 from ptrack.batch.places import LocalPlace
 from ptrack.errors import OutputError
 
@@ -69,24 +71,37 @@ def test_an_owner_on_another_machine_lives_while_its_number_rises(place):
     with pytest.raises(OutputError), RunOwner(place, Shard(0, 2), watch=0.1):  # it takes over: the dead one is removed
         owner = Owner(run="x", host="elsewhere", boot="b", pid=1, born="", shard="1/2")
         place.write(".ptrack-run-1-of-2.json", owner.to_json())
-        beating = subprocess.Popen([sys.executable, "-c", BEAT, str(place.folder)])
-        try:
-            time.sleep(0.4)
-            RunOwner(place, Shard(1, 2), watch=2.0).__enter__()
-        finally:
-            beating.kill()
-            beating.wait()
+        with beating(place, ".ptrack-run-1-of-2.json"):
+            RunOwner(place, Shard(1, 2), watch=5.0).__enter__()
 
 
-BEAT = """
-import json, sys, time
-path = sys.argv[1] + "/.ptrack-run-1-of-2.json"
-owner = json.load(open(path))
-while True:
-    owner["beat"] += 1
-    open(path, "w").write(json.dumps(owner))
-    time.sleep(0.05)
-"""
+@contextmanager
+def beating(place, name):
+    """Raise the number in an owner's file, as a run on another machine does."""
+    over = threading.Event()
+
+    def beat():
+        while not over.wait(0.02):
+            owner = parse_owner(place.read(name))
+            place.write(name, replace(owner, beat=owner.beat + 1).to_json())
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_all_runs_of_other_machines_are_watched_at_once(place):
+    for i in range(3):
+        other(place, f"{i}/4", host="elsewhere", boot="b")
+    other(place, "3/4")  # this process
+    with beating(place, ".ptrack-run-1-of-4.json"):
+        began = time.monotonic()
+        assert sorted(o.shard for o in living(place, 1.0).values()) == ["1/4", "3/4"]
+        assert time.monotonic() - began < 2.5
 
 
 def test_a_run_whose_folder_was_taken_is_stopped(place):
