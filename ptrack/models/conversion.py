@@ -8,9 +8,10 @@ from typing import Any
 
 from ptrack.errors import OutputError
 from ptrack.fileio import check_writable
-from ptrack.models import checkpoints, saved
+from ptrack.models import saved
 from ptrack.models.nano import weights as nano
 from ptrack.models.offline import weights as transformer
+from ptrack.models.online import weights as track_on2
 from ptrack.models.tapnext import weights as tapnext
 
 
@@ -46,7 +47,7 @@ def convert(
         done = tapnext.convert(source, target, model=model, overwrite=overwrite)
         size = done["input_size"]
         return Converted(summary=f"{done['model']}, {done['tensors']} tensors, frames of {size}x{size}", facts=done)
-    done = checkpoints.convert(source, target, backbone=backbone, overwrite=overwrite)
+    done = track_on2.convert(source, target, backbone=backbone, overwrite=overwrite)
     held = "with" if done["transformer"] else "without"
     return Converted(
         summary=f"{done['backbone']}, {done['tensors']} tensors, {held} the frozen transformer", facts=done

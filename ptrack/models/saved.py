@@ -25,6 +25,8 @@ C = TypeVar("C")
 WIDTH = 8192  # the most of any number in the configuration of a file: it decides how much memory a network takes
 LAYERS = 64
 TRAINING = "ptrack-training"  # what the checkpoints of ``ptrack train`` call their format
+WRAPPERS = ("state_dict", "model", "model_state", "ema_state_dict")  # under which programs store the weights
+ADVICE = "; download it again"
 ONLINE = ("track-on2", "online")  # how training configurations name Track-On2: now, and earlier
 
 
@@ -210,3 +212,54 @@ def _listed(kind: str, names: list[str], most: int = 8) -> str:
         return ""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{len(names)} {kind} ({', '.join(names[:most])}{more})"
+
+
+def read_pt(path: Path | str) -> dict[str, Tensor]:
+    """Return the tensors of a file of ``torch.save`` under their own names, wrappers and ``module.`` taken off.
+
+    Raises:
+        CheckpointError: damaged, not such a file, or holding anything but data.
+    """
+    return unwrapped(load_pickle(path), str(path))
+
+
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
+    """Return the tensors of a ``torch.save`` or safetensors file under their own names.
+
+    Raises:
+        CheckpointError: not readable, or holding anything but tensors.
+    """
+    path = Path(path)
+    if is_pickle(path):
+        return read_pt(path)
+    return unwrapped(read(path, ADVICE)[1], str(path))
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file starts like the zip archive of ``torch.save``, or like its older plain pickle."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"Cannot read the checkpoint {path}: {error.strerror or error}.") from error
+    if head[8:] == b"{":  # safetensors: 8 bytes of length, which may look like anything, then JSON
+        return False
+    return head[:2] == b"PK" or head[:1] == b"\x80"
+
+
+def unwrapped(content: Any, where: str) -> dict[str, Tensor]:
+    """Return the table of weights in the content of a file, without what training programs put around it.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    from torch import Tensor
+
+    if isinstance(content, Mapping):
+        for key in WRAPPERS:
+            if isinstance(content.get(key), Mapping):
+                content = content[key]
+                break
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{where} holds no table of weights; give a file of a trained model.")
+    return {str(k).removeprefix("module."): v for k, v in content.items()}

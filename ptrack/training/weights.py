@@ -12,11 +12,11 @@ from torch import Tensor
 from ptrack.config import to_mapping
 from ptrack.errors import CheckpointError, did_you_mean
 from ptrack.models import saved, zoo
-from ptrack.models.checkpoints import read_checkpoint
 from ptrack.models.hub import fetch
 from ptrack.models.nano import weights as nano
 from ptrack.models.offline import weights as transformer
 from ptrack.models.online.load import PUBLISHED, with_transformer
+from ptrack.models.online.weights import read_checkpoint
 from ptrack.training.state import read
 
 

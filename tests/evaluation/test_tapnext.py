@@ -15,14 +15,14 @@ from ptrack.evaluation.resizing import resize
 from ptrack.evaluation.results import table
 from ptrack.evaluation.runner import evaluate
 from ptrack.evaluation.subjects import EvalRequest
-from ptrack.models.tapnext.weights import Checkpoint, build_model, save_checkpoint
+from ptrack.models.tapnext.weights import TapNextCheckpoint, build_model, save_checkpoint
 from tests.evaluation.test_runner import DAVIS
 from tests.parity.tapnext.recorded import TINY, tiny
 
 
 @pytest.mark.parametrize("mode", ["first", "strided"])
 def test_frames_of_the_networks_size_and_one_joint_run(mode: str, tmp_path: Path) -> None:
-    checkpoint = Checkpoint(config=TINY, state=tiny(), model="tapnextpp")
+    checkpoint = TapNextCheckpoint(config=TINY, state=tiny(), model="tapnextpp")
     save_checkpoint(tmp_path / "w.safetensors", checkpoint)
     request = EvalRequest(
         benchmark="davis", data=DAVIS, models=("tapnextpp",), checkpoints=(tmp_path / "w.safetensors",), mode=mode,

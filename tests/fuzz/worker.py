@@ -27,9 +27,9 @@ def readers() -> dict[str, Any]:
     from ptrack.data.inspect import describe
     from ptrack.data.pickles import load_npy, load_pickle
     from ptrack.exports import load_any
-    from ptrack.models.checkpoints import read_checkpoint
     from ptrack.models.nano.config import NanoConfig
     from ptrack.models.nano.weights import read_weights
+    from ptrack.models.online.weights import read_checkpoint
     from ptrack.models.saved import read_format
     from ptrack.queries_io import QueryOptions, load_queries, plan_queries
     from ptrack.video import read_frames

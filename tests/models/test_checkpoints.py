@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 import ptrack
 from ptrack.cli.app import app
 from ptrack.errors import CheckpointError, ConfigError, ModelError, OutputError
-from ptrack.models import checkpoints as c
 from ptrack.models.backbones.vit import VITS
+from ptrack.models.backbones.vit_weights import vit_from_any
 from ptrack.models.conversion import convert
+from ptrack.models.online import weights as c
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.model import TrackOn2
+from ptrack.models.online.official import from_official, to_official
 
 SMALL = OnlineConfig(backbone="resnet18", input_size=(32, 64), dim=32, hidden=32, memory=3, candidates=4)
 
@@ -50,7 +52,7 @@ def _same(a: c.OnlineCheckpoint, b: c.OnlineCheckpoint) -> bool:
 @pytest.mark.parametrize("backbone", ["dinov2_s", "dinov3_s_plus"])
 def test_official_containers(tiny, backbone: str, wrap: str, tmp_path: Path) -> None:
     checkpoint = tiny[backbone]
-    state = c.to_official(checkpoint.state, checkpoint.config)
+    state = to_official(checkpoint.state, checkpoint.config)
     content = {
         "plain": state,
         "model": {"model": state, "best_aj": [np.float64(0.5), np.float32(1)], "epoch": 1},
@@ -63,7 +65,7 @@ def test_official_containers(tiny, backbone: str, wrap: str, tmp_path: Path) -> 
 
 def test_legacy_torch_format(tiny, tmp_path: Path) -> None:
     checkpoint = tiny["dinov2_s"]
-    state = c.to_official(checkpoint.state, checkpoint.config)
+    state = to_official(checkpoint.state, checkpoint.config)
     torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     assert _same(c.read_checkpoint(tmp_path / "old.pt"), checkpoint)
 
@@ -78,15 +80,15 @@ def _transformers_5(name: str) -> str:
 @pytest.mark.parametrize("backbone", ["dinov2_s", "dinov3_s_plus"])
 def test_names_of_transformers_5(tiny, backbone: str) -> None:
     checkpoint = tiny[backbone]
-    state = c.to_official(checkpoint.state, checkpoint.config)
+    state = to_official(checkpoint.state, checkpoint.config)
     renamed = {_transformers_5(k): v for k, v in state.items()}
     assert renamed.keys() != state.keys()
-    assert _same(c.from_official(renamed), checkpoint)
+    assert _same(from_official(renamed), checkpoint)
 
 
 def test_dinov3_without_its_transformer(tiny, tmp_path: Path) -> None:
     checkpoint = tiny["dinov3_s_plus"]
-    official = c.to_official(checkpoint.state, checkpoint.config)
+    official = to_official(checkpoint.state, checkpoint.config)
     torch.save({k: v for k, v in official.items() if ".dinov3." not in k}, tmp_path / "a.pt")
     found = c.read_checkpoint(tmp_path / "a.pt")
     assert not found.has_vit
@@ -111,14 +113,14 @@ def test_original_dinov3_names(tiny) -> None:
         elif not name.endswith("v_bias"):
             meta[name] = value
     meta |= {"rope_embed.periods": torch.ones(16), "mask_token": torch.zeros(1, 384)}
-    found = c.vit_from_any(meta, "dinov3_s_plus")
+    found = vit_from_any(meta, "dinov3_s_plus")
     assert found.keys() == vit.keys()
     assert all(torch.equal(found[k], vit[k]) for k in vit)
 
 
 def test_timm_weights_without_biases_get_zeros(tiny) -> None:
     vit = {k.removeprefix(c.VIT): v for k, v in tiny["dinov3_s_plus"].state.items() if k.startswith(c.VIT)}
-    found = c.vit_from_any({k: v for k, v in vit.items() if "_bias" not in k}, "dinov3_s_plus")
+    found = vit_from_any({k: v for k, v in vit.items() if "_bias" not in k}, "dinov3_s_plus")
     assert found.keys() == vit.keys()
     assert (found["blocks.0.attn.q_bias"] == 0).all()
 
@@ -148,12 +150,12 @@ def test_memory_must_be_a_number_of_frames(value, tmp_path: Path) -> None:
 
 def test_every_difference_is_listed(tiny) -> None:
     checkpoint = tiny["dinov2_s"]
-    state = c.to_official(checkpoint.state, checkpoint.config)
+    state = to_official(checkpoint.state, checkpoint.config)
     del state["projection1.bias"]
     state["surprise"] = torch.zeros(1)
     state["projection2.bias"] = torch.zeros(7)
     with pytest.raises(CheckpointError) as error:
-        c.from_official(state, where="a.pt")
+        from_official(state, where="a.pt")
     for words in ("a.pt", "1 missing (projection1.bias)", "1 unexpected (surprise)", "projection2.bias is (7,)"):
         assert words in str(error.value)
 
@@ -221,7 +223,7 @@ def test_convert_command(tiny, tmp_path: Path) -> None:
     app.add_typer(group, name="convert")
     checkpoint = tiny["dinov2_s"]
     source, target = tmp_path / "a.pt", tmp_path / "b.safetensors"
-    torch.save(c.to_official(checkpoint.state, checkpoint.config), source)
+    torch.save(to_official(checkpoint.state, checkpoint.config), source)
     run = CliRunner().invoke(app, ["convert", "checkpoint", str(source), str(target)])
     if run.exit_code == 2:  # a group with one command and no callback is that command
         run = CliRunner().invoke(group, [str(source), str(target)])

@@ -15,10 +15,12 @@ import torch
 
 import ptrack
 from ptrack.errors import CheckpointError
-from ptrack.models.checkpoints import VIT, checkpoint_of, to_official
 from ptrack.models.hub import fetch, fetch_address
+from ptrack.models.online.checkpoint import VIT
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.model import TrackOn2
+from ptrack.models.online.official import to_official
+from ptrack.models.online.weights import checkpoint_of
 from ptrack.models.zoo import BUILT_IN
 from tests.parity.tapnext.recorded import tiny
 

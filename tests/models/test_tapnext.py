@@ -14,7 +14,7 @@ from ptrack.models.base import OnlineModel, ReservesSlots
 from ptrack.models.tapnext.config import TapNextConfig
 from ptrack.models.tapnext.model import TapNext
 from ptrack.models.tapnext.state import State
-from ptrack.models.tapnext.weights import Checkpoint, build_model
+from ptrack.models.tapnext.weights import TapNextCheckpoint, build_model
 from ptrack.tracking.tracker import Tracker
 from tests.parity.tapnext.recorded import TINY, tiny, video
 
@@ -23,7 +23,7 @@ QUERIES = np.float32([[0, 10.2, 20.7], [2, 50.0, 3.0], [0, 33.3, 39.0], [4, 0.4,
 
 @pytest.fixture
 def model() -> TapNext:
-    return build_model(Checkpoint(config=TINY, state=tiny(), model="tapnextpp"))
+    return build_model(TapNextCheckpoint(config=TINY, state=tiny(), model="tapnextpp"))
 
 
 def _tensors(state: State) -> list[torch.Tensor]:
@@ -183,7 +183,7 @@ def test_half_precision_leaves_the_recurrence_alone(model: TapNext) -> None:
 def test_a_gpu_gives_what_the_cpu_gives_captured_or_not(model: TapNext) -> None:
     frames = video(8)
     wanted = _stream(model, frames, QUERIES)
-    there = build_model(Checkpoint(config=TINY, state=tiny())).to("cuda")
+    there = build_model(TapNextCheckpoint(config=TINY, state=tiny())).to("cuda")
     captured = _stream(there, frames, QUERIES)
     there.replay.works = False
     plain = _stream(there, frames, QUERIES)
@@ -200,7 +200,7 @@ def test_several_frames_are_encoded_at_once(model: TapNext) -> None:
 
 def test_wrong_shapes_and_settings() -> None:
     with pytest.raises(ModelError, match="queries"):
-        build_model(Checkpoint(config=TINY, state=tiny()))(video(2), torch.zeros(3, 2))
+        build_model(TapNextCheckpoint(config=TINY, state=tiny()))(video(2), torch.zeros(3, 2))
     for wrong, words in (
         ({"width": 30}, "heads"), ({"raster": 16}, "at least 17"), ({"input_size": 50}, "multiple of patch"),
         ({"threshold": 1.0}, "threshold"), ({"radius": 9.0}, "radius"), ({"depth": 0}, "depth"),

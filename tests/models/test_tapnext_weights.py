@@ -68,7 +68,7 @@ def _write(path: Path, kind: str) -> Path:
         with open(path, "wb") as file:
             np.savez(file, **_as_jax(state), step=np.int64(7))
     else:
-        w.save_checkpoint(path, w.Checkpoint(config=TINY, state=state, model="tapnextpp"))
+        w.save_checkpoint(path, w.TapNextCheckpoint(config=TINY, state=state, model="tapnextpp"))
     return path
 
 
@@ -147,11 +147,11 @@ def test_the_weights_of_another_network(tmp_path: Path) -> None:
 def test_a_published_network_gets_its_frame_size() -> None:
     full = {name: torch.zeros(1).expand(shape) for name, shape in w.expected_shapes(TapNextConfig()).items()}
     for name, size in w.SIZES.items():
-        found = w._for(w.Checkpoint(config=w._config(full), state=full), name, Path("a.pt"))
+        found = w._for(w.TapNextCheckpoint(config=w._config(full), state=full), name, Path("a.pt"))
         assert (found.config, found.model) == (TapNextConfig(input_size=size), name)
     with pytest.raises(CheckpointError, match="399 missing"):
         few = {"lin_proj.weight": full["lin_proj.weight"]}
-        w._for(w.Checkpoint(config=w._config(few), state=few), "tapnextpp", Path("a.pt"))
+        w._for(w.TapNextCheckpoint(config=w._config(few), state=few), "tapnextpp", Path("a.pt"))
 
 
 class _Bomb:

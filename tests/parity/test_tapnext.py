@@ -17,7 +17,7 @@ from ptrack.models.tapnext.config import TapNextConfig
 from ptrack.models.tapnext.heads import around, locate, mass_near
 from ptrack.models.tapnext.model import TapNext, sine_rows
 from ptrack.models.tapnext.state import State
-from ptrack.models.tapnext.weights import TABLE, Checkpoint, build_model, expected_shapes, to_model
+from ptrack.models.tapnext.weights import TABLE, TapNextCheckpoint, build_model, expected_shapes, to_model
 from tests.parity.tapnext import recorded
 from tests.parity.tapnext.plain import Plain, table
 
@@ -29,7 +29,7 @@ TIE = 2e-3  # of the arg-max's margin: below, it may go either way
 
 
 def _model(config: TapNextConfig, state) -> TapNext:
-    return build_model(Checkpoint(config=config, state=state))
+    return build_model(TapNextCheckpoint(config=config, state=state))
 
 
 def _close(found: torch.Tensor, value: np.ndarray, what: str) -> None:

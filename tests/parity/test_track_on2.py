@@ -10,7 +10,9 @@ import torch
 
 import ptrack
 from ptrack import geometry
-from ptrack.models.checkpoints import VIT, build_model, checkpoint_of, from_official, to_official
+from ptrack.models.online.checkpoint import VIT
+from ptrack.models.online.official import from_official, to_official
+from ptrack.models.online.weights import build_model, checkpoint_of
 from tests.parity import official
 
 MAPS = 1e-4  # of a map's largest value

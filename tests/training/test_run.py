@@ -284,7 +284,7 @@ def test_trained_weights_track_and_start_other_runs(tmp_path: Path) -> None:
 
 
 def test_track_on2_trains_and_exports(tmp_path: Path) -> None:
-    from ptrack.models.checkpoints import read_checkpoint
+    from ptrack.models.online.weights import read_checkpoint
 
     arch = {"backbone": "resnet18", "input_size": [32, 32], "strides": [4, 8], "dim": 32, "memory": 3, "candidates": 4,
             "decoder_layers": 1, "rerank_layers": 1, "head_layers": 1, "hidden": 32}  # fmt: skip

@@ -15,10 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from ptrack.errors import CheckpointError
-from ptrack.models.checkpoints import read_pt
 from ptrack.models.nano.weights import read_weights
 from ptrack.models.offline.weights import load_weights
-from ptrack.models.saved import load_pickle
+from ptrack.models.saved import load_pickle, read_pt
 from ptrack.untrusted import pickles, torch_files
 from ptrack.untrusted.limits import Refused
 

@@ -9,11 +9,13 @@ import torch
 from ptrack.errors import CheckpointError, ModelError
 from ptrack.fileio import sha256_of
 from ptrack.models.backbones.vit import VITS
-from ptrack.models.checkpoints import OnlineCheckpoint, add_vit, build_model, read_checkpoint, read_tensors
 from ptrack.models.entry import LoadedModel, LoadRequest
 from ptrack.models.hub import fetch
+from ptrack.models.online.checkpoint import OnlineCheckpoint
 from ptrack.models.online.config import DINOV2, DINOV3
 from ptrack.models.online.model import TrackOn2
+from ptrack.models.online.weights import add_vit, build_model, read_checkpoint
+from ptrack.models.saved import read_tensors
 
 MEMORY = 72  # remembered frames at inference, as in the published evaluations except DAVIS (24)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from ptrack.errors import CheckpointError, ConfigError, ModelError, OutputError, did_you_mean
 from ptrack.fileio import check_writable, sha256_of
 from ptrack.models import saved
-from ptrack.models.checkpoints import read_tensors
+from ptrack.models.saved import read_tensors
 from ptrack.models.tapnext.config import TapNextConfig
 from ptrack.models.tapnext.model import TapNext, sine_rows
 from ptrack.untrusted import npz
@@ -38,7 +38,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class TapNextCheckpoint:
     """Weights and what they are for."""
 
     config: TapNextConfig
@@ -49,7 +49,7 @@ class Checkpoint:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def read_checkpoint(path: Path | str, *, model: str = "") -> Checkpoint:
+def read_checkpoint(path: Path | str, *, model: str = "") -> TapNextCheckpoint:
     """Read published weights, PyTorch or NumPy, or a safetensors file of ours.
 
     Published files do not say which network they are: all have the same tensors. Their names do.
@@ -66,9 +66,9 @@ def read_checkpoint(path: Path | str, *, model: str = "") -> Checkpoint:
     metadata, state = _read(path)
     if "config" in metadata:
         config = saved.configuration(metadata, FORMAT, TapNextConfig, str(path))
-        return _for(Checkpoint(config=config, state=state, model=metadata.get("model", "")), model, path)
+        return _for(TapNextCheckpoint(config=config, state=state, model=metadata.get("model", "")), model, path)
     state = to_model(state, str(path))
-    found = Checkpoint(config=_config(state), state=state, model=FILES.get(path.name, ""))
+    found = TapNextCheckpoint(config=_config(state), state=state, model=FILES.get(path.name, ""))
     return _for(found, model, path)
 
 
@@ -112,7 +112,7 @@ def _array(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, np.float32) if values.dtype.kind == "f" else values
 
 
-def save_checkpoint(path: Path | str, checkpoint: Checkpoint, **notes: str) -> None:
+def save_checkpoint(path: Path | str, checkpoint: TapNextCheckpoint, **notes: str) -> None:
     """Write safetensors with the configuration, the model's name and some text ``notes`` in its metadata.
 
     Raises:
@@ -153,7 +153,7 @@ def convert(source: Path | str, target: Path | str, *, model: str = "", overwrit
 # ---- which network --------------------------------------------------------------------------------------------------
 
 
-def _for(found: Checkpoint, model: str, path: Path) -> Checkpoint:
+def _for(found: TapNextCheckpoint, model: str, path: Path) -> TapNextCheckpoint:
     """Return the checkpoint as that of ``model`` (any: ""), complete and with that network's frame size."""
     name = model or found.model
     if name and name not in SIZES:
@@ -167,7 +167,7 @@ def _for(found: Checkpoint, model: str, path: Path) -> Checkpoint:
     config = TapNextConfig(input_size=SIZES[name]) if name and published else own
     if text := saved.differences(expected_shapes(config), found.state):
         raise CheckpointError(f"{path} does not fit {name or 'TAPNext'}: {text}.")
-    return Checkpoint(config=config, state=found.state, model=name)
+    return TapNextCheckpoint(config=config, state=found.state, model=name)
 
 
 def _config(state: Mapping[str, Tensor]) -> TapNextConfig:
@@ -201,7 +201,7 @@ def expected_shapes(config: TapNextConfig) -> dict[str, tuple[int, ...]]:
         return {key: tuple(value.shape) for key, value in TapNext(config).state_dict().items()}
 
 
-def build_model(checkpoint: Checkpoint) -> TapNext:
+def build_model(checkpoint: TapNextCheckpoint) -> TapNext:
     """Build the model of a checkpoint in evaluation mode; it shares the checkpoint's tensors."""
     with torch.device("meta"):
         model = TapNext(checkpoint.config)

@@ -15,9 +15,10 @@ from torch import Tensor
 from ptrack import geometry
 from ptrack.data.samples import TrainingBatch
 from ptrack.errors import CheckpointError
-from ptrack.models import checkpoints
 from ptrack.models.backbones.encoders import LITE
 from ptrack.models.backbones.vit import VITS
+from ptrack.models.backbones.vit_weights import vit_from_any
+from ptrack.models.online import weights
 from ptrack.models.online.model import OnlineOutputs, TrackOn2
 from ptrack.training import losses
 from ptrack.training.config import TrainConfig, arch_of
@@ -102,7 +103,7 @@ class TrackOn2System(System[TrackOn2]):
 
     def export(self, path: Path) -> None:
         """Write ``best.safetensors``."""
-        checkpoints.save_checkpoint(path, checkpoints.checkpoint_of(self.model))
+        weights.save_checkpoint(path, weights.checkpoint_of(self.model))
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
@@ -207,4 +208,4 @@ def _fill_vit(encoder: Any, name: str) -> None:
             f"The weights of {name} cannot be fetched ({type(error).__name__}). Fetch https://huggingface.co/timm/"
             f"{spec.weights} into the Hugging Face cache, or start from a Track-On2 checkpoint with --init-from."
         ) from error
-    encoder.vit.load_state_dict(checkpoints.vit_from_any(source.state_dict(), name))
+    encoder.vit.load_state_dict(vit_from_any(source.state_dict(), name))
