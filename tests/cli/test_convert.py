@@ -69,7 +69,8 @@ def test_skipped_clips_are_named_and_make_the_exit_code(tmp_path):
     cut.write_bytes(cut.read_bytes()[:200])
     result = run(app, ["convert", "point-odyssey", str(tmp_path / "in"), str(tmp_path / "o.h5"), "--json"])
     assert result.exit_code == 1
-    assert "point-odyssey/all/bad: skipped. The annotation" in result.stderr
+    assert "point-odyssey/all/bad: skipped. " in result.stderr
+    assert "anno.npz cannot be read as an annotation" in result.stderr
     assert "point-odyssey/all/cut: frame 1 is damaged and marked." in result.stderr
     document = json.loads(result.stdout)
     assert document["clips"] == 2

@@ -68,10 +68,10 @@ def test_a_failed_video_shows_in_the_exit_code(tmp_path: Path) -> None:
     arguments = ask(tmp_path, "--from-predictions", str(folder), "--html", str(page))
     result = run.invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 1
-    assert "goat-tiny could not be evaluated: There are no predictions" in result.stderr
+    assert "goat-tiny could not be evaluated: There is no file of predictions" in result.stderr
     assert "1 video failed and counted in no mean" in result.stderr
     assert "predictions other\t" in result.stdout
-    assert "failed: There are no predictions" in page.read_text()
+    assert "failed: There is no file of predictions" in page.read_text()
 
 
 def test_scoring_stored_tracks_has_no_speed(tmp_path: Path) -> None:

@@ -98,8 +98,10 @@ def test_matching_runs_on_every_tiny_dataset(benchmark: str) -> None:
     (model,) = report.models
     assert [v.status for v in model.videos] == [results.OK]
     assert model.videos[0].frames > 0
-    for key in find_protocol(benchmark).headline:
-        assert np.isfinite(model.mean[key]), key
+    headline = find_protocol(benchmark).headline
+    # No point of the first tiny sequence of EgoPoints leaves the picture and comes back.
+    assert set(headline) - set(model.mean) == ({"reid"} if benchmark == "ego_points" else set())
+    assert all(np.isfinite(model.mean[key]) for key in headline if key in model.mean)
     assert model.frames_per_second > 0
 
 
@@ -238,7 +240,7 @@ def test_tracks_of_another_tool(tmp_path: Path) -> None:
     "change,words",
     [
         (lambda a: a | {"pred_tracks": a["pred_tracks"][:, :-1]}, "has the shape .* but the video has 12 frames"),
-        (lambda a: {}, "There are no predictions .*goat-tiny.npz"),
+        (lambda a: {}, "There is no file of predictions .*goat-tiny.npz"),
         (lambda a: {"xy": a["pred_tracks"]}, "have no array 'tracks'"),
         (lambda a: {"pred_tracks": a["pred_tracks"], "visibility": np.full((12, 5), 7.0)}, "between 0 and 1"),
         (lambda a: a | {"pred_tracks": np.full_like(a["pred_tracks"], np.nan)}, "is not a number"),
