@@ -102,6 +102,15 @@ def _machine() -> str:
     return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
+def fitting(stem: str, tail: str) -> str:
+    """Return a stem that, with ``tail`` behind it, is a file name; a long one is cut and ends in a hash of it all."""
+    name, room = os.fsencode(stem), NAME_MAX - len(os.fsencode(tail))
+    if len(name) <= room:
+        return stem
+    mark = hashlib.sha256(name).hexdigest()[:8]
+    return f"{name[: room - 9].decode('utf-8', 'ignore')}-{mark}"
+
+
 def _short(stem: str, tail: str) -> str:
     """Return as much of a name as fits with a dot before it and ``tail`` behind it."""
     return os.fsencode(stem)[: NAME_MAX - 1 - len(os.fsencode(tail))].decode("utf-8", "ignore")

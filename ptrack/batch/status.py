@@ -12,6 +12,7 @@ from typing import Any
 
 from ptrack._version import __version__
 from ptrack.batch.places import Place
+from ptrack.fileio import fitting
 
 SUFFIX = ".status.json"
 VERSION = 1  # of the file; another number counts as no status
@@ -48,8 +49,8 @@ class Status:
 
 
 def file_name(job: str) -> str:
-    """Return the name of a job's status file."""
-    return f"{job}{SUFFIX}"
+    """Return the name of a job's status file; that of a very long name is cut."""
+    return f"{fitting(job, SUFFIX)}{SUFFIX}"
 
 
 def parse_status(data: bytes) -> Status | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ptrack.errors import CheckpointError, OutputError, PTrackError, QueryError
-from ptrack.fileio import NAME_MAX, sha256_of
+from ptrack.fileio import fitting, sha256_of
 from ptrack.models.zoo import DEFAULT_MODEL, find
 from ptrack.queries_io import QueryOptions
 from ptrack.tracks import SCHEMA_VERSION
@@ -20,7 +19,7 @@ from ptrack.tracks_io import FORMATS, format_of
 from ptrack.video import ReadOptions
 
 DEMO = "demo"
-STEM_BYTES = NAME_MAX - len(".tracks.partial.state")
+LONGEST_TAIL = ".tracks.partial.state"  # of what outputs and unfinished runs append to a source's name
 NEUTRAL = ("strict", "max_pixels")  # fields of ReadOptions that refuse a source but change no track
 
 
@@ -49,15 +48,6 @@ class TrackRequest:
     dry_run: bool = False  # check everything, decode the first frames, write nothing
 
 
-def _fitting(stem: str) -> str:
-    """Return a stem that leaves room for what outputs and unfinished runs append; long ones end in a hash."""
-    name = os.fsencode(stem)
-    if len(name) <= STEM_BYTES:
-        return stem
-    mark = hashlib.sha256(name).hexdigest()[:8]
-    return f"{name[: STEM_BYTES - 9].decode('utf-8', 'ignore')}-{mark}"
-
-
 def source_stem(source: str, camera: bool = False) -> str:
     """Return the name that outputs of a source start with."""
     if camera or "://" in source:
@@ -76,7 +66,7 @@ def output_paths(request: TrackRequest, source: str, stem: str = "") -> tuple[Pa
         OutputError: one file named for several sources, or suffix and ``--format`` disagree.
         TracksError: unknown suffix.
     """
-    stem, out = _fitting(stem or source_stem(source, request.camera)), request.out
+    stem, out = fitting(stem or source_stem(source, request.camera), LONGEST_TAIL), request.out
     if request.format is not None and request.format not in FORMATS:
         raise OutputError(f"--format {request.format}: choose one of {', '.join(FORMATS)}.")
     if out is not None and out.suffix and not out.is_dir():
