@@ -29,7 +29,7 @@ def main() -> int:
     print(", ".join(f"{count} {outcome}" for outcome, count in sorted(report.outcomes.items())))
     print(f"{sum(report.tried.values())} cases, slowest {report.slowest:.1f} s, most memory {report.memory >> 20} MiB")
     for fault in report.faults:
-        print(f"\n{fault.outcome} ({fault.case}), kept as {fault.path}:\n{fault.words}")
+        print(f"\n{fault.outcome} ({fault.case}), kept as {fault.path}:\n{fault.words[:1500]}")
     return 1 if report.faults else 0
 
 
