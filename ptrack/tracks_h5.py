@@ -160,6 +160,7 @@ class TracksWriter:
         self.path, self._final, self._failed = Path(path), None, False
         try:
             self._lock = _lock(os.open(self.path, os.O_RDWR | fileio.NOFOLLOW), self.path)
+            h5.check_heaps(self.path)
             self._file = h5py.File(self.path, "r+", locking=False)
             root = h5.H5Group(self._file, Budget.of(self.path))
             have = min(root.dataset(name).shape[0] for name in PER_FRAME)

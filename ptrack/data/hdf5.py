@@ -118,6 +118,7 @@ def open_store(path: Path) -> Any:
     """
     check_file(path, DataError, "clip store")
     with reading(path, DataError, "a clip store"):
+        h5.check_heaps(path)
         file = h5py.File(path, "r", locking=False)
         try:
             wanted = [name for name in ("ptrack_schema", "complete") if name in file.attrs]

@@ -121,7 +121,8 @@ def _codes(group: h5.H5Group, prefix: str) -> list[Label]:
     for i in range(depth):
         codes = group.array(f"{prefix}_label{i}")
         stored = group.dataset(f"{prefix}_level{i}")
-        words = group.texts(f"{prefix}_level{i}") if stored.dtype.kind == "S" else stored[()].astype(str).tolist()
+        level = f"{prefix}_level{i}"
+        words = group.texts(level) if stored.dtype.kind == "S" else group.array(level).ravel().astype(str).tolist()
         if codes.size and not (codes.min() >= 0 and codes.max() < len(words)):
             raise Refused("is damaged: a name of the table is missing")
         parts.append([words[code] for code in codes])
@@ -135,7 +136,7 @@ def _read_table(group: h5.H5Group, budget: Budget) -> tuple[list[Label], list[La
     if data.dtype.names is None or not set(wanted[:2]) <= set(data.dtype.names):
         raise Refused("is a table of pandas, but not one of numbered frames with values of one type")
     budget.take(array_bytes(data.shape, data.dtype.itemsize), "'table'")
-    table = data[()]
+    table = h5.in_blocks(data, data.shape)
     named = pickles.load(io.BytesIO(bytes(h5.attribute(data, wanted[2]))), Budget(0), arrays=False)
     columns = [tuple(map(str, column)) for column in named]
     values = table["values_block_0"].reshape(len(table), -1)

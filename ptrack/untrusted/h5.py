@@ -6,6 +6,10 @@ plugins) and claim arrays of any size without storing them (fill values). All of
 
 from __future__ import annotations
 
+import math
+import mmap
+import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +30,10 @@ FILTERS = {  # those that h5py itself brings; any other is a plugin, which is co
     32000,  # 32000 is LZF
 }
 ATTRIBUTE_BYTES = 1 << 20  # of one attribute
+CHUNKS = 1 << 22  # of one dataset
+AT_ONCE = 1 << 14  # chunks that one call reads: HDF5 keeps 4 KB for each of them meanwhile
+COLLECTION = b"GCOL\x01\0\0\0"  # the beginning of a heap of texts
+SEARCHED_BYTES = 256 << 20  # files up to this size are searched for heaps without an end
 TEXT_BLOCK = 64 << 20  # texts are read in blocks that take no more than this, whatever their heap says
 
 
@@ -71,7 +79,7 @@ class H5Group:
         if data.shape is None or data.dtype.hasobject:
             raise Refused(f"holds '{name}' in a form that is not numbers")
         self._budget.take(array_bytes(shape, data.dtype.itemsize), f"'{name}'")
-        return data[()] if rows is None else data[:rows]
+        return in_blocks(data, shape)
 
     def texts(self, name: str) -> list[str]:
         """Return a one-dimensional dataset of text; raises Refused as ``array`` does."""
@@ -80,9 +88,10 @@ class H5Group:
             raise Refused(f"holds '{name}' in a form that is not a list of text")
         self._budget.take(array_bytes(data.shape, max(64, data.dtype.itemsize)), f"'{name}'")
         # one text can be as long as the file, and every one of them may point at it
-        block = max(1, TEXT_BLOCK // max(1, self._budget.file_bytes)) if data.dtype.hasobject else len(data)
+        block = max(1, TEXT_BLOCK // max(1, self._budget.file_bytes)) if data.dtype.hasobject else AT_ONCE
+        block = min(block, AT_ONCE)
         found: list[str] = []
-        for start in range(0, len(data), block or 1):
+        for start in range(0, len(data), block):
             part = [
                 text.decode("utf-8") if isinstance(text, bytes) else str(text) for text in data[start : start + block]
             ]
@@ -97,6 +106,24 @@ class H5Group:
     def attribute(self, name: str) -> Any:
         """Return one attribute; raises Refused if it is missing or too large."""
         return attribute(self._group, name)
+
+
+def in_blocks(data: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the first ``shape[0]`` rows of a checked h5py dataset, read in as many calls as its chunks need."""
+    if data.chunks is None or _pieces(shape, data.chunks) <= AT_ONCE:
+        return data[: shape[0]] if shape else data[()]
+    across = _pieces(shape[1:], data.chunks[1:])
+    if across > AT_ONCE:
+        raise Refused(f"splits a row of data into {across} pieces")
+    rows = max(1, AT_ONCE // across) * data.chunks[0]
+    whole = np.empty(shape, data.dtype)
+    for start in range(0, shape[0], rows):
+        whole[start : start + rows] = data[start : min(start + rows, shape[0])]
+    return whole
+
+
+def _pieces(shape: tuple[int, ...], chunks: tuple[int, ...]) -> int:
+    return math.prod(-(-length // chunk) for length, chunk in zip(shape, chunks, strict=True))
 
 
 def attribute(item: Any, name: str) -> Any:
@@ -128,7 +155,7 @@ def member(group: Any, name: str) -> Any:
 
 
 def check_dataset(data: Any, name: str) -> None:
-    """Raise Refused when the data of an h5py dataset lie elsewhere, need a plugin, or have chunks of over 512 MiB."""
+    """Raise Refused when the data of an h5py dataset lie elsewhere, need a plugin, or come in huge or many chunks."""
     if data.is_virtual or data.external:
         raise Refused(f"keeps '{name}' in other files, which ptrack does not open")
     plist = data.id.get_create_plist()
@@ -137,6 +164,8 @@ def check_dataset(data: Any, name: str) -> None:
             raise Refused(f"has packed '{name}' with the filter {plist.get_filter(i)[0]}, which ptrack does not load")
     if data.chunks is not None:
         Budget(0).take(array_bytes(data.chunks, data.dtype.itemsize), f"one chunk of '{name}'")
+        if _pieces(data.shape, data.chunks) > CHUNKS:
+            raise Refused(f"splits '{name}' into more than {CHUNKS} pieces")
 
 
 def check_tree(group: Any, file_bytes: int, depth: int = 3) -> None:
@@ -164,12 +193,43 @@ def _check_below(group: Any, budget: Budget, depth: int) -> None:
             size = array_bytes(item.shape or (), item.dtype.itemsize)
             if item.chunks is not None:
                 budget.take(size, f"'{name}'")
+                if _pieces(item.shape, item.chunks) > 4 * AT_ONCE:  # a clip's arrays are read in one call
+                    raise Refused(f"splits '{name}' into more than {4 * AT_ONCE} pieces")
             elif size > min(item.id.get_storage_size(), budget.file_bytes):
                 raise Refused(f"is damaged: '{name}' claims {size} bytes that the file does not hold")
+
+
+def check_heaps(path: Path | str) -> None:
+    """Raise Refused when a heap of texts in an HDF5 file has no end: HDF5 (2.0) walks through it for ever.
+
+    A collection is "GCOL", version 1, its size and its objects: number, references, size, data. Number 0 is what is
+    free; its size counts its own header, so 0 leads back to itself.
+    """
+    if not 0 < os.stat(path).st_size <= SEARCHED_BYTES:
+        return
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(COLLECTION)
+        while at >= 0:
+            _check_heap(data, at)
+            at = data.find(COLLECTION, at + 1)
+
+
+def _check_heap(data: mmap.mmap, at: int) -> None:
+    if at + 16 > len(data):
+        return
+    end = min(len(data), at + struct.unpack_from("<Q", data, at + 8)[0])
+    at += 16
+    while at + 16 <= end:
+        number, _, size = struct.unpack_from("<H6sQ", data, at)
+        step = 16 + (size + 7) // 8 * 8 if number else size
+        if step < 16 or step > 1 << 62:
+            raise Refused("is damaged: a heap of texts in it has no end")
+        at += step
 
 
 @contextmanager
 def opened(path: Path | str) -> Iterator[H5Group]:
     """Open a file for reading, without locks (network drives refuse them), and yield its root."""
+    check_heaps(path)
     with h5py.File(path, "r", locking=False) as file:
         yield H5Group(file, Budget.of(path))

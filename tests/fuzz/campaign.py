@@ -155,6 +155,8 @@ def run(
 
 def _try(worker: Worker, report: Report, kind: str, name: str, path: Path, folder: Path, marker: Path) -> None:
     answer = worker.ask(kind, path)
+    if answer["outcome"] == "memory":
+        worker.close()  # what it holds may not be given back, and would count against the cases after it
     if marker.exists():
         marker.unlink()
         answer = {"outcome": "code", "words": "the file named in the case was made"}

@@ -52,6 +52,7 @@ def test_data_that_lie_elsewhere_are_refused(kind, path):
 
 HUGE = {
     "never written": lambda f: f.create_dataset("tracks", (5, 1 << 40, 2), "f4", chunks=(1, 1 << 10, 2)),
+    "pieces": lambda f: f.create_dataset("tracks", (5, 1 << 22, 2), "f4", chunks=(1, 1, 1)),
     "one chunk": lambda f: f.create_dataset("tracks", (5, 3, 2), "f4", maxshape=(None,) * 3, chunks=(9999, 9999, 2)),
 }
 
@@ -59,7 +60,9 @@ HUGE = {
 @pytest.mark.parametrize("kind", HUGE)
 def test_arrays_that_claim_more_than_the_file_could_hold_are_refused(kind, path):
     spoil(path, "tracks", HUGE[kind])
-    with pytest.raises(TracksError, match=r"claims .* ptrack unpacks at most 512 MiB"):
+    with pytest.raises(
+        TracksError, match=r"claims .* ptrack unpacks at most 512 MiB|splits 'tracks' into more than 4194304 pieces"
+    ):
         load_tracks(path)
 
 
@@ -129,3 +132,14 @@ def test_damage_anywhere_is_one_sentence(path, tmp_path):
             text = str(error)
             assert re.fullmatch(r"[^\n]*b\.h5[^\n]{1,400}[^.]\.", text), text
     assert failed > 15
+
+
+def test_a_heap_of_texts_without_an_end_is_refused(path):
+    data = bytearray(path.read_bytes())
+    at = data.index(b"GCOL") + 16
+    while data[at : at + 2] != b"\0\0":  # to the free space behind the texts
+        at += 16 + (int.from_bytes(data[at + 8 : at + 16], "little") + 7) // 8 * 8
+    data[at + 8 : at + 16] = bytes(8)
+    path.write_bytes(data)
+    with pytest.raises(TracksError, match="a heap of texts in it has no end"):
+        load_tracks(path)
