@@ -35,7 +35,8 @@ def make_clips(folder: Path, good: int, bad: int, frames: int = 12) -> None:
         )
         with open_writer(folder / f"clip{i:03d}.mp4", fps=25) as writer:
             for t in range(frames):
-                writer.write(np.ascontiguousarray(texture[t : t + 96, t : t + 128]), t / 25)
+                at = t % 40  # the texture is 40 pixels wider than a frame
+                writer.write(np.ascontiguousarray(texture[at : at + 96, at : at + 128]), t / 25)
     for i in range(bad):
         whole = (folder / "clip000.mp4").read_bytes()
         (folder / f"bad{i:03d}.mp4").write_bytes([b"words", b"", whole[:200], bytes(3000)][i % 4])
