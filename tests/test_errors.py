@@ -40,7 +40,7 @@ def test_devices_and_types_of_torch():
     with pytest.raises(DeviceError, match="Unknown device '0'"):
         choose_device(0)  # type: ignore[arg-type]
     with pytest.raises(DeviceError) as caught:
-        choose_dtype("bfloat16", torch.device("cpu"))
+        choose_dtype("float16", torch.device("cpu"))
     assert "--" not in str(caught.value)
 
 

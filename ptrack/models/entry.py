@@ -28,6 +28,7 @@ class ModelEntry:
     options: tuple[str, ...] = ()  # keyword options of ``load`` that it takes
     takes_checkpoint: bool = False  # ``checkpoint=`` may be given
     untrained: str = ""  # "module:function" like ``builder``, with random weights, for measuring speed; "": none
+    half: bool = False  # it computes in a half type if asked to; else always in float32
     vit: bool = False  # most of its work is a ViT's: speed is also given in multiples of a plain one
     package: str = "ptrack"  # that it comes from, filled in by the zoo
     file: str = ""  # of downloaded weights: path below the server's address

@@ -65,6 +65,7 @@ _ENTRIES = [
         licence="yours; DINO weights as below",
         weights="--checkpoint FILE",
         builder="ptrack.models.online.load:build",
+        half=True,
         options=("memory", "vit_checkpoint", "compile"),
         takes_checkpoint=True,
         vit=True,
@@ -76,6 +77,7 @@ _ENTRIES = [
             licence=licence,
             weights=f"huggingface.co/{address}, or --checkpoint FILE",
             builder="ptrack.models.online.load:build",
+            half=True,
             options=("memory", "vit_checkpoint", "compile"),
             takes_checkpoint=True,
             untrained="ptrack.models.online.load:untrained",
@@ -109,6 +111,7 @@ _ENTRIES = [
             licence="Apache-2.0",
             weights=f"storage.googleapis.com/{file.partition('/')[0]}, or --checkpoint FILE",
             builder="ptrack.models.tapnext.load:build",
+            half=True,
             untrained="ptrack.models.tapnext.load:untrained",
             options=("reserve", "threshold"),
             takes_checkpoint=True,
@@ -189,11 +192,14 @@ def build(
             takes = f"it takes {', '.join(entry.options)}" if entry.options else "it takes none"
             raise ModelError(f"The model '{name}' has no option '{key}'; {takes}.{did_you_mean(key, entry.options)}")
     place = choose_device(device).device
+    if not entry.half and str(dtype).removeprefix("torch.") in ("bfloat16", "float16"):
+        raise ModelError(f"The model '{name}' computes in float32 only; leave the number type at 'auto'.")
+    number = choose_dtype(dtype if entry.half or dtype != "auto" else "float32", place)
     request = LoadRequest(
         entry=entry,
         checkpoint=_checked_checkpoint(entry, checkpoint),
         device=place,
-        dtype=choose_dtype(dtype, place),
+        dtype=number,
         options=options,
     )
     loaded: LoadedModel = _builder(entry, untrained)(request)

@@ -1,4 +1,5 @@
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 import ptrack
 from ptrack.errors import CheckpointError, DeviceError, ModelError
+from ptrack.models import zoo
 from ptrack.models.backbones.lite0 import Lite0, packaged_sha256, packaged_weights
 from ptrack.models.base import OnlineModel
 from ptrack.models.devices import choose_device, choose_dtype
@@ -138,6 +140,22 @@ def test_devices():
         choose_device("cuda:99")
     assert choose_dtype("auto", torch.device("cpu")) == torch.float32
     with pytest.raises(DeviceError, match="pays on a GPU only"):
-        choose_dtype("bfloat16", torch.device("cpu"))
+        choose_dtype("float16", torch.device("cpu"))
     with pytest.raises(DeviceError, match="Did you mean 'float16'"):
         choose_dtype("float1", torch.device("cpu"))
+
+
+def test_bfloat16_on_a_cpu_is_done_and_its_cost_is_named(monkeypatch):
+    monkeypatch.setattr("ptrack.models.devices._multiplies_bfloat16", lambda: True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+    monkeypatch.setattr("ptrack.models.devices._multiplies_bfloat16", lambda: False)
+    with pytest.warns(UserWarning, match="slower than float32 on this processor"):
+        assert choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+
+
+def test_models_that_know_one_number_type_say_so():
+    with pytest.raises(ModelError, match="'static' computes in float32 only"):
+        ptrack.load("static", device="cpu", dtype=torch.float16)
+    assert zoo.build("static", device="cpu").options == {"dtype": "float32"}

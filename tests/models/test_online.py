@@ -232,6 +232,21 @@ def test_half_precision_keeps_positions_in_float32() -> None:
     assert frame.volume.dtype == torch.float32
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "dinov2_s"])
+def test_a_folded_model_computes_in_bfloat16_on_a_cpu_too(backbone: str) -> None:
+    video = _video(2)
+    maps = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = _model(dataclasses.replace(SMALL, backbone=backbone))
+        model.set_dtype(dtype)
+        maps[dtype] = model.fold().encode(video[:1])[0]
+        assert torch.isfinite(_stream(model, video)[-1, :2]).all()
+    exact, half = maps[torch.float32], maps[torch.bfloat16]
+    for a, b in ((exact.tokens, half.tokens), (exact.fused, half.fused)):
+        error = (a - b.float()).abs().max() / a.abs().max()
+        assert 1e-4 < error < 0.05  # of the largest value: float32 differs by 1e-6
+
+
 @pytest.mark.parametrize("size", [(16, 16), (1, 1), (4320, 7680)])
 def test_any_frame_size(size: tuple[int, int]) -> None:
     model, frame = _model(), torch.full((1, *size, 3), 90, dtype=torch.uint8)

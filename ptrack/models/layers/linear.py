@@ -29,7 +29,8 @@ _CONVOLVE = _library("_convolution_pointwise")
 def _fast(x: Tensor, weight: Tensor) -> bool:
     """Whether the direct path computes what the ordinary one would."""
     plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
-    return plain and not torch.is_grad_enabled() and x.numel() > 0 and not torch.compiler.is_compiling()
+    inference = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return plain and inference and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
 
 
 def _activate(x: Tensor, activation: Activation) -> Tensor:

@@ -107,7 +107,7 @@ class TrackOn2(nn.Module):
         super().__init__()
         c = self.config = config
         self.name, self.threshold = name, c.delta_v
-        self.dtype = torch.float32  # of the arithmetic on GPUs; coordinates, correlation and sampling stay float32
+        self.dtype = torch.float32  # of the arithmetic; coordinates, correlation and sampling stay float32
         self._compiled: CompiledCall[OnlineOutputs] | None = None
         encoder = build_encoder(c.backbone, c.strides, c.vit_upsample, checkpoint=checkpoint)
         self.backbone: nn.Module = Backbone(encoder, c.dim, c.input_size, c.strides)
@@ -166,7 +166,7 @@ class TrackOn2(nn.Module):
         """
         self.eval().requires_grad_(False)
         self.backbone = folded(self.backbone)
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and self.dtype == torch.float32:  # its sums are too coarse in half types
             self.fpn.use_winograd(self.config.shapes[0])
         return self.to(memory_format=torch.channels_last)
 
@@ -185,7 +185,7 @@ class TrackOn2(nn.Module):
         return self
 
     def set_dtype(self, dtype: torch.dtype) -> None:
-        """Compute in a half type on a GPU; coordinates, correlation and sampling stay float32."""
+        """Compute in a half type; coordinates, correlation and sampling stay float32. Set it before :meth:`fold`."""
         self.dtype = dtype
 
     def _precision(self) -> torch.autocast:
