@@ -7,6 +7,7 @@ died is made again by Ray, on another machine where its own is gone, and gets no
 
 from __future__ import annotations
 
+import importlib
 import socket
 import time
 from typing import Any
@@ -59,7 +60,7 @@ def connect(address: str) -> Any:
         PTrackError: there is no cluster.
     """
     try:
-        import ray
+        ray: Any = importlib.import_module("ray")  # an extra: type checkers need not have it
     except ImportError as error:
         raise ConfigError("--ray needs Ray, which is not installed; pip install 'pointtrack[ray]'.") from error
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "ignore_reinit_error": True}
