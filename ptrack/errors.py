@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 _DOUBLED_STOP = re.compile(r"(?<=[\w)'\"])\.(?=\)?\.(?:\s|$))")  # of a sentence inside another one; "..." stays
+MOST = 1200  # characters of a message; names in a damaged file may be of any length
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -24,7 +25,8 @@ class PTrackError(Exception):
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(_DOUBLED_STOP.sub("", _CONTROL.sub(" ", str(message))))
+        text = _DOUBLED_STOP.sub("", _CONTROL.sub(" ", str(message)))
+        super().__init__(text if len(text) <= MOST else f"{text[: MOST - 400]} ... {text[-395:]}")
 
 
 class InputError(PTrackError):

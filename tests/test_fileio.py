@@ -109,6 +109,7 @@ def test_sha256(tmp_path):
 
 def test_messages_are_one_line_and_steer_no_terminal():
     assert str(OutputError("a\n\x1b[31mb\u2028c")) == "a [31mb c"
+    assert len(str(OutputError(f"There is no point '{'x' * 9999}'."))) == 1200
 
 
 def test_did_you_mean():

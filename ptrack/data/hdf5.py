@@ -69,8 +69,12 @@ def _check_kinds(group: Group) -> None:
         raise Refused("is damaged: data stand in the place of a clip")
     for name in group:
         folder = name in ("frames", "masks", "depth")
-        if not isinstance(h5.member(group, str(name)), h5py.Group if folder else h5py.Dataset):
+        item = h5.member(group, str(name))
+        if not isinstance(item, h5py.Group if folder else h5py.Dataset):
             raise Refused(f"is damaged: '{name}' of a clip is {'no group' if folder else 'a group'}")
+        inside = [h5.member(item, inner) for inner in list(item)] if folder else []
+        if any(not isinstance(one, h5py.Dataset) for one in inside):
+            raise Refused(f"is damaged: '{name}' of a clip holds groups")
 
 
 class _Handles:

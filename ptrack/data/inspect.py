@@ -37,6 +37,7 @@ def describe(path: Path | str) -> dict[str, Any]:
             flags = member(group, "visibility")
             points += flags.size
             visible += int(np.count_nonzero(flags[()]))
+        arrays = _arrays(store.group(0)) if len(store) else {}
     return {
         "files": [str(p) for p in store.paths],
         "bytes": sum(p.stat().st_size for p in store.paths),
@@ -48,7 +49,7 @@ def describe(path: Path | str) -> dict[str, Any]:
         "visible_positions": visible,
         "splits": dict(Counter(store.splits)),
         "codecs": dict(codecs),
-        "arrays_of_first_clip": _arrays(store.group(0)) if len(store) else {},
+        "arrays_of_first_clip": arrays,
         "rows": [
             {
                 "id": store.ids[i],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,10 @@ from ptrack.errors import PTrackError
 UNPACKED_BYTES = 512 << 20  # all arrays of a file together may unpack to this much,
 UNPACKED_RATIO = 20  # or to this many times the file's size: float32 positions shrink by 1.1 to 3, flags by up to 50
 REASON_LENGTH = 160  # characters of a library's own words in a sentence
+
+
+_OBJECT = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>")
+_CLASS = re.compile(r"<class '([^']*)'>")
 
 
 class Refused(Exception):
@@ -89,6 +94,7 @@ def amount(size: int) -> str:
 def reason_of(error: BaseException) -> str:
     """Return a library's own words as a part of a sentence: one line, printable, short, without a full stop."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first = _OBJECT.sub("an object", _CLASS.sub(r"\1", first))
     clean = "".join(c if c.isprintable() else "?" for c in first)
     return (clean if len(clean) <= REASON_LENGTH else clean[: REASON_LENGTH - 3] + "...").rstrip(".:; ")
 

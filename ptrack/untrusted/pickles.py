@@ -82,6 +82,7 @@ class ArrayUnpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
     stack: list[Any]
     memo: dict[int, Any]
+    read: Callable[[int], bytes]
 
     def __init__(self, file: BinaryIO, budget: Budget, *, arrays: bool = True) -> None:
         super().__init__(_Patient(file))
@@ -157,6 +158,13 @@ class ArrayUnpickler(pickle._Unpickler):
                 self.memo[key] = new
 
     dispatch[pickle.BUILD[0]] = load_build
+
+    def load_bytearray8(self) -> None:
+        """Read before memory is taken; Python's own takes what the length claims."""
+        length = int.from_bytes(self.read(8), "little")
+        self.stack.append(bytearray(self.read(length)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def _filled(self, state: Any) -> np.ndarray:
         if not isinstance(state, tuple) or len(state) != 5:

@@ -255,6 +255,7 @@ ELSEWHERE = {
     "tracks": lambda group: group.__setitem__("tracks", h5py.ExternalLink("other.h5", "/x")),
     "visibility": lambda group: group.__setitem__("visibility", h5py.SoftLink("/videos/000000/valid")),
     "frames": lambda group: group.__setitem__("frames", group),
+    "depth": lambda group: group.create_group("depth").create_group("data"),
     "is_dynamic": lambda group: group.create_group("is_dynamic"),
     "masks": lambda group: group.__setitem__("masks", [1, 2, 3]),
     "valid": lambda group: group.create_dataset("valid", (3, 1 << 40), "u1", chunks=(1, 1 << 20)),

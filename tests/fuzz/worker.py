@@ -16,7 +16,7 @@ from typing import Any
 MEMORY = 2 << 30  # bytes that the process may hold at most
 SPARE = 12 << 30  # of address space, so that a runaway cannot take the machine
 RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "socket.connect", "shutil.rmtree")
-SENTENCE = re.compile(r"[^\n]{10,1500}[^.]\.")
+SENTENCE = re.compile(r"[^\n]{10,1500}[^.][.?]")
 ODD_WORDS = re.compile(r"np\.(float|int|bool|str)\w*\(|Traceback|<class |object at 0x")
 
 

@@ -62,6 +62,7 @@ PROGRAMS = {
     "memory of a name": (program(b"N", b"r\xff\xff\xff\x7f"), ""),
     "text longer than the file": (program(b"X\xff\xff\xff\x7fabc"), "ends too early"),
     "bytes longer than memory": (b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7fabc.", "ends too early|damaged"),
+    "bytearray longer than the file": (b"\x80\x05\x96" + bytes(3) + b"\xff\x00\x00\x00\x00abc.", "ends too early"),
     "array by its class": (
         program(name("numpy", "ndarray"), b"J\xff\xff\xff\x7f\x85\x85R"),
         "'numpy.ndarray'",
