@@ -34,6 +34,7 @@ CHUNKS = 1 << 22  # of one dataset
 AT_ONCE = 1 << 14  # chunks that one call reads: HDF5 keeps 4 KB for each of them meanwhile
 COLLECTION = b"GCOL\x01\0\0\0"  # the beginning of a heap of texts
 SEARCHED_BYTES = 256 << 20  # files up to this size are searched for heaps without an end
+REFERENCE = 16  # bytes of an element of a list of texts
 TEXT_BLOCK = 64 << 20  # texts are read in blocks that take no more than this, whatever their heap says
 
 
@@ -87,6 +88,8 @@ class H5Group:
         if data.ndim != 1 or (data.dtype.kind != "S" and h5py.check_string_dtype(data.dtype) is None):
             raise Refused(f"holds '{name}' in a form that is not a list of text")
         self._budget.take(array_bytes(data.shape, max(64, data.dtype.itemsize)), f"'{name}'")
+        if data.dtype.hasobject:
+            check_lengths(data, name)
         # one text can be as long as the file, and every one of them may point at it
         block = max(1, TEXT_BLOCK // max(1, self._budget.file_bytes)) if data.dtype.hasobject else AT_ONCE
         block = min(block, AT_ONCE)
@@ -197,6 +200,24 @@ def _check_below(group: Any, budget: Budget, depth: int) -> None:
                     raise Refused(f"splits '{name}' into more than {4 * AT_ONCE} pieces")
             elif size > min(item.id.get_storage_size(), budget.file_bytes):
                 raise Refused(f"is damaged: '{name}' claims {size} bytes that the file does not hold")
+
+
+def check_lengths(data: Any, name: str) -> None:
+    """Raise Refused for a list of texts of any length of which one claims to be longer than the file.
+
+    HDF5 takes that much memory before it looks for the text. An element is its length (4 bytes), the address of its
+    heap (8) and its number there (4). Lists in chunks are not looked at: ptrack writes none.
+    """
+    offset, count, path = data.id.get_offset(), len(data), data.file.filename
+    if offset is None or data.id.get_storage_size() != count * REFERENCE:
+        return
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        file.seek(offset)
+        stored = file.read(count * REFERENCE)
+    lengths = np.frombuffer(stored[: len(stored) // REFERENCE * REFERENCE], dtype="<u4")[:: REFERENCE // 4]
+    if (lengths > size).any():
+        raise Refused(f"is damaged: a text of '{name}' claims to be longer than the file")
 
 
 def check_heaps(path: Path | str) -> None:

@@ -143,3 +143,17 @@ def test_a_heap_of_texts_without_an_end_is_refused(path):
     path.write_bytes(data)
     with pytest.raises(TracksError, match="a heap of texts in it has no end"):
         load_tracks(path)
+
+
+def test_a_text_that_claims_to_be_longer_than_the_file_is_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("ids", data=["nose", "tail"], dtype=h5py.string_dtype())
+        place = file["ids"].id.get_offset()
+    with h5.opened(path) as group:
+        assert group.texts("ids") == ["nose", "tail"]
+    damaged = bytearray(path.read_bytes())
+    damaged[place + 16 : place + 20] = (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(damaged)
+    with h5.opened(path) as group, pytest.raises(Refused, match="longer than the file"):
+        group.texts("ids")
