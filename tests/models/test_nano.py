@@ -332,6 +332,21 @@ def test_positions_are_aligned_at_the_resolution_of_the_source():
     assert errors[False] > 0.9
 
 
+def test_frames_in_a_buffer_that_is_used_again_are_tracked_as_any():
+    """Cameras fill one array over and over; the finer look compares with the frame before."""
+    pictures = panned((2, 1))
+    found = []
+    for reused in (True, False):
+        model = weights.untrained(dataclasses.replace(SMALL, tune=False)).eval()
+        tracker, buffer = ptrack.Tracker(model), np.empty_like(pictures[0])
+        tracker.add([[40.0, 60.0], [100.0, 40.0]])
+        for picture in pictures:
+            buffer[:] = picture
+            positions = tracker.step(buffer if reused else picture.copy()).positions
+        found.append(positions)
+    np.testing.assert_array_equal(*found)
+
+
 def test_motion_is_that_of_the_nearest_places_that_can_be_trusted():
     place = motion.grid((24, 32), torch.device("cpu"))
     assert place.shape == (motion.SIDE**2, 2)

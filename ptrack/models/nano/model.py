@@ -172,7 +172,7 @@ class Nano(nn.Module):
 
     def features(self, frames: Tensor) -> NanoFeatures:
         """Encode (B, H, W, 3) RGB frames, uint8 or floating point in 0..255."""
-        frames = frames.to(self.device)
+        frames = frames.to(self.device, copy=True)  # kept until the next frame, while callers may fill theirs anew
         fine, *taps = self.backbone(stretched(frames, self.config.input_size))
         y = joined(taps, LEVEL_WEIGHTS)
         if self.projection is not None:
