@@ -338,7 +338,7 @@ def test_frames_in_a_buffer_that_is_used_again_are_tracked_as_any():
     found = []
     for reused in (True, False):
         model = weights.untrained(dataclasses.replace(SMALL, tune=False)).eval()
-        tracker, buffer = ptrack.Tracker(model), np.empty_like(pictures[0])
+        tracker, buffer = ptrack.Tracker(model), np.empty(pictures[0].shape, np.uint8)
         tracker.add([[40.0, 60.0], [100.0, 40.0]])
         for picture in pictures:
             buffer[:] = picture
