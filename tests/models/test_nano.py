@@ -18,10 +18,12 @@ from ptrack.models.base import OnlineModel
 from ptrack.models.layers.windows import bilinear_window, patch_ncc, patch_scores, peak, soft_argmax, window
 from ptrack.models.nano import motion, weights
 from ptrack.models.nano.config import NanoConfig
+from ptrack.models.nano.judgement import Verdict, visible_probability
 from ptrack.models.nano.matching import MATCHING
-from ptrack.models.nano.model import Nano, Verdict
+from ptrack.models.nano.model import Nano
 from ptrack.models.nano.motion import PictureMotion
-from ptrack.models.nano.parts import RefinerInputs, Steer
+from ptrack.models.nano.refinement import RefinerInputs
+from ptrack.models.nano.search import Search, Steer
 from ptrack.models.nano.state import FIRST, LAST, NanoState
 from tests.fakes import moving_frames
 
@@ -179,12 +181,13 @@ def test_the_steered_search_is_the_prior_added_to_the_scores_of_the_mixed_templa
         last = torch.nn.functional.normalize(torch.randn_like(first), dim=-1)
         both = dataclasses.replace(points.templates, coarse=torch.stack([first, last], dim=1))
         points = dataclasses.replace(points, templates=both, velocity=torch.tensor([[1.0, -2.0], [0.5, 0.0]]))
-        found = model._search(points, now, torch.zeros(2, dtype=torch.long), points.xy, points.anchor)
+        search = Search(SMALL, model.matcher, model.steer, now, torch.zeros(2, dtype=torch.long))
+        found = search.find(points, points.xy, points.anchor)
         speed = points.velocity.norm(dim=1)[:, None] / 4
         steering = model.steer(points.token, (first * last).sum(-1), speed, torch.zeros(2, 1))
     n, dy, dx = 1, 3, 6  # one cell of one point's window, by hand
     x, y = int(found.origin[n, 0]) + dx, int(found.origin[n, 1]) + dy
-    gained = model.patch_weights * steering.gain[n]
+    gained = model.matcher.weights * steering.gain[n]
     mixed = steering.share[n] * first[n] + (1 - steering.share[n]) * last[n]
     patch = now.map[0, y - 1 : y + 2, x - 1 : x + 2].reshape(9, -1)
     score = (gained / gained.sum() * (mixed * patch).sum(-1)).sum() * steering.sharpness[n] / SMALL.temperature
@@ -308,10 +311,14 @@ def test_a_point_that_the_picture_has_left_is_visible_only_if_it_is_right():
     state = lost_state(model, features, [24.0, 24.0], [100.0, 70.0])
     verdict = Verdict(torch.tensor([3.0]), torch.tensor([-0.5]), *torch.tensor([[False], [True], [False]]))
     outside = dataclasses.replace(state.points, anchor=torch.tensor([[-3.0, 5.0]]))
-    assert float(model._visible(state.points, features, verdict)) == pytest.approx(0.953, abs=1e-3)
-    assert float(model._visible(outside, features, verdict)) == pytest.approx(0.378, abs=1e-3)
+
+    def probability(points, verdict):
+        return float(visible_probability(points, features, verdict, model.config))
+
+    assert probability(state.points, verdict) == pytest.approx(0.953, abs=1e-3)
+    assert probability(outside, verdict) == pytest.approx(0.378, abs=1e-3)
     hardly_right = dataclasses.replace(verdict, confidence_logit=torch.tensor([-3.0]))
-    assert float(model._visible(state.points, features, hardly_right)) == pytest.approx(5.0 * 0.0474, abs=1e-3)
+    assert probability(state.points, hardly_right) == pytest.approx(5.0 * 0.0474, abs=1e-3)
 
 
 def test_positions_are_aligned_at_the_resolution_of_the_source():
@@ -333,7 +340,7 @@ def test_positions_are_aligned_at_the_resolution_of_the_source():
 
 
 def test_frames_in_a_buffer_that_is_used_again_are_tracked_as_any():
-    """Cameras fill one array over and over; the finer look compares with the frame before."""
+    """Cameras fill one array over and over; the alignment compares with the frame before."""
     pictures = panned((2, 1))
     found = []
     for reused in (True, False):

@@ -1,4 +1,4 @@
-"""The finer look: patches aligned from frame to frame at the source's resolution."""
+"""Alignment: patches aligned from frame to frame at the source's resolution."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The finer look: a patch of the previous frame aligned with this one at the source's own resolution.
+"""Alignment: a patch of the previous frame aligned with this one at the source's own resolution.
 
 The map's cells are 4 model pixels wide, 6 to 7 pixels of an 854x480 video; what moved by a fraction of one is measured
 here. Lucas and Kanade's method (IJCAI 1981), inverse compositional (Baker and Matthews, IJCV 2004), translation only,
@@ -23,9 +23,7 @@ HALF = 8  # half side of the patch, in samples
 SIGMA = HALF / 1.5  # of its Gaussian weights
 STEPS = 5  # of the iteration
 MARGIN = 7  # samples around the guess that the iteration may move
-FINEST = (
-    854 * 480
-)  # pixels: of larger frames every second pixel or fewer are read, so that a patch shows the same things
+FINEST = 854 * 480  # pixels: of larger frames every second one or fewer are read, so that a patch shows the same things
 TEXTURE = 1e-4  # smaller eigenvalue of the mean structure tensor, grey values 0..1, from which a patch can be aligned
 SINGULAR = 1e-8  # keeps the inverse of a flat patch finite
 
@@ -50,10 +48,10 @@ def align(before: Tensor, after: Tensor, clip: Tensor, start: Tensor, guess: Ten
     """
     spacing = max(1, round((before.shape[1] * before.shape[2] / FINEST) ** 0.5))
 
-    def some(part: slice) -> Tensor:
+    def aligned(part: slice) -> Tensor:
         return _aligned(before, after, clip[part], start[part], guess[part], spacing)
 
-    result = by_points(some, len(start), start.device)
+    result = by_points(aligned, len(start), start.device)
     return Alignment(result[:, :2], result[:, 2] > TEXTURE)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import register_dataclass, tree_map
 
+from ptrack import geometry
 from ptrack.models.backbones.lite0 import FINE
 from ptrack.models.layers.windows import PATCH, bilinear_window, patches
 from ptrack.models.nano.config import NanoConfig
@@ -21,6 +22,16 @@ STRIDE = 4  # model pixels per cell
 FIRST, LAST = 0, 1  # places among the templates: of the query frame, of the last confident frame
 TEMPLATES = 2  # K
 FINE_PATCH = 2  # half side of the stride-2 templates
+
+
+def to_cells(xy: Tensor, size: geometry.Size, input_size: geometry.Size) -> Tensor:
+    """Turn (N, 2) raster pixels of frames of ``size`` (H, W) into cells, whose centres are at whole numbers."""
+    return geometry.rescale(xy, size, input_size) / STRIDE - 0.5
+
+
+def to_pixels(cells: Tensor, size: geometry.Size, input_size: geometry.Size) -> Tensor:
+    """Turn (N, 2) cells into raster pixels of frames of ``size`` (H, W)."""
+    return geometry.rescale((cells + 0.5) * STRIDE, input_size, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +93,8 @@ class PointStates:
     own_motion: Tensor  # (N,) cells per frame by which it moved otherwise than the picture around it, while seen
     anchor: Tensor  # (N, 2) cells: where it was last sure to be, carried by the picture's motion since
     doubted: Tensor  # (N,) bool, not sure in the last frame
-    shown: Tensor  # (N, 2) cells: ``xy`` after the finer look, what the user got
-    shown_visible: Tensor  # (N,) bool, likely enough to be visible there for a finer look
+    shown: Tensor  # (N, 2) cells: ``xy`` after the alignment, what the user got
+    shown_visible: Tensor  # (N,) bool, likely enough to be visible there to be aligned
     added: Tensor  # (N,) bool, on the current frame, and not yet stepped
 
     @classmethod
@@ -144,9 +155,9 @@ class PointStates:
         """Return the points of ``index``, in that order."""
         return tree_map(lambda x: x[index], self)
 
-    def combine(self, other: PointStates, how: Callable[[Tensor, Tensor], Tensor]) -> PointStates:
+    def combine(self, other: PointStates, of_two: Callable[[Tensor, Tensor], Tensor]) -> PointStates:
         """Combine every tensor of two sets of points."""
-        return tree_map(how, self, other)
+        return tree_map(of_two, self, other)
 
     def extended(self, other: PointStates) -> PointStates:
         """Return these points and behind them the others."""

@@ -81,7 +81,8 @@ def matching_logits(model: Nano, frames: Tensor, xy: Tensor) -> Tensor:
     clip = torch.arange(b, device=map.device).repeat_interleave(p)
     cells = (xy / STRIDE - 0.5).flatten(0, 1).clamp(0, map.shape[2] - 1)
     template = patches(first, clip, cells).view(b, p, len(PATCH), -1)
-    return patch_scores(F.pad(second, (0, 0, 1, 1, 1, 1)), template, model.patch_weights) / model.config.temperature
+    padded = F.pad(second, (0, 0, 1, 1, 1, 1))
+    return patch_scores(padded, template, model.matcher.weights) / model.config.temperature
 
 
 def place_entropy(logits: Tensor, cells: Tensor) -> Tensor:
