@@ -1,4 +1,4 @@
-"""``ptrack analyze``: clean tracks, find jumps, measure with units, planes and corner pins."""
+"""``ptrack analyze``: clean tracks, find jumps, measure with units, planes and corner pins; frames to label."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ group = typer.Typer(no_args_is_help=True)
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    app.add_typer(group, name="analyze", help="Clean tracks, find jumps, measure with units, corner pins of planes.")
+    about = "Clean tracks, find jumps, measure with units, corner pins of planes; suggest frames to label."
+    app.add_typer(group, name="analyze", help=about)
 
 
 def _read(source: Path, outputs: Iterable[Path | None], overwrite: bool) -> Tracks:
@@ -281,3 +282,45 @@ def _background(tracks: Tracks) -> tuple[str, ...]:
     if not ids:
         raise TracksError("No points move together with the camera; name those of a plane with --region.")
     return ids
+
+
+_SUGGEST = """Examples:
+
+ptrack analyze suggest walk.mp4
+
+ptrack analyze suggest walk.mp4 frames.csv --frames 50 --sample 600
+"""
+
+
+@group.command(epilog=_SUGGEST)
+def suggest(
+    video: Annotated[str, typer.Argument(help="Video file or image folder.", show_default=False)],
+    target: Annotated[
+        Path | None, typer.Argument(help="Table of the frames to write (.csv).", metavar="OUT", show_default=False)
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Frames to suggest.")] = 20,
+    sample: Annotated[int, typer.Option(help="Frames of the video to look at, at most, evenly spread.")] = 300,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Suggest frames to label: those that differ most from each other.
+
+    Of videos of more than 2000 frames only key frames are looked at. The same video gives the same frames.
+    """
+    from ptrack.analysis.files import check_outputs, write_rows
+    from ptrack.analysis.suggesting import SUGGEST_COLUMNS, SuggestConfig, suggest_frames, suggest_rows
+
+    output = Output(json_mode=json, quiet=quiet)
+    config = SuggestConfig(frames=frames, sample=sample)
+    check_outputs(video, [target], overwrite=overwrite)
+    report = suggest_frames(video, config)
+    rows = suggest_rows(report)
+    if target is not None:
+        write_rows(target, SUGGEST_COLUMNS, rows)
+    shown = [[str(s.frame), f"{s.time_s:.3f}", f"{100 * s.share:.0f} %"] for s in report.frames]
+    output.table("Frames to label", ["frame", "time (s)", "like this one"], shown)
+    for line in report.sentences:
+        output.note(line)
+    named = [dict(zip(SUGGEST_COLUMNS, row, strict=True)) for row in rows]
+    output.document({"frames": named, "sampled": report.sampled.tolist(), "sentences": report.sentences})

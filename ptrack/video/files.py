@@ -104,7 +104,7 @@ class VideoFile(FrameSource):
             elif options.fps is not None:
                 self._findings.note("fps", f"{name} has times of its own; the given frames per second are not used.")
             self._note_tracks(container, stream)
-            self.info = self._describe(container, stream, self._seconds(first.ticks))
+            self.info = self._describe(container, stream, self.seconds_of(first.ticks))
 
     def _note_tracks(self, container: InputContainer, stream: VideoStream) -> None:
         streams = real_streams(container)
@@ -248,7 +248,7 @@ class VideoFile(FrameSource):
         """
         stamps = self._known.stamps
         count, begin, seconds = 0, 0.0, 0.0
-        for seconds, frame in self._findings.watched(timeline, timeline, self._seconds):
+        for seconds, frame in self._findings.watched(timeline, timeline, self.seconds_of):
             begin = begin if count else seconds
             if count == len(stamps):
                 stamps.append(_NO_STAMP if frame is None or frame.pts is None else frame.pts)
@@ -287,7 +287,8 @@ class VideoFile(FrameSource):
                 "it may be damaged.",
             )
 
-    def _seconds(self, ticks: int) -> float:
+    def seconds_of(self, ticks: int) -> float:
+        """Return presentation ticks as seconds on the file's own clock."""
         return float(ticks * self._time_base)
 
     def reversed(self, stop: int) -> Generator[Frame]:

@@ -9,7 +9,7 @@ Letters: T frames.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -36,8 +36,15 @@ class NumberedFrame(NamedTuple):
     rgb: np.ndarray  # (H, W, 3) uint8
 
 
-def packet_stamps(container: InputContainer, stream: VideoStream) -> np.ndarray | None:
-    """Return the (T,) int64 presentation times of all frames, ascending, in the stream's ticks; reads no picture.
+class PacketStamps(NamedTuple):
+    """What the packets tell of T frames, in the order of their presentation."""
+
+    ticks: np.ndarray  # (T,) int64 presentation times in the stream's time base, ascending
+    keys: np.ndarray  # (T,) bool, frames that can be decoded alone
+
+
+def packet_stamps(container: InputContainer, stream: VideoStream) -> PacketStamps | None:
+    """Return when all frames are presented and which are key frames; reads no picture.
 
     None where packets do not tell the frames: other containers, packets without a time, with a shared one or called
     corrupt, a decoding time that steps back, a first packet that is no key frame.
@@ -47,6 +54,7 @@ def packet_stamps(container: InputContainer, stream: VideoStream) -> np.ndarray 
     if container.format.name not in _CONTAINERS:
         return None
     stamps: list[int] = []
+    keys: set[int] = set()
     last: int | None = None
     try:
         for packet in container.demux(stream):
@@ -56,10 +64,14 @@ def packet_stamps(container: InputContainer, stream: VideoStream) -> np.ndarray 
                 return None
             last = packet.dts if packet.dts is not None else last
             stamps.append(packet.pts or 0)
+            if packet.is_keyframe:
+                keys.add(stamps[-1])
     except av.FFmpegError:
         return None
     found = np.unique(np.asarray(stamps, dtype=np.int64))
-    return found if 0 < len(found) == len(stamps) else None
+    if not 0 < len(found) == len(stamps):
+        return None
+    return PacketStamps(found, np.isin(found, np.fromiter(keys, np.int64, len(keys))))
 
 
 def _plain(packet: Packet, last: int | None) -> bool:
@@ -73,11 +85,12 @@ class SeekableVideo:
 
     Args:
         source: the file; only its opening and its conversion of pictures are used.
-        stamps: (T,) int64, of ``packet_stamps``.
+        stamps: of ``packet_stamps``.
     """
 
-    def __init__(self, source: VideoFile, stamps: np.ndarray) -> None:
-        self._source, self._stamps = source, stamps
+    def __init__(self, source: VideoFile, stamps: PacketStamps) -> None:
+        self._source, self._stamps = source, stamps.ticks
+        self.key_frames = np.flatnonzero(stamps.keys)  # (K,) int64, numbers of the frames that can be decoded alone
         self._running: Generator[NumberedFrame] | None = None
         self._next = 0  # the frame that the running decoder gives next, at the earliest
 
@@ -111,6 +124,33 @@ class SeekableVideo:
                 return found
         self.close()
         return found
+
+    def single(self, indices: np.ndarray) -> Iterator[NumberedFrame]:
+        """Yield some of the ``key_frames``, decoding no others; those that cannot be decoded are left out.
+
+        The file is read once, from its beginning, and only the packets of these frames are decoded.
+        """
+        import av
+
+        wanted = {int(self._stamps[i]) for i in indices}
+        container, stream = self._source.open_stream()
+        with closing(container):
+            try:
+                for packet in container.demux(stream):
+                    if packet.pts not in wanted and packet.size:
+                        continue
+                    # Emptied after each: its order among pictures of other groups means nothing to the decoder.
+                    for picture in (*packet.decode(), *stream.codec_context.decode(None)):
+                        if picture.pts in wanted and not picture.is_corrupt:
+                            index = int(np.searchsorted(self._stamps, picture.pts))
+                            yield NumberedFrame(index, self._source.convert(picture))
+                    stream.codec_context.flush_buffers()
+            except av.FFmpegError:
+                return  # what was decoded until here is good
+
+    def seconds(self, index: int) -> float:
+        """Return when a frame is presented, on the source's own clock."""
+        return self._source.seconds_of(int(self._stamps[index]))
 
     def close(self) -> None:
         """Close the file."""

@@ -9,6 +9,7 @@ import pytest
 from ptrack.cli import app
 from ptrack.tracks_io import load_tracks, save_tracks
 from tests.analysis.make import circling, made
+from tests.analysis.test_suggest import scene, write
 from tests.docs import blocks, commands
 
 
@@ -22,6 +23,7 @@ def run(tmp_path, monkeypatch, capsys):
     save_tracks(made(xy, ["nose", "tail", "left", "right"]), "walk.tracks.h5")
     wall = np.random.default_rng(0).uniform(50, 350, (1, 30, 2)) + 2.0 * np.arange(20)[:, None, None]
     save_tracks(made(wall), "wall.tracks.h5")
+    write("walk.mp4", [scene(t // 4, t) for t in range(20)])
 
     def call(*words):
         monkeypatch.setattr("sys.argv", ["ptrack", *map(str, words)])
@@ -124,3 +126,4 @@ def test_the_python_of_the_page(run, tmp_path):
     exec(blocks("analysis.md", "python")[0], scope)
     assert scope["speed"].shape == (20, 30)
     assert scope["corners"].num_points == 4
+    assert len(scope["to_label"]) == 4

@@ -48,6 +48,12 @@ def test_any_frame_equals_the_one_read_in_order(suffix, options, tmp_path):
         for frame in found:
             np.testing.assert_array_equal(frame.rgb, inorder[frame.index])
     video.close()
+    alone = list(video.single(video.key_frames))
+    assert [f.index for f in alone] == video.key_frames.tolist() == list(range(0, 60, int(options["g"])))
+    for frame in alone:
+        np.testing.assert_array_equal(frame.rgb, inorder[frame.index])
+    assert [f.index for f in video.single(video.key_frames[1:2])] == [int(options["g"])]
+    assert video.seconds(30) == pytest.approx(30 / 25)
 
 
 def test_a_late_frame_is_decoded_from_its_key_frame(tmp_path, monkeypatch):
