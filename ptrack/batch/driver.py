@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -183,6 +183,13 @@ class Driver:
         self._comparing = False
         self._abandon = threading.Event()
         self._halted = ""
+        self._signum = 0
+        self._ended: deque[JobResult] = deque()  # that ``results`` has not yielded yet
+
+    @property
+    def halted(self) -> str:
+        """Why no more jobs are given, "" while they are."""
+        return self._halted
 
     def halt(self, reason: str) -> None:
         """Give no more jobs; the running ones end. May be called from any thread."""
@@ -194,13 +201,24 @@ class Driver:
         Raises:
             PTrackError: no worker can be made.
         """
+        for _ in self.results():
+            pass
+        return self.summary()
+
+    def results(self) -> Iterator[JobResult]:
+        """Go through all jobs and yield what became of each as soon as it is known; can be iterated once.
+
+        Raises:
+            PTrackError: no worker can be made.
+        """
         plan = plan_jobs(self._jobs, self._place, self._task, self._options.overwrite)
         self._tell.planned(len(plan.to_do), len(plan.to_compare))
         with StopRequest() as stop:
             try:
                 self._queue(plan.to_do)
                 self._compare(plan.to_compare)
-                self._loop(stop)
+                while self._step(stop):
+                    yield from self._take_ended()
             except OutputError as error:
                 from ptrack.batch.worker import is_full
 
@@ -210,7 +228,19 @@ class Driver:
             finally:
                 self._abandon.set()
                 self._executor.close()
-            return self._summary(stop.signum)
+                self._signum = stop.signum
+        yield from self._take_ended()
+
+    def summary(self) -> Summary:
+        """Return what became of all jobs so far."""
+        for job in self._jobs:
+            if job.name not in self._results:
+                self._results[job.name] = JobResult(job, "left", self._status(job))
+        return Summary(tuple(self._results[job.name] for job in self._jobs), self._halted, self._signum)
+
+    def _take_ended(self) -> Iterator[JobResult]:
+        while self._ended:
+            yield self._ended.popleft()
 
     # -- before the first job
 
@@ -218,7 +248,7 @@ class Driver:
         """Write that the jobs wait; a job that was begun before keeps its file until it is begun again."""
         for job, reason in to_do:
             if reason:
-                self._tell.note(f"{job.source}: tracked again, {reason}")
+                self._tell.note(f"{job.source}: done again, {reason}")
             if self._place.size(file_name(job.name)) is None:
                 write_status(self._place, self._status(job))
             self._pending.append((job, 0))
@@ -254,28 +284,31 @@ class Driver:
                 return
             job, status, changed = item
             if changed:
-                self._tell.note(f"{job.source}: tracked again, the source has changed")
+                self._tell.note(f"{job.source}: done again, the source has changed")
                 self._pending.append((job, 0))
             else:
                 self._finish(JobResult(job, "unchanged", status))
 
     # -- the loop
 
-    def _loop(self, stop: StopRequest) -> None:
-        while self._pending or self._later or self._running or self._comparing:
-            if stop.signum:
-                self._stop_running()
-                return
-            if self._halted and not self._running:
-                return
-            self._take_compared()
-            self._give()
-            if self._running or self._pending:  # jobs may also wait for a worker to come up
-                for event in self._executor.poll(POLL_SECONDS):
-                    self._handle(event, stop)
-                self._watch_time()
-            elif self._comparing or self._later:
-                time.sleep(0.01)
+    def _step(self, stop: StopRequest) -> bool:
+        """Give jobs, take news and look at the clock once; return False when all is over."""
+        if not (self._pending or self._later or self._running or self._comparing):
+            return False
+        if stop.signum:
+            self._stop_running()
+            return False
+        if self._halted and not self._running:
+            return False
+        self._take_compared()
+        self._give()
+        if self._running or self._pending:  # jobs may also wait for a worker to come up
+            for event in self._executor.poll(POLL_SECONDS):
+                self._handle(event, stop)
+            self._watch_time()
+        elif self._comparing or self._later:
+            time.sleep(0.01)
+        return True
 
     def _give(self) -> None:
         now = time.monotonic()
@@ -399,10 +432,5 @@ class Driver:
 
     def _finish(self, result: JobResult) -> None:
         self._results[result.job.name] = result
+        self._ended.append(result)
         self._tell.finished(result)
-
-    def _summary(self, signum: int) -> Summary:
-        for job in self._jobs:
-            if job.name not in self._results:
-                self._results[job.name] = JobResult(job, "left", self._status(job))
-        return Summary(tuple(self._results[job.name] for job in self._jobs), self._halted, signum)

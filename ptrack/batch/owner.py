@@ -192,7 +192,7 @@ class RunOwner:
         who = f"process {owner.pid} on {owner.host}" if owner else "another process"
         return (
             f"Another run ({who}) writes to {self.place.name or 'this folder'} at this moment; "
-            "wait until it ends, or choose another --out."
+            "wait until it ends, or choose another folder."
         )
 
     def _beat(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptrack.batch.driver import BatchOptions, Driver, Listener, Plan, Summary, plan_jobs
-from ptrack.batch.executors import Event, Executor, InProcess
+from ptrack.batch.driver import BatchOptions, Driver, Listener, Plan, Summary, Task, plan_jobs
+from ptrack.batch.executors import Event, Executor, InProcess, WorkSpec
 from ptrack.batch.jobs import Entry, Job, Shard, expand, is_remote, make_jobs, parse_shard, read_list, slurm_shard
 from ptrack.batch.owner import RunOwner
 from ptrack.batch.places import LocalPlace, Place, open_place
@@ -115,19 +116,53 @@ def run_batch(batch: Batch, listener: Listener | None = None) -> Summary:
         OutputError: another run is at work in the folder, or it cannot be written.
         PTrackError: no model can be built.
     """
-    place = _opened(batch.out)
     listener = listener or Listener()
+    with driving(
+        batch.jobs,
+        _opened(batch.out),
+        batch.task,
+        lambda: _executor(batch, listener),
+        batch.request.options,
+        listener=listener,
+        shard=batch.shard,
+    ) as driver:
+        return driver.run()
+
+
+@contextmanager
+def driving(
+    jobs: Sequence[Job],
+    place: Place,
+    task: Task,
+    executor: Callable[[], Executor],
+    options: BatchOptions,
+    *,
+    listener: Listener | None = None,
+    shard: Shard | None = None,
+) -> Iterator[Driver]:
+    """Hold a place for this run and yield the driver of its jobs, not yet begun.
+
+    Args:
+        jobs: with unique names.
+        place: of outputs and status files.
+        task: what is done with every job.
+        executor: makes what runs the jobs, once the place is held.
+        options: retries and timeout.
+        listener: who wants to know what happens.
+        shard: the part of the jobs that these are; other parts may run beside it.
+
+    Raises:
+        OutputError: another run is at work there.
+    """
     driver: Driver | None = None
 
     def taken() -> None:
         if driver is not None:
-            driver.halt(f"another run has taken {batch.out}; this one has stopped")
+            driver.halt(f"another run has taken {place.name}; this one has stopped")
 
-    with RunOwner(place, batch.shard, lost=taken) as owner:
-        executor = _executor(batch, listener)
-        options = batch.request.options
-        driver = Driver(batch.jobs, place, batch.task, executor, options, owner.run, listener)
-        return driver.run()
+    with RunOwner(place, shard or Shard(), lost=taken) as owner:
+        driver = Driver(jobs, place, task, executor(), options, owner.run, listener)
+        yield driver
 
 
 def _opened(out: str) -> Place:
@@ -148,10 +183,15 @@ def _executor(batch: Batch, listener: Listener) -> Executor:
         return RayActors(batch.task.spec(batch.out, request.workers or 0), request.ray)
     if request.workers is None and request.options.timeout is None:
         return InProcess(batch.task.spec(batch.out), _teller(batch, listener))
+    return local_processes(lambda workers, threads: batch.task.spec(batch.out, workers, threads), request.workers)
+
+
+def local_processes(spec: Callable[[int, int], WorkSpec], workers: int | None) -> Executor:
+    """Return worker processes, one if ``workers`` is None or 0; ``spec`` gets their number and threads of each."""
     from ptrack.batch.local import LocalProcesses
 
-    workers = request.workers or 1
-    return LocalProcesses(batch.task.spec(batch.out, workers, threads_each(workers)))
+    number = workers or 1
+    return LocalProcesses(spec(number, threads_each(number)))
 
 
 def threads_each(workers: int) -> int:

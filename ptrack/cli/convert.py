@@ -13,7 +13,7 @@ from ptrack.cli.console import Output
 from ptrack.errors import count
 
 if TYPE_CHECKING:
-    from ptrack.data.convert import ConvertOptions, Report
+    from ptrack.data.convert import ConvertOptions, Loader, Report
     from ptrack.data.source import Source
 
 group = typer.Typer(no_args_is_help=False)
@@ -57,7 +57,7 @@ Codec = Annotated[
 ]
 Quality = Annotated[int, typer.Option(help="JPEG quality where frames have to be encoded, 1..100 (4:4:4).")]
 Shards = Annotated[int, typer.Option(help="Divide the clips over so many files.")]
-Workers = Annotated[int, typer.Option(help="Processes that load and check clips; one clip each in memory.")]
+Workers = Annotated[int, typer.Option(help="Processes that load and check clips; one clip each in memory.", min=0)]
 Limit = Annotated[int | None, typer.Option(help="Convert only the first so many clips.")]
 Clips = Annotated[str, typer.Option(help="Only these clips: names or patterns, separated by commas.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check everything, write nothing.")]
@@ -76,6 +76,8 @@ def _add_source(name: str) -> None:
         quality: Quality = 95,
         shards: Shards = 1,
         workers: Workers = 0,
+        retries: options.Retries = 1,
+        timeout: options.Timeout = None,
         limit: Limit = None,
         clips: Clips = "",
         dry_run: DryRun = False,
@@ -87,19 +89,34 @@ def _add_source(name: str) -> None:
     ) -> None:
         from ptrack.data.sources import open_dataset
 
-        options = make_options(
-            codec=codec, quality=quality, shards=shards, workers=workers, limit=limit, clips=clips, strict=strict,
+        how = make_options(
+            codec=codec,
+            quality=quality,
+            shards=shards,
+            limit=limit,
+            clips=clips,
+            strict=strict,
             overwrite=overwrite,
-        )  # fmt: skip
-        run(open_dataset(name, root, depth=depth), out, options, dry_run, Output(json_mode, quiet))
+        )
+        output = Output(json_mode, quiet)
+        loader = make_loader(workers, retries, timeout, output)
+        run(open_dataset(name, root, depth=depth), out, how, loader, dry_run, output)
 
 
-def run(source: Source, out: Path, options: ConvertOptions, dry: bool, output: Output) -> None:
+def make_loader(workers: int, retries: int, timeout: float | None, output: Output) -> Loader:
+    """Return what loads the clips of a conversion."""
+    from ptrack.batch.converting import worker_loader
+    from ptrack.batch.driver import BatchOptions
+
+    return worker_loader(workers, BatchOptions(retries=retries, timeout=timeout), output.note)
+
+
+def run(source: Source, out: Path, options: ConvertOptions, loader: Loader, dry: bool, output: Output) -> None:
     """Convert (or only check), show progress and the closing summary; exit code 1 if a clip was skipped."""
     from ptrack.data.convert import convert, dry_run
 
     if dry:
-        report = dry_run(source, options)
+        report = dry_run(source, options, loader)
     else:
         from ptrack.cli.progress import Bar, Display
 
@@ -111,6 +128,7 @@ def run(source: Source, out: Path, options: ConvertOptions, dry: bool, output: O
                 lambda event: display.show(
                     Bar(name="Converting", done=event.position, total=event.total, unit="clips", details=(event.id,))
                 ),
+                loader,
             )
     _summary(report, dry, output)
     if report.skipped:

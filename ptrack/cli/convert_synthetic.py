@@ -36,6 +36,8 @@ def synthetic(
     quality: convert.Quality = 95,
     shards: convert.Shards = 1,
     workers: convert.Workers = 0,
+    retries: options.Retries = 1,
+    timeout: options.Timeout = None,
     dry_run: convert.DryRun = False,
     overwrite: options.Overwrite = False,
     json_mode: options.Json = False,
@@ -45,9 +47,7 @@ def synthetic(
     from ptrack.data.sources.synthetic import Synthetic
     from ptrack.data.synthetic.config import SyntheticConfig
 
-    options = convert.make_options(
-        codec=codec, quality=quality, shards=shards, workers=workers, overwrite=overwrite, clips=""
-    )
+    how = convert.make_options(codec=codec, quality=quality, shards=shards, overwrite=overwrite, clips="")
     world = SyntheticConfig(
         frames=frames,
         height=size,
@@ -60,4 +60,5 @@ def synthetic(
         textures_dir=str(textures) if textures else None,
     )
     source = Synthetic(world, clips, start, device, batch)
-    convert.run(source, out, options, dry_run, Output(json_mode, quiet))
+    output = Output(json_mode, quiet)
+    convert.run(source, out, how, convert.make_loader(workers, retries, timeout, output), dry_run, output)

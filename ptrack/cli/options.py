@@ -107,6 +107,18 @@ Threads = Annotated[
     ),
 ]
 
+MANY = "Many videos"
+Workers = Annotated[
+    int | None, typer.Option(help="Processes, each with its own model.", metavar="N", rich_help_panel=MANY)
+]
+Retries = Annotated[
+    int,
+    typer.Option(help="Further tries after a crash, a timeout or a network error.", rich_help_panel=MANY),
+]
+Timeout = Annotated[
+    float | None, typer.Option(help="Seconds for one video or clip.", metavar="SECONDS", rich_help_panel=MANY)
+]
+
 QueryFile = Annotated[
     Path | None,
     typer.Option(

@@ -27,8 +27,6 @@ ptrack track clips/ --out results/ --workers 2
 
 ptrack track --camera 0 --grid 8
 """
-MANY = "Many videos"
-
 MAX_POINTS = 10_000  # a 100 x 100 grid
 
 
@@ -181,35 +179,28 @@ def track(
             "--list",
             help="Text file with one source per line (- is standard input); a tab and a name choose the outputs' name.",
             metavar="FILE",
-            rich_help_panel=MANY,
+            rich_help_panel=options.MANY,
         ),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes, each with its own model.", metavar="N", rich_help_panel=MANY)
-    ] = None,
-    retries: Annotated[
-        int,
-        typer.Option(help="Further tries after a crash, a timeout or a network error.", rich_help_panel=MANY),
-    ] = 1,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds for one video.", metavar="SECONDS", rich_help_panel=MANY)
-    ] = None,
+    workers: options.Workers = None,
+    retries: options.Retries = 1,
+    timeout: options.Timeout = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="What became of each video, as .json or .csv.", metavar="FILE", rich_help_panel=MANY),
+        typer.Option(help="What became of each video, as .json or .csv.", metavar="FILE", rich_help_panel=options.MANY),
     ] = None,
     shard: Annotated[
         str | None,
         typer.Option(
             help="Only part I (from 0) of N. Default: that of a Slurm job array; none for all.",
             metavar="I/N",
-            rich_help_panel=MANY,
+            rich_help_panel=options.MANY,
         ),
     ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
-            help="Track on a Ray cluster: its address, auto, or local.", metavar="ADDRESS", rich_help_panel=MANY
+            help="Track on a Ray cluster: its address, auto, or local.", metavar="ADDRESS", rich_help_panel=options.MANY
         ),
     ] = None,
     trust_mtime: Annotated[
@@ -217,7 +208,7 @@ def track(
         typer.Option(
             "--trust-mtime",
             help="Take a video of the same path, size and time for unchanged, without reading it.",
-            rich_help_panel=MANY,
+            rich_help_panel=options.MANY,
         ),
     ] = False,
     json: options.Json = False,
@@ -279,7 +270,7 @@ def track(
     output = Output(json_mode=json, quiet=quiet)
     many = remote or list_file or workers or shard or ray or report or timeout is not None or trust_mtime
     if many or is_batch(request):
-        options = BatchOptions(retries=retries, timeout=timeout, overwrite=overwrite)
+        how = BatchOptions(retries=retries, timeout=timeout, overwrite=overwrite)
         batch = BatchRequest(
             track=request,
             list_file=list_file or "",
@@ -288,7 +279,7 @@ def track(
             ray=ray or "",
             shard=shard or "",
             trust_mtime=trust_mtime,
-            options=options,
+            options=how,
         )
         track_many(batch, output, report, dry_run)
     else:

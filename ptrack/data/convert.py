@@ -1,18 +1,17 @@
-"""Converting a dataset into clip stores: which clips, in which file, by how many processes, and what became of each."""
+"""Converting a dataset into clip stores: which clips, in which file, and what became of each.
+
+Clips are loaded one by one in this process, or by a loader that gives them in order, such as the worker processes of
+``ptrack.batch.converting``.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import shutil
 import signal
-import threading
-from collections import deque
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ class ConvertOptions:
     codec: CodecChoice = "keep"  # "keep": the source's own bytes, and its default codec where it has none
     quality: int = images.JPEG_QUALITY  # of JPEG encoding, 1..100
     shards: int = 1  # number of files the clips are divided over
-    workers: int = 0  # processes that load and check clips; 0: this one. Each holds one clip in memory
     limit: int | None = None  # only the first so many clips
     clips: tuple[str, ...] = ()  # only these names, ids or patterns with *
     strict: bool = False  # a clip with a damaged frame is skipped instead of marked
@@ -43,7 +41,7 @@ class ConvertOptions:
     def __post_init__(self) -> None:
         if self.codec not in ("keep", "jpeg", "png", "raw"):
             raise DataError(f"--codec must be keep, jpeg, png or raw, not '{self.codec}'.")
-        for name, low, high in (("quality", 1, 100), ("shards", 1, 100_000), ("workers", 0, 256)):
+        for name, low, high in (("quality", 1, 100), ("shards", 1, 100_000)):
             if not low <= getattr(self, name) <= high:
                 raise DataError(f"--{name} must be in {low}..{high}, not {getattr(self, name)}.")
         if self.limit is not None and self.limit < 1:
@@ -81,6 +79,8 @@ class Report:
 
 
 Progress = Callable[[Event], None]
+Loaded = tuple[ClipRef, Packed | PTrackError]
+Loader = Callable[[Source, Sequence[ClipRef], ConvertOptions, Path], Iterator[Loaded]]
 
 
 def plan(source: Source, options: ConvertOptions) -> tuple[list[ClipRef], list[str]]:
@@ -125,7 +125,24 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def convert(source: Source, out: Path | str, options: ConvertOptions, progress: Progress | None = None) -> Report:
+def one_by_one(source: Source, refs: Sequence[ClipRef], options: ConvertOptions, target: Path) -> Iterator[Loaded]:
+    """Yield clips in order, loaded in this process."""
+    for ref in refs:
+        yield ref, load_packed(source, ref, options)
+
+
+def jobs_folder(path: Path) -> Path:
+    """Return where worker processes leave clips for a file, and what became of each: a hidden sibling."""
+    return path.with_name(f".{path.name}.jobs")
+
+
+def convert(
+    source: Source,
+    out: Path | str,
+    options: ConvertOptions,
+    progress: Progress | None = None,
+    loader: Loader = one_by_one,
+) -> Report:
     """Convert a dataset; an interrupted conversion goes on where it stopped when it is started again.
 
     Args:
@@ -133,6 +150,7 @@ def convert(source: Source, out: Path | str, options: ConvertOptions, progress: 
         out: the HDF5 file; with several shards the pattern of their names.
         options: see ``ConvertOptions``.
         progress: called in this process after each clip.
+        loader: gives the clips that a file still needs, in order, packed or with what is wrong with them.
 
     Returns:
         What was written, skipped and found damaged. The files are complete even if clips were skipped.
@@ -154,7 +172,7 @@ def convert(source: Source, out: Path | str, options: ConvertOptions, progress: 
         if path.exists() and not options.overwrite:
             report.kept += _count(path, report)
         else:
-            _convert_file(source, refs, range(low, high), path, options, report, progress)
+            _convert_file(source, refs, range(low, high), path, options, report, progress, loader)
     if report.clips == 0:
         for path in report.files:
             Path(path).unlink()
@@ -166,10 +184,12 @@ def convert(source: Source, out: Path | str, options: ConvertOptions, progress: 
 def _check_targets(targets: list[Path], options: ConvertOptions) -> None:
     """Refuse finished output before anything is read; with --overwrite only what is partial goes away now."""
     if options.overwrite:
-        for path in map(partial_path, targets):
+        for target in targets:
+            path = partial_path(target)
             check_free(path)
             path.unlink(missing_ok=True)
             path.with_name(path.name + ".undo").unlink(missing_ok=True)
+            shutil.rmtree(jobs_folder(target), ignore_errors=True)
     open_targets = [p for p in targets if options.overwrite or not p.exists()]
     check_writable((open_targets or targets)[0], overwrite=options.overwrite)
 
@@ -187,7 +207,7 @@ def _count(path: Path, report: Report) -> int:
     return clips
 
 
-def _settings(source: Source, options: ConvertOptions) -> dict[str, Any]:
+def deciding_settings(source: Source, options: ConvertOptions) -> dict[str, Any]:
     """Return what decides the content of a file; it is stored in it and must be equal to go on."""
     return {
         "source": source.name,
@@ -200,10 +220,10 @@ def _settings(source: Source, options: ConvertOptions) -> dict[str, Any]:
 
 def _convert_file(
     source: Source, refs: list[ClipRef], span: range, path: Path, options: ConvertOptions, report: Report,
-    progress: Progress | None,
+    progress: Progress | None, loader: Loader,
 ) -> None:  # fmt: skip
     """Write one shard, going on with its partial file if there is one."""
-    writer = StoreWriter(partial_path(path), _settings(source, options))
+    writer = StoreWriter(partial_path(path), deciding_settings(source, options))
     ids = [refs[i].id for i in span]
     try:
         if unknown := sorted(set(writer.done) - set(ids)):
@@ -213,7 +233,7 @@ def _convert_file(
             )
         kept = len(writer.done)
         todo = [refs[i] for i in span if refs[i].id not in writer.done]
-        for number, (ref, result) in enumerate(_loaded(source, todo, options), span.start + kept + 1):
+        for number, (ref, result) in enumerate(loader(source, todo, options, path), span.start + kept + 1):
             outcome = _write(writer, ref, result, options, report)
             if progress is not None:
                 progress(Event(number, len(refs), ref.id, *outcome))
@@ -221,13 +241,16 @@ def _convert_file(
             writer.finish(ids, path)
         else:
             writer.discard()
+            shutil.rmtree(jobs_folder(path), ignore_errors=True)
             return
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted) as error:
         raise Interrupted(
-            f"Stopped. {len(writer.done)} clips are kept beside {path}; run the same command again to go on."
+            f"Stopped. {len(writer.done)} clips are kept beside {path}; run the same command again to go on.",
+            error.signum if isinstance(error, Interrupted) else signal.SIGINT,
         ) from None
     finally:
         writer.close()
+    shutil.rmtree(jobs_folder(path), ignore_errors=True)
     report.kept += kept
     _count(path, report)
 
@@ -247,8 +270,8 @@ def _write(
     return "written", ""
 
 
-def _load(source: Source, ref: ClipRef, options: ConvertOptions) -> Packed | PTrackError:
-    """Load and check one clip; runs in a worker."""
+def load_packed(source: Source, ref: ClipRef, options: ConvertOptions) -> Packed | PTrackError:
+    """Load and check one clip; return what is wrong with it where it cannot be used."""
     try:
         clip = source.load(ref)
         return pack(replace(clip, id=ref.id), options.codec, source.default_codec, options.quality)
@@ -258,62 +281,21 @@ def _load(source: Source, ref: ClipRef, options: ConvertOptions) -> Packed | PTr
         return DataError(f"{ref.id} cannot be read ({type(error).__name__}: {error}).")
 
 
-def _loaded(
-    source: Source, refs: Sequence[ClipRef], options: ConvertOptions
-) -> Iterator[tuple[ClipRef, Packed | PTrackError]]:
-    """Yield clips in order, loaded here or by worker processes that run at most ``workers`` clips ahead."""
-    if options.workers < 1 or not source.parallel or len(refs) < 2:
-        for ref in refs:
-            yield ref, _load(source, ref, options)
-        return
-    workers = min(options.workers, len(refs))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
-        waiting: deque[tuple[ClipRef, Future[Packed | PTrackError]]] = deque()
-        todo = iter(refs)
-        try:
-            while True:
-                while len(waiting) < options.workers + 1 and (ref := next(todo, None)) is not None:
-                    waiting.append((ref, pool.submit(_load, source, ref, options)))
-                if not waiting:
-                    return
-                ref, future = waiting.popleft()
-                yield ref, future.result()
-        except BrokenProcessPool as error:
-            raise OutputError(
-                "A worker process was killed, most likely for want of memory; run again with fewer --workers to go on."
-            ) from error
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the main process, and end when that is gone, killed by -9 included."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def dry_run(source: Source, options: ConvertOptions) -> Report:
+def dry_run(source: Source, options: ConvertOptions, loader: Loader = one_by_one) -> Report:
     """Load and check every clip as ``convert`` would, writing nothing; ``bytes`` is an estimate."""
     refs, notes = plan(source, options)
     report = Report(notes=notes)
-    for ref, result in _loaded(source, refs, options):
-        if isinstance(result, PTrackError) or (options.strict and result.damaged):
-            reason = str(result) if isinstance(result, PTrackError) else result.damaged[0][1]
-            report.skipped.append((ref.id, reason))
-            continue
-        report.clips += 1
-        report.frames += result.clip.num_frames
-        report.points += result.clip.num_tracks
-        report.bytes += _stored_bytes(result.clip)
-        report.damaged += [(ref.id, frame, reason) for frame, reason in result.damaged]
+    with tempfile.TemporaryDirectory(prefix="ptrack-") as folder:
+        for ref, result in loader(source, refs, options, Path(folder) / "dry.h5"):
+            if isinstance(result, PTrackError) or (options.strict and result.damaged):
+                reason = str(result) if isinstance(result, PTrackError) else result.damaged[0][1]
+                report.skipped.append((ref.id, reason))
+                continue
+            report.clips += 1
+            report.frames += result.clip.num_frames
+            report.points += result.clip.num_tracks
+            report.bytes += _stored_bytes(result.clip)
+            report.damaged += [(ref.id, frame, reason) for frame, reason in result.damaged]
     return report
 
 

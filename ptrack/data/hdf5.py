@@ -253,20 +253,11 @@ class ClipStore:
         missing = [n for n in ("tracks", "visibility", "valid", "frames") if n not in group]
         if missing:
             raise DataError(f"{self.ids[i]} in {self.paths[self._file[i]]} has no '{missing[0]}'; convert it again.")
-        attrs = group.attrs
-        arrays: dict[str, Any] = {
-            n: _read_array(group, n) for n in ("tracks", "visibility", "valid", *OPTIONAL_ARRAYS) if n in group
-        }
         sides: dict[str, Any] = {n: StoreFrames(self, i, n) for n in ("masks", "depth") if n in group}
-        depth = group.get("depth")
         return Clip(
             id=self.ids[i], source=self.sources[i], split=self.splits[i], name=self.names[i],
             frames=StoreFrames(self, i, "frames"), size=(int(self.sizes[i, 0]), int(self.sizes[i, 1])),
-            coord_convention=str(attrs["coord_convention"]),
-            fps=None if np.isnan(attrs["fps"]) else float(attrs["fps"]),
-            first_frame_number=int(attrs["first_frame_number"]) if "first_frame_number" in attrs else None,
-            depth_scale=float(depth.attrs["scale"]) if depth is not None and "scale" in depth.attrs else None,
-            **arrays, **sides,
+            **clip_values(group), **sides,
         )  # fmt: skip
 
     def window(self, clip: int | str, start: int, stop: int, step: int = 1) -> Window:
@@ -298,6 +289,19 @@ class ClipStore:
     def close(self) -> None:
         """Close the open files; they open again when needed."""
         self._handles.close()
+
+
+def clip_values(group: Group) -> dict[str, Any]:
+    """Return what a clip's group holds besides its name, size and pictures, as fields of ``Clip``."""
+    attrs, depth = group.attrs, group.get("depth")
+    scaled = depth is not None and "scale" in depth.attrs
+    return {
+        "coord_convention": str(attrs["coord_convention"]),
+        "fps": None if np.isnan(attrs["fps"]) else float(attrs["fps"]),
+        "first_frame_number": int(attrs["first_frame_number"]) if "first_frame_number" in attrs else None,
+        "depth_scale": float(depth.attrs["scale"]) if scaled else None,
+        **{n: _read_array(group, n) for n in ("tracks", "visibility", "valid", *OPTIONAL_ARRAYS) if n in group},
+    }
 
 
 class StoreFrames(Frames):

@@ -50,7 +50,7 @@ def test_only_what_is_missing_or_failed_is_done_again(tmp_path):
     summary, worked = run(tmp_path, ("a", "bad-b", "c", "d"), listener=Listener(note=notes.append))
     assert worked == ["bad-b", "c", "d"]
     assert states(summary) == {"a": "unchanged", "bad-b": "failed", "c": "done", "d": "done"}
-    assert notes == ["c.mp4: tracked again, c.txt is missing", "d.mp4: tracked again, d.txt is not as it was written"]
+    assert notes == ["c.mp4: done again, c.txt is missing", "d.mp4: done again, d.txt is not as it was written"]
 
 
 def test_changed_settings_and_changed_sources_are_done_again_with_a_word(tmp_path):
@@ -58,12 +58,12 @@ def test_changed_settings_and_changed_sources_are_done_again_with_a_word(tmp_pat
     notes = []
     _, worked = run(tmp_path, task=Task(grid=8), listener=Listener(note=notes.append))
     assert worked == list(NAMES)
-    assert notes[0] == "a.mp4: tracked again, other settings (grid: 16 before, 8 now)"
+    assert notes[0] == "a.mp4: done again, other settings (grid: 16 before, 8 now)"
     (tmp_path / "b.mp4").write_text("another video")
     notes.clear()
     summary, worked = run(tmp_path, task=Task(grid=8), listener=Listener(note=notes.append))
     assert worked == ["b"]
-    assert notes == ["b.mp4: tracked again, the source has changed"]
+    assert notes == ["b.mp4: done again, the source has changed"]
     assert states(summary) == {"a": "unchanged", "b": "done", "c": "unchanged"}
 
 

@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from ptrack.data.clips import Clip
 from ptrack.data.convert import ConvertOptions, convert
 from ptrack.data.hdf5 import ClipStore
-from ptrack.data.source import ClipRef, Source
 from ptrack.data.sources import open_dataset
-from ptrack.errors import DataError, OutputError
-from tests.data.helpers import DATASETS, raw_clip
+from ptrack.errors import DataError
+from tests.data.helpers import DATASETS
 
 
 def changed(tmp_path: Path, folder: str) -> Path:
@@ -162,28 +160,6 @@ def test_odd_values_never_stop_the_run(tmp_path):
         arrays = dict(anno)
     np.savez(root / "video_000" / "anno.npz", **arrays, fps=np.asarray("fast"))
     assert "cannot be read (ValueError" in skipped(root, "point-odyssey", 1)
-
-
-class Deadly(Source):
-    """A dataset whose second clip kills the process that loads it."""
-
-    name = "deadly"
-    title = "a test"
-    layout = "nothing"
-
-    def refs(self) -> list[ClipRef]:
-        return [self.ref("all", str(i)) for i in range(3)]
-
-    def load(self, ref: ClipRef) -> Clip:
-        if ref.name == "1":
-            os._exit(11)
-        return raw_clip(ref.name)
-
-
-def test_a_worker_that_is_killed(tmp_path):
-    with pytest.raises(OutputError, match="A worker process was killed"):
-        convert(Deadly(tmp_path), tmp_path / "o.h5", ConvertOptions(workers=1))
-    assert not (tmp_path / "o.h5").exists()
 
 
 def test_unknown_codec():

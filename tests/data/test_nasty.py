@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ptrack.batch.converting import worker_loader
 from ptrack.data import pickles
 from ptrack.data.clips import BytesFrames, Clip
 from ptrack.data.convert import ConvertOptions, convert, dry_run
@@ -437,8 +438,9 @@ def test_workers_give_the_same_file(root):
     (write_simple(root, "bad") / "anno.npz").unlink()
     source = open_dataset("point-odyssey", root)
     one = convert(source, root.parent / "one.h5", ConvertOptions())
-    two = convert(source, root.parent / "two.h5", ConvertOptions(workers=2))
+    two = convert(source, root.parent / "two.h5", ConvertOptions(), loader=worker_loader(2))
     assert one.skipped == two.skipped
+    assert (root.parent / "one.h5").read_bytes() == (root.parent / "two.h5").read_bytes()
     assert verify(root.parent / "one.h5").digest == verify(root.parent / "two.h5").digest
     assert ClipStore(root.parent / "two.h5").ids == ClipStore(root.parent / "one.h5").ids
 

@@ -45,11 +45,13 @@ def digest(dataset, tmp_path_factory) -> str:
 
 KILLED_BY_CLOCK = """
 import sys
+from ptrack.batch.converting import worker_loader
 from ptrack.data.convert import ConvertOptions, convert
 from ptrack.data.sources import open_dataset
 def tell(event):
     print(event.position, flush=True)
-convert(open_dataset("point-odyssey", sys.argv[1]), sys.argv[2], ConvertOptions(workers=int(sys.argv[3])), tell)
+loader = worker_loader(int(sys.argv[3]))
+convert(open_dataset("point-odyssey", sys.argv[1]), sys.argv[2], ConvertOptions(), tell, loader)
 """
 
 
