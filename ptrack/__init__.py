@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ptrack.tracks import Queries, Tracks
     from ptrack.tracks_io import load_tracks, save_tracks
     from ptrack.video import FrameSource, VideoWriter, open_source, read_frames
+    from ptrack.viz.notebook import show
 
 _WHERE = {
     "FrameSource": "ptrack.video",
@@ -36,6 +37,7 @@ _WHERE = {
     "open_source": "ptrack.video",
     "read_frames": "ptrack.video",
     "save_tracks": "ptrack.tracks_io",
+    "show": "ptrack.viz.notebook",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "open_source",
     "read_frames",
     "save_tracks",
+    "show",
 ]
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptrack import geometry
 from ptrack.errors import QueryError, TracksError
+from ptrack.tensors import as_numpy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ptrack.viz.figure import ShownFigure
 
 SCHEMA_VERSION = 1
 
@@ -29,8 +35,9 @@ class Queries:
     """Points to track.
 
     Args:
-        points: (N, 3) numbers, rows ``(t, x, y)``. ``t`` is the position among the frames that are tracked (0 is the
-            first), ``x`` and ``y`` raster pixels of the displayed frame. Kept as a float32 copy.
+        points: (N, 3) numbers or a tensor, rows ``(t, x, y)``; also (1, N, 3). ``t`` is the position among the frames
+            that are tracked (0 is the first), ``x`` and ``y`` raster pixels of the displayed frame. Kept as a float32
+            copy.
         ids: N unique names, kept as text; 0, 1, 2, ... by default.
 
     Raises:
@@ -40,7 +47,9 @@ class Queries:
     points: np.ndarray  # (N, 3) float32, rows (t, x, y)
     ids: np.ndarray  # (N,) unicode, unique
 
-    def __init__(self, points: np.ndarray | Sequence[Sequence[float]], ids: Iterable[Any] | None = None) -> None:
+    def __init__(
+        self, points: np.ndarray | Tensor | Sequence[Sequence[float]], ids: Iterable[Any] | None = None
+    ) -> None:
         checked = self._checked(points)
         checked.flags.writeable = False
         names = _ids(ids, len(checked))
@@ -53,13 +62,16 @@ class Queries:
     @staticmethod
     def _checked(points: Any) -> np.ndarray:
         try:
-            array = np.array(points, dtype=np.float64)  # always a copy: the caller's array is never changed
+            array = np.array(as_numpy(points), dtype=np.float64)  # always a copy: the caller's array is never changed
         except (TypeError, ValueError) as error:
             raise QueryError("Query points must be numbers in rows of (t, x, y).") from error
         if array.size == 0:
             array = array.reshape(0, 3)
+        if array.ndim == 3 and len(array) == 1:
+            array = array[0]  # a batch of one
         if array.ndim != 2 or array.shape[1] != 3:
-            raise QueryError(f"Query points must have the shape (N, 3), rows (t, x, y), not {array.shape}.")
+            more = "; put the frame t where each point is, such as 0, before x and y" if array.shape[-1] == 2 else ""
+            raise QueryError(f"Query points must have the shape (N, 3), rows (t, x, y), not {array.shape}{more}.")
         bad = ~np.isfinite(array).all(axis=1)
         if bad.any():
             i = int(np.flatnonzero(bad)[0])
@@ -268,6 +280,16 @@ class Tracks:
             pts_seconds=first.pts_seconds,
             info=replace(first.info, model=", ".join(models), warnings=tuple(warnings), settings=""),
         )
+
+    def plot(self) -> ShownFigure:
+        """Return a figure of x, y, speed and visibility over time, which notebooks show; ``plot().savefig("a.png")``.
+
+        Raises:
+            TracksError: matplotlib is not installed.
+        """
+        from ptrack import tracks_show
+
+        return tracks_show.figure(self)
 
     def to_pandas(self) -> Any:
         """Return a ``pandas.DataFrame``: frame, time_s, id, x, y, visibility, confidence, visible; a row per point.

@@ -15,6 +15,7 @@ from ptrack.errors import TracksError, count
 
 if TYPE_CHECKING:
     from ptrack.tracks import Tracks
+    from ptrack.viz.figure import ShownFigure
 
 DRAWN_POINTS = 200  # lines in the picture; more would only fill it
 DRAWN_ROWS = 120  # corners of a line: a notebook keeps every output in its file
@@ -113,3 +114,12 @@ def table(tracks: Tracks) -> Any:
             "visible": tracks.visible.ravel(),
         }
     )
+
+
+def figure(tracks: Tracks) -> ShownFigure:
+    """Return a figure of positions, speed and visibility over time. Raises TracksError without matplotlib."""
+    try:
+        plots = importlib.import_module("ptrack.viz.plots")  # by name: a data type must not depend on its pictures
+        return plots.tracks_figure(tracks)
+    except ImportError as error:
+        raise TracksError("plot() needs matplotlib, which is not installed: pip install matplotlib") from error

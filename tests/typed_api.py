@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
+from PIL import Image
 
 import ptrack
 
@@ -19,6 +21,14 @@ def tracked(tracker: ptrack.Tracker, frames: np.ndarray, folder: Path) -> list[p
         tracker.track(list(frames), rows),
         tracker.track((frame for frame in frames), queries),
         tracker.track(ptrack.open_source(frames), queries, backward=True),
+    ]
+    channels_first = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    found += [
+        tracker(frames, [[0, 1, 2]]),
+        tracker(channels_first / 255, torch.tensor([[0, 1, 2]])),
+        tracker(channels_first[None], queries),
+        tracker([Image.fromarray(frame) for frame in frames], rows),
+        tracker(list(channels_first), rows),
     ]
     path: Path = ptrack.save_tracks(found[0], folder / "a.tracks.h5")
     return [*found, ptrack.load_tracks(path), ptrack.load_tracks(str(path))]
@@ -35,3 +45,15 @@ def streamed(tracker: ptrack.Tracker, frames: np.ndarray) -> np.ndarray:
         assert len(positions) == len(visibility) == len(confidence) == 2
     tracker.remove(ids)
     return tracker.step(None).positions
+
+
+def shown(tracks: ptrack.Tracks, frames: np.ndarray, folder: Path) -> list[Path]:
+    """Look at tracks and take parts of them, as in a notebook."""
+    (folder / "plot.png").write_bytes(tracks.plot()._repr_png_())
+    page: Path = ptrack.show(tracks, frames, max_size=None).save(folder / "page.html")
+    paw: ptrack.Tracks = tracks["paw"]
+    both = ptrack.Tracks.concatenate([tracks[["paw"]], tracks[np.asarray([True])]])
+    positions, _, _ = paw.at(seconds=0.0)
+    assert positions.shape == (1, 2)
+    assert both.num_points == 2
+    return [folder / "plot.png", page]

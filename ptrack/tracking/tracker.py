@@ -18,13 +18,18 @@ import torch
 from ptrack import geometry
 from ptrack.errors import ModelError, QueryError
 from ptrack.models.base import OnlineModel, ReservesSlots
+from ptrack.tensors import as_numpy
 from ptrack.tracks import Queries, Tracks
+from ptrack.video.arrays import as_rgb
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ptrack.video import FrameSource
 
 WAITING = -1  # slot of a point that has not joined the model yet
-QueryRows: TypeAlias = "Queries | np.ndarray | Sequence[Sequence[float]]"  # (N, 3) rows (t, x, y)
+QueryRows: TypeAlias = "Queries | np.ndarray | torch.Tensor | Sequence[Sequence[float]]"  # (N, 3) rows (t, x, y)
+Picture: TypeAlias = "np.ndarray | torch.Tensor | Image"
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -168,7 +173,8 @@ class Tracker:
     def _queries(self, queries: Any, ids: Iterable[Any] | None) -> Queries:
         if isinstance(queries, Queries):
             return queries if ids is None else Queries(queries.points, ids)
-        array = np.asarray(queries if isinstance(queries, np.ndarray) else list(queries))
+        rows = as_numpy(queries)
+        array = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows))
         if array.ndim == 2 and array.shape[1] == 2:
             array = np.column_stack([np.full(len(array), self.state.frame), array])
         return Queries(array, ids)
@@ -197,18 +203,20 @@ class Tracker:
         s.points, s.ids, s.slots, s.unchecked = s.points[stay], s.ids[stay], s.slots[stay], s.unchecked[stay]
 
     @_locked
-    def step(self, frame: np.ndarray | torch.Tensor | None) -> StepResult:
+    def step(self, frame: Picture | None) -> StepResult:
         """Track all points into the next frame.
 
         Args:
-            frame: (H, W, 3) uint8 RGB, or None for a frame that is missing: time passes, positions are NaN.
+            frame: (H, W, 3) uint8 RGB, or another picture that ``ptrack.open_source`` takes as one of its frames; None
+                for a frame that is missing: time passes, positions are NaN.
 
         Returns:
             Positions, visibility and confidence of all points in order of addition.
 
         Raises:
             QueryError: a point that joins now lies outside the frame.
-            ModelError: the frame is not (H, W, 3) uint8, or of another size than those before it.
+            InputError: the frame is no picture, or its numbers are not those of one.
+            ModelError: the frame is of another size than those before it.
         """
         if frame is None:
             return self.step_features(None, None)
@@ -308,17 +316,18 @@ class Tracker:
     @_locked
     def track(
         self,
-        source: FrameSource | str | os.PathLike[str] | int | np.ndarray | Iterable[np.ndarray],
+        source: FrameSource | str | os.PathLike[str] | int | np.ndarray | torch.Tensor | Iterable[Picture],
         queries: QueryRows | None = None,
         *,
         grid: int = 16,
         backward: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Tracks:
-        """Track points through a whole source and return everything in memory.
+        """Track points through a whole source; everything stays in memory. ``tracker(source, queries)`` is the same.
 
         Args:
-            source: a file, folder, camera, (T, H, W, 3) uint8 array, iterator of frames, or an open ``FrameSource``.
+            source: a file, folder or camera; (T, H, W, 3) or (T, 3, H, W) array or tensor, uint8 or floating point from
+                0 to 1; list or iterator of such frames or of PIL images; or an open ``FrameSource``.
             queries: ``Queries`` or (N, 3) rows (t, x, y); None for a uniform ``grid`` x ``grid`` on the first frame.
             grid: points per side when ``queries`` is None.
             backward: also track from each query back to the first frame (the source is read a second time).
@@ -331,12 +340,17 @@ class Tracker:
 
         return track_in_memory(self, source, queries, grid=grid, backward=backward, progress=progress)
 
+    __call__ = track
 
-def as_frame(frame: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Return a frame as a (H, W, 3) uint8 tensor without copying; raises ModelError for anything else."""
-    if isinstance(frame, np.ndarray):
-        frame = torch.from_numpy(frame if frame.flags.writeable and frame.flags.c_contiguous else frame.copy())
-    if not isinstance(frame, torch.Tensor) or frame.dtype != torch.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        what = f"{tuple(frame.shape)} {frame.dtype}" if isinstance(frame, torch.Tensor) else type(frame).__name__
-        raise ModelError(f"A frame must be (H, W, 3) uint8 RGB, not {what}.")
-    return frame
+
+def as_frame(frame: Picture) -> torch.Tensor:
+    """Return a frame as a (H, W, 3) uint8 tensor, without copying where it is one; InputError for no picture."""
+    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.flags.writeable and frame.flags.c_contiguous:
+        tensor = torch.from_numpy(frame)
+    elif isinstance(frame, torch.Tensor):
+        tensor = frame
+    else:
+        return torch.from_numpy(as_rgb(frame, "The frame").copy())
+    if tensor.dtype == torch.uint8 and tensor.ndim == 3 and tensor.shape[2] == 3:
+        return tensor
+    return torch.from_numpy(as_rgb(frame, "The frame").copy())

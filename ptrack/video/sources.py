@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ def open_source(spec: Any, options: ReadOptions | None = None, *, camera: bool =
     Args:
         spec: a path; a folder of images; a glob pattern (``frames/*.png``); ``/dev/videoN``; an ``rtsp://`` or
             ``http://`` address; ``-`` for standard input; an int, or text with ``camera=True``, for a camera number;
-            an array (T, H, W, 3) or (T, H, W) uint8; a sequence, iterable or iterator of such frames; or an open
-            FrameSource, which is returned as it is (its own options stay).
+            an array or tensor (T, H, W, 3), (T, 3, H, W) or (T, H, W), uint8 or floating point from 0 to 1, with or
+            without a batch dimension of 1 before it; a sequence, iterable or iterator of such frames or of PIL images;
+            or an open FrameSource, which is returned as it is (its own options stay).
         options: which frames, at which size.
         camera: ``spec`` is a camera number or address, not a file.
 
@@ -130,11 +131,13 @@ def _pictures(path: Path, name: str, options: ReadOptions) -> FrameSource:
 def _in_memory(spec: Any, options: ReadOptions) -> FrameSource:
     from ptrack.video.arrays import ArraySource, IteratorSource
 
-    if not isinstance(spec, np.ndarray | Sequence) and hasattr(spec, "__array__"):
-        spec = np.asarray(spec)  # torch tensors and the like
-    if isinstance(spec, np.ndarray | Sequence):
+    if hasattr(spec, "getbands"):
+        raise InputError("One PIL image is no video; give [image] for a video of one frame.")
+    if not hasattr(spec, "shape") and hasattr(spec, "__array__"):
+        spec = np.asarray(spec)
+    if hasattr(spec, "shape") or isinstance(spec, Sequence):
         return ArraySource(spec, options)
-    if isinstance(spec, Iterable):
+    if isinstance(spec, Iterable) and not isinstance(spec, Mapping):
         return IteratorSource(spec, options)
     raise InputError(
         f"A {type(spec).__name__} is no source of frames; give a path, a camera number, an array or an iterator."

@@ -61,13 +61,14 @@ def check_same(tracks: Tracks, source: FrameSource) -> None:
     if digest and digest != tracks.info.source_sha256:
         raise InputError(
             f"The tracks belong to another video: {source.info.name} has the SHA-256 {digest[:12]}..., the tracked "
-            f"{tracks.info.source} has {tracks.info.source_sha256[:12]}.... Give the right one, or add --force."
+            f"{tracks.info.source} has {tracks.info.source_sha256[:12]}.... "
+            "Give the right one, or add --force (force=True)."
         )
     size, tracked = (source.info.width, source.info.height), (tracks.info.width, tracks.info.height)
     if min(tracked) > 0 and size != tracked:
         raise InputError(
             f"The tracks belong to a {tracked[0]}x{tracked[1]} video, but {source.info.name} is {size[0]}x{size[1]}. "
-            "Give the right one, or add --force."
+            "Give the right one, or add --force (force=True)."
         )
 
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptrack.fileio import atomic_path
 from ptrack.tracks import Tracks
 from ptrack.viz import palette
+
+if TYPE_CHECKING:
+    from ptrack.viz.figure import ShownFigure
 
 LEGEND_UP_TO = 12  # points that are named in a plot; more would cover it
 COLUMNS: tuple[str, ...] = (
@@ -59,15 +62,20 @@ def write_table(tracks: Tracks, path: Path | str) -> None:
 
 
 def plot_tracks(tracks: Tracks, path: Path | str) -> None:
-    """Write x, y and speed over time and the visibility of all points as one figure (.png, .svg or .pdf).
+    """Write ``tracks_figure`` as a picture (.png, .svg or .pdf)."""
+    figure = tracks_figure(tracks)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def tracks_figure(tracks: Tracks) -> ShownFigure:
+    """Return x, y and speed over time and the visibility of all points as one figure.
 
     Lines are interrupted where a point is occluded; the raster below shows every point's visibility probability.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from ptrack.viz.figure import ShownFigure
 
-    figure = Figure(figsize=(11, 9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = ShownFigure(figsize=(11, 9), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True, gridspec_kw={"height_ratios": [3, 3, 2, 2]})
     known = np.isfinite(tracks.pts_seconds).all() and bool((np.diff(tracks.pts_seconds) > 0).all())
     time = tracks.pts_seconds if known else tracks.frame_index.astype(float)
@@ -89,8 +97,7 @@ def plot_tracks(tracks: Tracks, path: Path | str) -> None:
     axes[0].set_title(f"{Path(tracks.info.source).name or 'tracks'}: {tracks.num_points} points")
     if 0 < tracks.num_points <= LEGEND_UP_TO:
         axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    return figure
 
 
 def _raster(axis: Any, tracks: Tracks, time: np.ndarray) -> None:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
-from ptrack.errors import ModelError, QueryError
+from ptrack.errors import InputError, ModelError, QueryError
 from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries
 from tests.fakes import DriftModel
@@ -132,10 +133,10 @@ def test_support_grid_is_tracked_and_not_returned():
 
 
 @pytest.mark.parametrize(
-    "frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), "frame", np.zeros((4, 4, 4), np.uint8)]
+    "frame", [np.zeros((5, 4, 2), np.uint8), np.full((4, 4, 3), 9.0, np.float32), "frame", torch.zeros(2, 4, 4, 3)]
 )
 def test_frames_of_another_kind_are_refused(tracker, frame):
-    with pytest.raises(ModelError, match="must be .H, W, 3. uint8"):
+    with pytest.raises(InputError, match=r"must be \(H, W, 3\)|between 0 and 1|must be an array \(H, W, 3\)"):
         tracker.step(frame)
 
 

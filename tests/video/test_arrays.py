@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ptrack.errors import InputError
 from ptrack.video import open_source, read_frames
@@ -57,6 +58,74 @@ def test_the_array_is_not_changed_and_strides_do_not_matter(video):
 def test_torch_tensor(video):
     frames = list(open_source(torch.from_numpy(video)))
     assert np.array_equal(frames[7].rgb, video[7])
+
+
+TENSOR = torch.from_numpy
+GIVEN = {
+    "tensor": TENSOR,
+    "channels first": lambda v: TENSOR(v).permute(0, 3, 1, 2),
+    "channels first in an array": lambda v: np.moveaxis(v, 3, 1),
+    "batch of one": lambda v: TENSOR(v)[None],
+    "batch of one, channels first": lambda v: np.moveaxis(v, 3, 1)[None],
+    "0..1": lambda v: v / 255,
+    "0..1 in 32 bits, channels first": lambda v: TENSOR(v).permute(0, 3, 1, 2).float() / 255,
+    "0..1 in 16 bits": lambda v: (v / 255).astype(np.float16),
+    "0..1 in bfloat16": lambda v: (TENSOR(v).float() / 255).bfloat16(),
+    "with a gradient": lambda v: (TENSOR(v).float() / 255).requires_grad_(),
+    "rounded beyond 1": lambda v: v / np.float32(254.99),
+    "list of tensors": lambda v: [TENSOR(frame).permute(2, 0, 1) for frame in v],
+    "iterator of tensors": lambda v: (TENSOR(frame).permute(2, 0, 1) / 255 for frame in v),
+    "PIL images": lambda v: [Image.fromarray(frame) for frame in v],
+    "PIL images of other modes": lambda v: [Image.fromarray(frame).convert("CMYK") for frame in v],
+    "alpha": lambda v: np.concatenate([v, np.full_like(v[..., :1], 255)], axis=-1).transpose(0, 3, 1, 2),
+}
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_what_python_calls_a_video_is_read_as_the_same_frames(video, kind):
+    source = open_source(GIVEN[kind](video))
+    assert (source.info.width, source.info.height) == (64, 48)
+    assert all(np.array_equal(frame.rgb, video[frame.index]) for frame in source)
+    if source.info.rereadable:
+        assert len(source.sha256() or "") == 64
+
+
+def test_pil_images_with_palettes_and_turned_ones():
+    red = Image.new("P", (8, 8), 1)
+    red.putpalette([0, 0, 0, 255, 0, 0])
+    assert next(iter(open_source([red]))).rgb[0, 0].tolist() == [255, 0, 0]  # not the number 1 of the palette
+    black_and_white = Image.new("1", (8, 8), 1)
+    assert next(iter(open_source([black_and_white]))).rgb[0, 0].tolist() == [255, 255, 255]
+    turned = Image.new("RGB", (8, 4))
+    turned.getexif()[0x0112] = 6
+    with pytest.raises(InputError, match="rotation in its EXIF data, which PIL has not applied. Give .*exif_transpose"):
+        open_source([turned])
+
+
+def test_frames_of_another_device_are_fetched_one_at_a_time(video):
+    class OnDevice:
+        """A tensor that cannot be read where it lies."""
+
+        def __init__(self, tensor):
+            self.tensor, self.shape, self.dtype, self.device = tensor, tensor.shape, tensor.dtype, torch.device("cuda")
+
+        def __len__(self):
+            return len(self.tensor)
+
+        def __getitem__(self, index):
+            if not 0 <= index < len(self):
+                raise IndexError
+            return OnDevice(self.tensor[index])
+
+        def detach(self):
+            return self
+
+        def cpu(self):
+            assert self.tensor.ndim == 3, "the whole clip is copied"
+            return self.tensor
+
+    frames = list(open_source(OnDevice(TENSOR(video))))
+    assert np.array_equal(frames[3].rgb, video[3])
 
 
 def test_list_of_arrays_can_be_read_again_and_backwards(video):
@@ -115,15 +184,26 @@ def test_iterator_selection(video):
 @pytest.mark.parametrize(
     ("frames", "words"),
     [
-        (np.zeros((3, 8, 8, 3), np.float32), "float32 numbers; frames must be uint8"),
-        (np.zeros((3, 8, 8, 3), np.int64), "int64 numbers"),
+        (np.full((4, 8, 8, 3), 255, np.float32), "float32 numbers from 255 to 255; floating-point frames must lie"),
+        (np.full((4, 8, 8, 3), np.nan), "The first frame holds NaN; floating-point"),
+        (np.zeros((3, 8, 8, 3), np.int64), "int64 numbers; frames must be uint8"),
+        (np.zeros((3, 8, 8, 3), bool), "bool numbers"),
+        (np.zeros((2, 4, 8, 8, 3), np.uint8), "is 2 videos; track one at a time"),
+        (torch.zeros(2, 4, 3, 8, 8), "is 2 videos; track one at a time"),
+        (torch.zeros(3, 8, 8), r"may be one picture \(3, H, W\) or three grey ones"),
+        (torch.zeros(8, 8, 3), r"One picture .*frames\[None\]"),
+        (Image.new("RGB", (8, 8)), r"One PIL image is no video; give \[image\]"),
+        ([Image.new("I;16", (8, 8))], "holds uint16 numbers"),
+        (["a.png", "b.png"], "The first frame is a str; a frame must be an array"),
+        ([{"frame": 1}], "The first frame is a dict"),
+        ({"video": np.zeros((3, 8, 8, 3), np.uint8)}, "A dict is no source of frames"),
         (np.zeros((8, 8), np.uint8), "must be \\(T, H, W, 3\\)"),
         (np.zeros((3, 8, 8, 2), np.uint8), "shape \\(8, 8, 2\\)"),
         (np.zeros((3, 0, 8, 3), np.uint8), "shape \\(0, 8, 3\\)"),
         (np.zeros((0, 8, 8, 3), np.uint8), "no frames in the array"),
         ([], "no frames"),
         (iter([]), "gives no frames"),
-        (iter([np.zeros((4, 4, 3))]), "float64 numbers"),
+        (iter([np.full((4, 4, 3), 9.0)]), "float64 numbers from 9 to 9"),
     ],
 )
 def test_wrong_arrays(frames, words):
@@ -133,5 +213,8 @@ def test_wrong_arrays(frames, words):
 
 def test_a_wrong_frame_midway_is_named(video):
     frames = open_source([video[0], video[1].astype(np.float32)])
-    with pytest.raises(InputError, match="Frame 1 holds float32"):
+    with pytest.raises(InputError, match="Frame 1 holds float32 numbers, the first frame uint8; give all frames one"):
+        list(frames)
+    frames = open_source(iter([video[0] / 255, video[1] / 127]))
+    with pytest.raises(InputError, match="Frame 1 holds float64 numbers from .* between 0 and 1"):
         list(frames)

@@ -195,20 +195,36 @@ def write_viewer(
         OutputError: a file exists or cannot be written.
     """
     path = check_writable(path, overwrite=overwrite)
-    tracks = with_size(tracks, source)
     beside = path.with_suffix(".mp4")
     if not embed:
         check_writable(beside, overwrite=overwrite)
+    page = viewer_page(tracks, source, title=title, beside=None if embed else beside, progress=progress)
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return [path] if embed else [path, beside]
+
+
+def viewer_page(
+    tracks: Tracks,
+    source: FrameSource,
+    *,
+    title: str | None = None,
+    beside: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> str:
+    """Return the viewer of ``tracks`` over its video, as ``write_viewer`` writes it.
+
+    The video is part of the page, or with ``beside`` that MP4 file, which is written.
+    """
+    tracks = with_size(tracks, source)
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "video.mp4" if embed else beside
+        target = beside or Path(folder) / "video.mp4"
         size = encode_video(tracks, source, target, progress)
         data = viewer_data(tracks, scale=size[1] / tracks.info.width)
         code = FrameCode.below(*size, tracks.num_frames)
         data["code"] = {"cell": CELL, "top": code.top, "columns": max(1, code.width // CELL), "bits": code.bits}
-        if embed:
+        if beside is None:
             data["video"] = base64.b64encode(target.read_bytes()).decode("ascii")
         else:
             data["videoFile"] = quote(beside.name, safe="")  # an address: #, ?, % and : mean something there
-    with atomic_path(path) as temporary:
-        temporary.write_text(viewer_html(data, title or Path(tracks.info.source).name or "tracks"), encoding="utf-8")
-    return [path] if embed else [path, beside]
+    return viewer_html(data, title or Path(tracks.info.source).name or "tracks")
