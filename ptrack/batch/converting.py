@@ -117,6 +117,8 @@ def _taken(place: LocalPlace, result: JobResult) -> Any:
 class ConvertTask:
     """What the driver must know about loading clips."""
 
+    private = True
+
     def __init__(self, source: Source, options: ConvertOptions) -> None:
         self._source, self._options = source, options
         text = json.dumps(deciding_settings(source, options), default=str)

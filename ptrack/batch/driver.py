@@ -102,6 +102,7 @@ class Task(Protocol):
     """What is done with every job, as far as the driver must know."""
 
     settings: Mapping[str, Any]  # all that decides the results besides the sources' contents; JSON values
+    private: bool  # the folder is ptrack's own: outputs without a status file are replaced
 
     def outputs(self, job: str) -> list[str]:
         """Return the names of a job's output files."""
@@ -327,7 +328,7 @@ class Driver:
             "path": job.path,
             "settings": dict(self._task.settings),
             "outputs": self._task.outputs(job.name),
-            "overwrite": self._options.overwrite,
+            "overwrite": self._options.overwrite or self._task.private,
             "run": self._run,
             "tries": tries,
         }

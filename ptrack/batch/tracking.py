@@ -35,6 +35,8 @@ class TrackTask:
         PTrackError: what is wrong for all sources: an option, the queries, the model's name, the format.
     """
 
+    private = False
+
     def __init__(self, request: TrackRequest, *, trust_time: bool = False) -> None:
         self.request = replace(request, sources=(), out=None)
         self.trust_time = trust_time

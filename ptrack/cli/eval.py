@@ -63,6 +63,9 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(help="Only the first so many videos.", min=1, rich_help_panel="Videos")
     ] = None,
+    workers: options.Workers = None,
+    retries: options.Retries = 1,
+    timeout: options.Timeout = None,
     out: Annotated[
         list[Path] | None,
         typer.Option(help="Results as .json, .csv (per video) or .md; may be repeated.", rich_help_panel="Output"),
@@ -113,6 +116,9 @@ def evaluate(
         device=device,
         dtype=dtype,
         threshold=threshold,
+        workers=workers,
+        retries=retries,
+        timeout=timeout,
         run_dir=run_dir or Path("eval-runs") / dataset,
         recompute=recompute,
         save=save_predictions,

@@ -294,12 +294,12 @@ class ClipStore:
 def clip_values(group: Group) -> dict[str, Any]:
     """Return what a clip's group holds besides its name, size and pictures, as fields of ``Clip``."""
     attrs, depth = group.attrs, group.get("depth")
-    scaled = depth is not None and "scale" in depth.attrs
+    scale = None if depth is None else depth.attrs.get("scale")
     return {
         "coord_convention": str(attrs["coord_convention"]),
         "fps": None if np.isnan(attrs["fps"]) else float(attrs["fps"]),
         "first_frame_number": int(attrs["first_frame_number"]) if "first_frame_number" in attrs else None,
-        "depth_scale": float(depth.attrs["scale"]) if scaled else None,
+        "depth_scale": None if scale is None else float(scale),
         **{n: _read_array(group, n) for n in ("tracks", "visibility", "valid", *OPTIONAL_ARRAYS) if n in group},
     }
 

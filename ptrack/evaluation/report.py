@@ -21,7 +21,7 @@ from ptrack.evaluation.clips import ClipSource, file_names, open_clips
 from ptrack.evaluation.predictions import Prediction, load_prediction
 from ptrack.evaluation.protocols import Case, Skip
 from ptrack.evaluation.results import BINS, EDGES, OK, EvaluationReport, ModelResult, VideoResult
-from ptrack.evaluation.runner import EvalRequest
+from ptrack.evaluation.subjects import EvalRequest
 from ptrack.fileio import atomic_path
 
 WORST = 3  # videos shown per model

@@ -46,6 +46,8 @@ class VideoResult:
     error_counts: list[int] = field(default_factory=list)  # len(EDGES) + 1 bins of errors of visible points
     files: dict[str, str] = field(default_factory=dict)  # "predictions": where they are in the run folder
     reused: bool = False  # taken from an earlier run
+    peak_memory: int = 0  # bytes, of the process that evaluated it, until it was done
+    gpu_memory: int = 0  # bytes
 
 
 @dataclass(kw_only=True)
@@ -136,7 +138,8 @@ class EvaluationReport:
 
 
 def _video(video: VideoResult) -> dict[str, Any]:
-    return {k: v for k, v in asdict(video).items() if k not in ("visibility_counts", "error_counts", "files")}
+    hidden = ("visibility_counts", "error_counts", "files", "peak_memory", "gpu_memory")
+    return {k: v for k, v in asdict(video).items() if k not in hidden}
 
 
 def plain_scores(scores: dict[str, float]) -> dict[str, float | None]:

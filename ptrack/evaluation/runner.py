@@ -1,25 +1,27 @@
-"""The evaluation itself: load a video, make its queries, track it, score it, keep the result, go on."""
+"""The evaluation itself: every video under every model is a job of the batch engine; what is done is not done again."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from ptrack.data.clips import Clip
-from ptrack.errors import DataError, Interrupted, ModelError, OutputError, PTrackError
-from ptrack.evaluation import metrics, results
-from ptrack.evaluation.cache import ResultCache, ScoredVideo
-from ptrack.evaluation.clips import ClipRow, choose, content_key, file_names, open_clips
-from ptrack.evaluation.predictions import save_prediction
-from ptrack.evaluation.protocols import Protocol, Skip, check_mode, find_protocol
+from ptrack.batch.driver import BatchOptions, JobResult
+from ptrack.batch.executors import Executor, InProcess
+from ptrack.batch.jobs import Shard
+from ptrack.batch.places import LocalPlace, temporary_folder
+from ptrack.batch.run import driving, local_processes
+from ptrack.errors import ConfigError, DataError, Interrupted, ModelError, OutputError
+from ptrack.evaluation import results
+from ptrack.evaluation.clips import ClipRow, choose, open_clips
+from ptrack.evaluation.jobs import EvalTask, Videos, read_result, spec, subject_folder
+from ptrack.evaluation.protocols import Protocol, check_mode, find_protocol
 from ptrack.evaluation.results import EvaluationReport, ModelResult, VideoResult
 from ptrack.evaluation.subjects import EvalRequest, Subject, open_subjects
 from ptrack.fileio import atomic_path
-from ptrack.memory import MemoryMeter
 from ptrack.processes import Group, joined
 
 PATIENCE = timedelta(days=2)  # processes may differ by hours; torch's 30 minutes would end the faster ones
@@ -42,12 +44,14 @@ class EvalProgress:
 def evaluate(request: EvalRequest, progress: Callable[[EvalProgress], None] | None = None) -> EvaluationReport:
     """Evaluate models and stored predictions on a benchmark.
 
-    Under torchrun the videos are shared between the processes and every process returns the same report.
+    Under torchrun the videos are shared between the processes and every process returns the same report. Alone, the
+    request's ``workers`` are processes that this one starts; a video that kills its worker costs only itself.
 
     Raises:
         DataError: the data hold nothing of the benchmark, or no video can be scored.
         ModelError, CheckpointError, DeviceError: from loading a model.
-        OutputError: the run folder cannot be written.
+        OutputError: the run folder cannot be written, the disk is full, or another run is at work there.
+        Interrupted: a signal came; the results so far are kept.
     """
     protocol = find_protocol(request.benchmark)
     mode = check_mode(protocol, request.mode)
@@ -55,10 +59,12 @@ def evaluate(request: EvalRequest, progress: Callable[[EvalProgress], None] | No
         raise ModelError("Name at least one model with --model, or a folder of tracks with --from-predictions.")
     rows = choose(open_clips(protocol, request.data), request.videos, request.limit)
     with joined("cpu", PATIENCE) as group:  # results travel as objects, for which no accelerator is needed
+        if group.world > 1 and (request.workers or request.timeout):
+            raise ConfigError("Under torchrun its processes share the videos; leave out --workers and --timeout.")
         found = []
-        for subject in open_subjects(request, protocol, group):
-            done = _evaluate_subject(subject(), request, protocol, rows, group, progress)
-            found.append(done)
+        for number, load in enumerate(open_subjects(request, protocol, group)):
+            run = _Run(request, protocol, group, rows, number, progress)
+            found.append(run.evaluate(load()))
     report = EvaluationReport(
         protocol=protocol, mode=mode, data=str(request.data) or "held-out clips, made on the spot", models=found
     )
@@ -77,98 +83,98 @@ def _need_scores(report: EvaluationReport) -> None:
             )
 
 
-def _evaluate_subject(
-    subject: Subject, request: EvalRequest, protocol: Protocol, rows: Sequence[ClipRow], group: Group,
-    progress: Callable[[EvalProgress], None] | None,
-) -> ModelResult:  # fmt: skip
-    files, cache = file_names(rows), ResultCache(request.run_dir, subject.name, subject.settings, request.recompute)
-    meter = MemoryMeter(subject.device)
-    mine = group.part(rows)
-    partial = ModelResult(model=subject.name, settings=subject.settings, videos=[])
-    for row in mine:
-        result = _evaluate_row(subject, request, protocol, row, files[row.id], cache)
-        partial.videos.append(result)
-        if progress is not None:
-            progress(EvalProgress(subject.name, len(partial.videos), len(mine), result, partial.mean))
-    peak = meter.peak()
-    parts = group.gather((partial.videos, peak.process, peak.gpu))
-    return replace(
-        partial,
-        videos=[video for videos, _, _ in parts for video in videos],
-        peak_memory=max(p for _, p, _ in parts),
-        gpu_memory=max(g for _, _, g in parts),
-    )
+@dataclass(frozen=True)
+class _Run:
+    """All videos under one model."""
 
+    request: EvalRequest
+    protocol: Protocol
+    group: Group
+    rows: Sequence[ClipRow]
+    number: int  # of the model in the request
+    progress: Callable[[EvalProgress], None] | None
 
-def _evaluate_row(
-    subject: Subject, request: EvalRequest, protocol: Protocol, row: ClipRow, file: str, cache: ResultCache
-) -> VideoResult:
-    """Evaluate one video; whatever is wrong with it becomes its result, so that the others go on."""
-    try:
-        clip = row.load()
-        key = content_key(clip)
-        result = cache.load(file, key)
-        if result is None or not _saved(result, request.save):
-            scored = evaluate_clip(subject, protocol, request.mode, clip, row, file)
-            result = cache.save(file, key, scored)
-            if request.save is not None:
-                target = _save_path(request, subject, file)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                save_prediction(target, scored.prediction, scored.case)
-        elif request.save is not None:
-            _copy(Path(result.files["predictions"]), _save_path(request, subject, file))
+    def evaluate(self, subject: Subject) -> ModelResult:
+        """Evaluate this process's share and join it with those of the others."""
+        name, settings = subject.name, subject.settings
+        own = None if self.request.workers or self.request.timeout else subject  # the workers build their own
+        del subject
+        with self._folder(name, settings) as folder:
+            found = self._videos(name, settings, LocalPlace(folder), own)
+        parts = self.group.gather(found)
+        videos = [video for part in parts for video in part]
+        return ModelResult(
+            model=name,
+            settings=settings,
+            videos=videos,
+            peak_memory=max((v.peak_memory for v in videos), default=0),
+            gpu_memory=max((v.gpu_memory for v in videos), default=0),
+        )
+
+    @contextmanager
+    def _folder(self, name: str, settings: dict[str, object]) -> Iterator[Path]:
+        """Yield the folder of the model's results; without a run folder one that is removed afterwards."""
+        if self.request.run_dir is not None:
+            yield subject_folder(self.request.run_dir, name, settings)
+            return
+        with temporary_folder() as folder:
+            yield folder
+
+    def _videos(
+        self, name: str, settings: dict[str, object], place: LocalPlace, subject: Subject | None
+    ) -> list[VideoResult]:
+        """Evaluate the videos of this process; ``subject`` is None where workers do it."""
+        request, videos, mine = self.request, Videos(self.rows), self.group.part(self.rows)
+        jobs = videos.jobs(mine)
+        options = BatchOptions(retries=request.retries, timeout=request.timeout, overwrite=request.recompute)
+        shard = Shard(self.group.rank, self.group.world)
+
+        def executor() -> Executor:
+            if subject is not None:
+                return InProcess(spec(request, self.number, place, known=(subject, videos)))
+            return local_processes(lambda n, threads: spec(request, self.number, place, n, threads), request.workers)
+
+        partial = ModelResult(model=name, settings=settings, videos=[])
+        with driving(jobs, place, EvalTask(settings, videos, place), executor, options, shard=shard) as driver:
+            for ended in driver.results():
+                if driver.halted or ended.state == "interrupted":
+                    break
+                result = self._result(ended, videos, place, name)
+                partial.videos.append(result)
+                if self.progress is not None:
+                    self.progress(EvalProgress(name, len(partial.videos), len(jobs), result, partial.mean))
+        summary = driver.summary()
+        if summary.halted:
+            raise OutputError(f"{summary.halted} Run the same command again to go on.")
+        if summary.signum:
+            kept = (
+                f" Its results are in {place.folder}; run the same command again to go on." if request.run_dir else ""
+            )
+            raise Interrupted(f"Stopped after {len(partial.videos)} of {len(jobs)} videos.{kept}", summary.signum)
+        order = {row.id: position for position, row in enumerate(mine)}
+        return sorted(partial.videos, key=lambda v: order[v.id])
+
+    def _result(self, ended: JobResult, videos: Videos, place: LocalPlace, name: str) -> VideoResult:
+        """Return what became of a video; whatever is wrong with it becomes its result, so that the others go on."""
+        job = ended.job
+        if not ended.good:
+            row = videos.rows[job.name]
+            return VideoResult(id=row.id, name=row.name, status=results.FAILED, reason=ended.status.error)
+        result = read_result(place, job.name, ended.state == "unchanged", self.request.run_dir is not None)
+        if self.request.save is not None and result.status == results.OK:
+            _copy(place.folder / f"{job.name}.npz", self._save_path(self.request.save, name, job.name))
         return result
-    except Skip as reason:
-        return VideoResult(id=row.id, name=row.name, status=results.SKIPPED, reason=str(reason))
-    except (Interrupted, OutputError):
-        raise
-    except (PTrackError, OSError) as error:
-        return VideoResult(id=row.id, name=row.name, status=results.FAILED, reason=str(error))
 
-
-def _saved(result: VideoResult, save: Path | None) -> bool:
-    """Return whether an earlier result is enough: its tracks still exist if they are asked for."""
-    return save is None or Path(result.files.get("predictions", "")).is_file()
-
-
-def _save_path(request: EvalRequest, subject: Subject, file: str) -> Path:
-    """Return where a prediction is saved: a folder per model when there are several."""
-    root = request.save or Path()
-    several = len(request.models) + len(request.predictions) > 1
-    return root / subject.name / f"{file}.npz" if several else root / f"{file}.npz"
+    def _save_path(self, root: Path, name: str, file: str) -> Path:
+        """Return where a prediction is saved: a folder per model when there are several."""
+        several = len(self.request.models) + len(self.request.predictions) > 1
+        return root / name / f"{file}.npz" if several else root / f"{file}.npz"
 
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as temporary:
         temporary.write_bytes(source.read_bytes())
-
-
-# --- one video -------------------------------------------------------------------------------------------------------
-
-
-def evaluate_clip(subject: Subject, protocol: Protocol, mode: str, clip: Clip, row: ClipRow, file: str) -> ScoredVideo:
-    """Evaluate one loaded clip.
-
-    Raises:
-        Skip: the protocol leaves it out.
-        PTrackError: it cannot be tracked or scored.
-    """
-    case = protocol.case(clip, mode)
-    began = time.perf_counter()
-    prediction = subject.predict(clip, case, file)
-    seconds = time.perf_counter() - began if subject.device is not None else 0.0
-    scores = results.plain_scores(protocol.score(case, prediction.tracks, prediction.visible, mode))
-    scored = metrics.scored_frames(case.queries[:, 0], case.frames, mode)
-    if "labelled" in case.labels:
-        scored &= case.labels["labelled"][:, None]
-    error = metrics.errors(prediction.tracks, case.tracks, protocol.error_scale(case))
-    result = VideoResult(
-        id=row.id, name=row.name, frames=case.frames, points=len(case.queries), seconds=seconds, scores=scores,
-        visibility_counts=results.count_visibility(case.visible, prediction.visibility, scored),
-        error_counts=results.count_errors(error[scored & case.visible]),
-    )  # fmt: skip
-    return ScoredVideo(result, case, prediction)
 
 
 def running(step: EvalProgress, metric: str, percent: bool) -> str:

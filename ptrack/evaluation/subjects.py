@@ -6,10 +6,10 @@ Letters: T frames, Q queries.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from typing import Protocol as Interface
 
 import numpy as np
@@ -18,11 +18,12 @@ from ptrack import geometry
 from ptrack._version import __version__
 from ptrack.config import to_mapping
 from ptrack.data.clips import Clip
-from ptrack.errors import DataError, ModelError
+from ptrack.errors import ConfigError, DataError, Interrupted, ModelError
 from ptrack.evaluation.clips import ClipSource
 from ptrack.evaluation.predictions import Prediction, load_prediction
 from ptrack.evaluation.protocols import RASTER, Case, Protocol
 from ptrack.processes import Group
+from ptrack.signals import StopRequest
 from ptrack.tracks import Queries
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
     from ptrack.tracking.tracker import Tracker
 
-RESULT_VERSION = 2  # of the per-video results; another number makes older ones be computed again
+T = TypeVar("T")
+RESULT_VERSION = 3  # of the per-video results; another number makes older ones be computed again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +55,16 @@ class EvalRequest:
     device: str = "auto"
     dtype: str = "auto"
     threshold: float | None = None  # visibility probability; the model's by default
+    workers: int | None = None  # processes, each with its own model; None: this one
+    retries: int = 1  # further tries of a video after its worker died or took too long
+    timeout: float | None = None  # seconds for one video
     run_dir: Path | None = None  # folder of the per-video results; None: nothing is kept
     recompute: bool = False  # ignore results of earlier runs
     save: Path | None = None  # folder for predicted tracks
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--workers {self.workers}: give 1 or more.")
 
 
 class Subject(Interface):
@@ -85,6 +94,7 @@ class TrackerSubject:
     mode: str
     batch: int | None
     threshold: float
+    stop: StopRequest | None = None  # looked at between frames
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +107,7 @@ class TrackerSubject:
         source = ClipSource(clip, size, case.frames, self.protocol.resampling)
         xy = geometry.rescale(case.queries[:, 1:], case.size, size)
         queries = np.column_stack([case.queries[:, 0], xy])
-        tracks, visibility = run_tracker(self.tracker, source, queries, self.mode == "strided", self.batch)
+        tracks, visibility = run_tracker(self.tracker, source, queries, self.mode == "strided", self.batch, self.stop)
         return Prediction(geometry.rescale(tracks, size, case.size), visibility, self.threshold)
 
     def _size(self, case: Case) -> tuple[int, int]:
@@ -122,11 +132,19 @@ class FolderSubject:
 
 
 def run_tracker(
-    tracker: Tracker, source: ClipSource, queries: np.ndarray, backward: bool, batch: int | None = None
+    tracker: Tracker,
+    source: ClipSource,
+    queries: np.ndarray,
+    backward: bool,
+    batch: int | None = None,
+    stop: StopRequest | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Track (Q, 3) queries through a source: (T, Q, 2) positions and (T, Q) visibility probabilities.
 
     Queries may lie outside the frame, as some protocols want. Before its query a point is NaN, unless ``backward``.
+
+    Raises:
+        Interrupted: a signal came to ``stop``.
     """
     from ptrack.tracking.stream import backward_rows, stream_rows
     from ptrack.video.prefetch import PrefetchedFrames
@@ -134,13 +152,20 @@ def run_tracker(
     points = Queries(queries)
     tracker.reset((source.info.height, source.info.width))
     tracker.add(points, check_inside=False)
-    rows = [row.result for row in stream_rows(tracker, PrefetchedFrames(source), batch)]
+    rows = [row.result for row in _until(stop, stream_rows(tracker, PrefetchedFrames(source), batch))]
     xy = np.stack([row.positions for row in rows])
     visibility = np.stack([row.visibility for row in rows])
     if backward:
-        for at, chosen, result in backward_rows(tracker, source, points, len(rows)):
+        for at, chosen, result in _until(stop, backward_rows(tracker, source, points, len(rows))):
             xy[at, chosen], visibility[at, chosen] = result.positions[chosen], result.visibility[chosen]
     return xy, visibility
+
+
+def _until(stop: StopRequest | None, rows: Iterable[T]) -> Iterator[T]:
+    for row in rows:
+        if stop is not None and stop.signum:
+            raise Interrupted("Stopped.", stop.signum)
+        yield row
 
 
 # --- from a request --------------------------------------------------------------------------------------------------

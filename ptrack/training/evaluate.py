@@ -9,7 +9,7 @@ from ptrack.errors import ConfigError, PTrackError
 from ptrack.evaluation.clips import ClipRow, file_names, open_clips
 from ptrack.evaluation.protocols import PROTOCOLS, Protocol, Skip, find_protocol
 from ptrack.evaluation.results import FAILED, SKIPPED, ModelResult, VideoResult
-from ptrack.evaluation.runner import evaluate_clip
+from ptrack.evaluation.scoring import evaluate_clip
 from ptrack.evaluation.subjects import TrackerSubject
 from ptrack.processes import Group
 from ptrack.tracking.tracker import Tracker

@@ -70,6 +70,8 @@ def source_bytes(path):
 class Task:
     """What the driver knows of ``Work``."""
 
+    private = False
+
     def __init__(self, **settings):
         self.settings = settings or {"grid": 16}
 
