@@ -128,6 +128,47 @@ def test_pick_track_correct_save(page, tmp_path, until):
     server.wait()
 
 
+def test_suggested_frames_places_worth_a_look_and_collected_corrections(page, tmp_path, until):
+    driver, _ = page
+    with PickServer(_fake(tmp_path)) as server:
+        driver.get(server.url)
+        _loaded(driver, until)
+        driver.execute_script("document.getElementById('suggest-count').value = 3")
+        driver.find_element("id", "suggest").click()
+        shots = until(lambda: driver.find_elements("css selector", "#strip .shot"))
+        assert driver.find_element("id", "look-note").text == "Of 20 frames 20 were looked at (all)."
+        frames = [int(shot.get_attribute("data-frame")) for shot in shots]
+        loaded = "return [...document.querySelectorAll('#strip img')].map((i) => i.complete && i.naturalWidth)"
+        until(lambda: driver.execute_script(loaded) == [W, W, W])
+        shots[1].click()
+        until(lambda: _state(driver, "shown") == frames[1])
+        ActionChains(driver).send_keys(Keys.ARROW_RIGHT).perform()
+        until(lambda: _state(driver, "shown") == frames[2])
+        driver.find_element("tag name", "body").send_keys(Keys.HOME)
+        until(lambda: _state(driver, "shown") == 0)
+        _click(driver, 30, 20)
+        _click(driver, 60, 40)
+        driver.find_element("id", "track").click()
+        until(lambda: "2 points tracked through 20 frames" in _message(driver))
+        rows = until(lambda: driver.find_elements("css selector", "#worth-list .row"))  # the model is never sure
+        assert rows[0].text.split("\n")[-1].startswith("unsure in")
+        rows[1].click()
+        until(lambda: _state(driver, "chosen") == rows[1].get_attribute("data-id"))
+
+        driver.find_element("id", "collect").click()
+        driver.find_element("id", "tool-move").click()
+        for frame, x, y in ((4, 34, 22), (9, 39, 24.5)):
+            _scrub(driver, until, frame)
+            until(lambda at=frame: driver.execute_script("return ptrackPick.state.rows.has(arguments[0])", at))
+            _drag(driver, (x, y), (x + 5, y + 5), (x + 10, y + 8))
+            until(lambda at=frame: f"{1 + (at > 4)} corrected" in _message(driver))
+        assert driver.find_element("id", "track").text == "Track again (2)"
+        driver.find_element("id", "track").click()
+        until(lambda: _message(driver) == "2 corrections tracked.")
+        assert driver.find_element("id", "track").text == "Track"
+        np.testing.assert_allclose(server.session.tracks.tracks[[4, 9], 0], [[44, 30], [49, 32.5]], atol=0.3)
+
+
 def test_grids_undo_delete_and_keys(page, until):
     driver, _ = page
     driver.execute_script("document.getElementById('spacing').value = 10")

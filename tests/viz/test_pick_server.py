@@ -53,6 +53,7 @@ def _ask(server, path, body=None, *, token=None, method=None, **headers):
 def test_the_page_and_its_parts(server):
     for path, kind, words in (("", "text/html", b"<canvas"), ("pick.js", "text/javascript", b"fetch("),
                               ("shared.js", "text/javascript", b"ptrackPage"),
+                              ("look.js", "text/javascript", b"ptrackPick"),
                               ("style.css", "text/css", b"#status")):  # fmt: skip
         status, body, headers = _ask(server, path)
         assert (status, headers.get_content_type()) == (200, kind)
@@ -96,12 +97,35 @@ def test_pick_track_correct_save_done(server, tmp_path):
     server.wait()
 
 
+def test_suggestions_places_and_collected_corrections(server):
+    assert _ask(server, "suggest", {"frames": "many"})[0] == 400
+    assert _ask(server, "suggest", {"frames": 2})[0] == 200
+    while (answer := _ask(server, "watch?tab=t&revision=-1")[1]["suggested"])["running"]:
+        time.sleep(0.02)
+    assert len(answer["frames"]) == 2
+    status, body, headers = _ask(server, f"thumb?i={answer['frames'][0][0]}")
+    assert (status, headers.get_content_type(), body[:2]) == (200, "image/jpeg", b"\xff\xd8")
+    assert _ask(server, "thumb?i=99")[0] == 404
+    assert _ask(server, "places")[1]["places"] == []
+    _ask(server, "edit", {"points": POINTS})
+    for _ in range(2):
+        job = _ask(server, "track", {})[1]["job"]
+        while _ask(server, f"poll?job={job}&row=0")[1]["running"]:
+            pass
+    assert _ask(server, "correct", {"id": "a", "t": 5, "x": 40.5, "y": 22, "wait": True})[1]["waiting"]
+    assert _ask(server, "again", {})[1]["job"] == job + 1
+    while _ask(server, f"poll?job={job + 1}&row=0")[1]["running"]:
+        pass
+    assert _ask(server, "rows?first=5&last=5")[1]["rows"][0][1][0][:2] == [40.5, 22]
+    assert _ask(server, "again", {})[0] == 400
+
+
 def test_a_second_tab_gets_the_session_and_may_not_change_it(server):
     assert _ask(server, "edit", {"points": POINTS})[0] == 200
     seen = _ask(server, "claim", {"tab": "second"})[1]
     assert [p["id"] for p in seen["points"]] == ["a", "b"]
     assert not seen["writer"]
-    for route in ("edit", "track", "rename", "undo", "save", "done", "stop", "correct"):
+    for route in ("edit", "track", "rename", "undo", "save", "done", "stop", "correct", "again", "suggest"):
         status, answer, _ = _ask(server, route, {"tab": "second", "points": []})
         assert (status, answer["error"][:11]) == (409, "Another tab")
     assert not server.done.is_set()

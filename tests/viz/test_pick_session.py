@@ -11,11 +11,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import ptrack
-from ptrack.errors import InputError, OutputError, QueryError, TracksError
+from ptrack.errors import ConfigError, InputError, OutputError, QueryError, TracksError
 from ptrack.tracking.tracker import Tracker
 from ptrack.viz.pick import PickSession
 from ptrack.viz.pick.frames import BLOCK, FrameStore, PictureCache
-from ptrack.viz.pick.points import check_name, parse_points
+from ptrack.viz.pick.points import Correction, check_name, parse_points
 from ptrack.viz.pick.seat import TakenError
 from tests.fakes import DriftModel
 from tests.viz.scenes import numbered_frame
@@ -134,6 +134,100 @@ def test_correcting_the_same_frame_twice_and_undoing_once_leaves_the_first(sessi
     session.undo()
     assert [c.x for c in session.corrections] == [40.0]
     assert session.tracks.tracks[10, 0, 0] == 40
+
+
+def test_collected_corrections_are_tracked_in_one_run(session, tmp_path):
+    _track(session)
+    before = session.tracks
+    marks = [("a", 12, 50.0, 30.0), ("ü", 6, 70.0, 35.0), ("a", 4, 36.0, 24.0)]
+    numbers = {session.correct(*mark, wait=True) for mark in marks}
+    assert numbers == {session._tracking.job.number}
+    assert session.tracks is before
+    assert session.state()["waiting"] == [list(mark) for mark in marks]
+    assert session.state()["steps"] == 1 + 3
+    assert "3 corrections not in it: press Track again" in session.save()
+    assert session.state()["unsaved"]
+    _, news = _finish(session, session.again())
+    assert news["error"] == ""
+    after = session.tracks
+    for name, t, x, y in marks:
+        assert after.tracks[t, after.ids.tolist().index(name)].tolist() == [x, y]
+    np.testing.assert_array_equal(after.tracks[:4], before.tracks[:4])
+    np.testing.assert_array_equal(after.tracks[:, 1], before.tracks[:, 1])
+    tracker = _tracker()  # each part is what tracking from its correction gives, up to the next one
+    alone = tracker.track(ptrack.read_frames(session.video, start=4), np.asarray([[0, 36.0, 24.0], [8, 50.0, 30.0]]))
+    np.testing.assert_array_equal(after.tracks[4:12, 0], alone.tracks[:8, 0])
+    np.testing.assert_array_equal(after.tracks[12:, 0], alone.tracks[8:, 1])
+    assert session.state()["waiting"] == []
+    assert [(c.id, c.t) for c in session.corrections] == [("a", 4), ("ü", 6), ("a", 12)]
+    session.save()
+    assert len((tmp_path / "q.corrections.csv").read_text().splitlines()) == 4
+    assert session.undo() == "The correction of 3 points and frames is undone."
+    np.testing.assert_array_equal(session.tracks.tracks, before.tracks)
+
+
+def test_corrections_that_wait_can_be_taken_back_renamed_and_outdated(session):
+    _track(session)
+    with pytest.raises(QueryError, match="No correction waits"):
+        session.again()
+    session.correct("a", 4, 36, 24, wait=True)
+    session.correct("b c", 9, 56, 44, wait=True)
+    session.rename("a", "nose")
+    assert [w[0] for w in session.state()["waiting"]] == ["nose", "b c"]
+    assert session.undo() == "The correction of b c on frame 9, which waited, is dropped."
+    with pytest.raises(QueryError, match="outside"):
+        session.correct("nose", 5, 1, 100, wait=True)
+    session.edit([{**POINTS[0], "id": "nose", "x": 31}, *POINTS[1:]])
+    with pytest.raises(QueryError, match="No correction waits"):
+        session.again()  # the point it belongs to is another one now
+    session.undo()
+    session.correct("nose", 4, 36, 24, wait=True)
+    _, news = _finish(session, session.start())  # tracking everything anew
+    assert news["error"] == ""
+    assert session.state()["waiting"] == []
+
+
+def test_jumps_and_unsure_places_are_listed_and_corrections_are_no_jumps(session):
+    assert session.places() == {"version": 0, "places": [], "all": 0}
+    _track(session)
+    jumped = session.tracks.tracks.copy()
+    jumped[8:, 0] += 12
+    jumped[15:, 1] += 30
+    confidence = np.full_like(session.tracks.confidence, 0.9)
+    confidence[18:21, 2] = 0.1
+    confidence[5:7, 0] = 0.2
+    visibility = np.ones_like(confidence)
+    visibility[5:7, 0] = 0  # hidden and unsure: nothing to see there
+    session.tracks = replace(session.tracks, tracks=jumped, confidence=confidence, visibility=visibility)
+    found = session.places()
+    assert [(p["frame"], p["id"], p["what"]) for p in found["places"]] == [
+        (15, "b c", "jumps by 42 px"),
+        (8, "a", "jumps by 17 px"),
+        (18, "ü", "unsure in 3 frames (10%)"),
+    ]
+    session.corrections = [Correction(id="b c", t=15, x=1, y=1)]
+    assert [p["frame"] for p in session.places()["places"]] == [8, 18]
+
+
+def test_frames_are_suggested_in_a_thread(session):
+    for wrong in (None, True, 2.5, "20"):
+        with pytest.raises(QueryError, match="whole number"):
+            session.suggest(wrong)
+    with pytest.raises(ConfigError, match="--frames 0"):
+        session.suggest(0)
+    revision = session.state()["revision"]
+    session.suggest(3)
+    while session.state()["suggested"]["running"]:
+        session.watch("", revision, wait=0.2)
+    found = session.state()["suggested"]
+    assert found["error"] == ""
+    assert found["note"] == "Of 24 frames 24 were looked at (all)."
+    assert len(found["frames"]) == 3
+    frame = found["frames"][1][0]
+    picture = np.asarray(Image.open(io.BytesIO(session.suggester.picture(frame))))
+    assert picture.shape == (64, 96, 3)
+    assert session.suggester.picture(-1) is None
+    assert not session.state()["unsaved"]
 
 
 def test_a_correction_that_fails_changes_nothing(session, monkeypatch):

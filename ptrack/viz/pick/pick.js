@@ -10,6 +10,7 @@
     points: [], // {id, t, x, y, colour}, in the order they were added
     tracked: new Map(), // id -> [t, x, y] of the points that were tracked
     rows: new Map(), // frame -> Map(id -> [x, y, visible, confidence]), of the frames looked at
+    waiting: [], // [id, t, x, y] of corrections that are not tracked yet
     revision: -1, version: -1, steps: 0, unsaved: false, writer: true, running: false, job: 0, saved: [],
     gone: false, stopped: false,
   };
@@ -58,14 +59,16 @@
     if (pending && !anyway || news.revision < state.revision) return;
     state.points = news.points;
     state.tracked = new Map(news.tracked.map(([id, ...query]) => [id, query]));
-    for (const name of ["revision", "steps", "unsaved", "saved"]) state[name] = news[name];
+    for (const name of ["revision", "steps", "unsaved", "saved", "waiting", "suggested"]) state[name] = news[name];
+    state.busy = news.running;
     if (news.version !== state.version) { state.version = news.version; state.rows.clear(); }
     setWriter(news.writer);
     if (!state.points.some((point) => point.id === state.chosen)) state.chosen = null;
-    if (news.running && news.job !== state.job && !leading) follow(news.job, false).catch((error) => tell(error.message, true));
+    if (news.running && news.job !== state.job && !leading) follow(news.job, false).then(refresh, (error) => tell(error.message, true));
     list();
     fetchRows();
     draw();
+    window.dispatchEvent(new Event("ptrack-news")); // for look.js
   }
   function setWriter(writer) {
     if (writer === state.writer) return;
@@ -196,8 +199,16 @@
       trail(pastOf(point), radius * 0.6);
       dot(point, c, point.id === state.chosen ? radius * 1.5 : radius);
     }
+    for (const [id, t, x, y] of state.waiting) if (t === state.frame) cross(state.points.find((p) => p.id === id), x, y, radius * 2);
     if (state.drawing) outline(state.drawing);
     readout();
+  }
+  function cross(point, x, y, r) { // a correction that waits to be tracked
+    pen.lineWidth = 2;
+    pen.strokeStyle = point && point.colour ? point.colour : "#ffffff";
+    pen.beginPath();
+    for (const [a, b] of [[1, 0], [0, 1]]) { pen.moveTo(x * k - a * r, y * k - b * r); pen.lineTo(x * k + a * r, y * k + b * r); }
+    pen.stroke();
   }
   function trail(path, width) { // visible steps only: it breaks where the point was hidden
     pen.lineWidth = width;
@@ -239,7 +250,7 @@
     const more = state.complete ? "" : "+";
     $("where").textContent = `frame ${state.frame} of ${state.frames}${more} · ${(state.frame / (about ? about.fps : 25)).toFixed(2)} s`;
     $("play").textContent = state.playing ? "Pause" : "Play";
-    $("track").textContent = state.running ? "Stop" : "Track";
+    $("track").textContent = state.running ? "Stop" : state.waiting.length ? `Track again (${state.waiting.length})` : "Track";
     $("count").textContent = `${state.points.length} ${state.points.length === 1 ? "point" : "points"}${state.unsaved ? ", not saved" : ""}`;
     able();
   }
@@ -369,6 +380,11 @@
   }
   async function correct(point, x, y) {
     const t = state.frame;
+    if ($("collect").checked) {
+      await command("correct", { id: point.id, t, x, y, wait: true });
+      tell(`${state.waiting.length} corrected; correct more, then press Track again.`);
+      return;
+    }
     await lead("correct", { id: point.id, t, x, y }, `Tracking ${point.id} again from frame ${t} ...`, false);
     tell(`${point.id} corrected on frame ${t}.`);
   }
@@ -400,10 +416,16 @@
   }
   const track = attempt(async () => {
     if (state.running) { await command("stop"); tell("Stopped."); return; }
+    if (state.waiting.length) { await again(); return; }
     const count = state.points.length;
     const { rows, stopped } = await lead("track", {}, "Tracking ...", true);
     if (!stopped) tell(`${count} points tracked through ${rows} frames. Drag a point (m) to correct it, then save.`);
   });
+  async function again() {
+    const corrected = state.waiting.length, first = Math.min(...state.waiting.map(([, t]) => t));
+    const { stopped } = await lead("again", {}, `Tracking again from frame ${first} ...`, false);
+    if (!stopped) tell(`${corrected} ${corrected === 1 ? "correction" : "corrections"} tracked.`);
+  }
   const save = attempt(async () => { tell((await command("save")).note); });
   const done = attempt(async () => {
     if (state.unsaved && !confirm("There are changes that were not saved. Stop ptrack pick without them?")) return;
@@ -562,5 +584,5 @@
   });
   setTool("point");
   start();
-  window.ptrackPick = { state, goTo, picture };
+  window.ptrackPick = { state, goTo, picture, ask, command, attempt, show: (id, t) => { choose(id); state.playing = false; goTo(t); } };
 })();

@@ -214,8 +214,11 @@ class PageHandler(BaseHTTPRequestHandler):
             return document(session.poll(number(query, "job"), number(query, "row"), POLL_SECONDS))
         if route == "rows":
             return document(session.rows(number(query, "first"), number(query, "last")))
-        if route == "frame":
-            data = session.frames.get(number(query, "i"))
+        if route == "places":
+            return document(session.places())
+        if route in ("frame", "thumb"):
+            pictures = session.frames.get if route == "frame" else session.suggester.picture
+            data = pictures(number(query, "i"))
             if data is None:
                 raise RequestError(HTTPStatus.NOT_FOUND, "There is no such frame.")
             return "image/jpeg", data
@@ -278,7 +281,13 @@ def _rename(session: PickSession, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _correct(session: PickSession, body: dict[str, Any]) -> dict[str, Any]:
-    return {"job": session.correct(str(body.get("id")), body.get("t"), body.get("x"), body.get("y"))}
+    place = (body.get("t"), body.get("x"), body.get("y"))
+    return {"job": session.correct(str(body.get("id")), *place, wait=body.get("wait") is True)}
+
+
+def _suggest(session: PickSession, body: dict[str, Any]) -> dict[str, Any]:
+    session.suggest(body.get("frames"))
+    return {}
 
 
 def _stop(session: PickSession, _: dict[str, Any]) -> dict[str, Any]:
@@ -290,6 +299,8 @@ _COMMANDS: dict[str, Callable[[PickSession, dict[str, Any]], dict[str, Any]]] = 
     "edit": _edit,
     "rename": _rename,
     "correct": _correct,
+    "again": lambda session, _: {"job": session.again()},
+    "suggest": _suggest,
     "stop": _stop,
     "undo": lambda session, _: {"note": session.undo()},
     "track": lambda session, _: {"job": session.start()},
@@ -307,5 +318,6 @@ _FILES = {
     "": ("text/html; charset=utf-8", lambda: own("pick.html")),
     "shared.js": ("text/javascript; charset=utf-8", lambda: asset("shared.js")),
     "pick.js": ("text/javascript; charset=utf-8", lambda: own("pick.js")),
+    "look.js": ("text/javascript; charset=utf-8", lambda: own("look.js")),
     "style.css": ("text/css; charset=utf-8", lambda: asset("viewer.css") + own("pick.css")),
 }

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptrack.errors import QueryError
+from ptrack.errors import QueryError, count
 from ptrack.fileio import check_writable
 from ptrack.tracks import Queries, Tracks
 from ptrack.tracks_io import concatenate_rows, format_of, save_tracks
 from ptrack.viz.pick.frames import FrameStore
 from ptrack.viz.pick.jobs import Row, TrackingJob, TrackingThread
+from ptrack.viz.pick.look import MOST_PLACES, Suggester, places
 from ptrack.viz.pick.points import (
     Correction,
     PickedPoint,
@@ -74,7 +75,9 @@ class PickSession:
         self.saved: list[Path] = []
         self.tracks: Tracks | None = None
         self.corrections: list[Correction] = []
+        self.suggester = Suggester(self.video, lambda: self._changed(unsaved=False))
         self.unsaved = False  # something was changed since the last save
+        self._waiting: dict[tuple[str, int], Correction] = {}  # corrections that are not tracked yet, by id and frame
         self._list = PointList()
         self._tracked: tuple[PickedPoint, ...] = ()  # the points that the tracks belong to
         self._before: list[tuple[Tracks, list[Correction]]] = []  # what was before each correction, for undo
@@ -112,7 +115,9 @@ class PickSession:
             job = self._tracking.job
             return {
                 **{"revision": self._revision, "version": self._version, "writer": self.seat.holds(tab)},
-                **{"points": self._list.to_json(), "steps": self._list.steps, "unsaved": self.unsaved},
+                **{"points": self._list.to_json(), "steps": self._list.steps + len(self._waiting)},
+                **{"unsaved": self.unsaved, "suggested": self.suggester.state()},
+                **{"waiting": [[c.id, c.t, c.x, c.y] for c in list(self._waiting.values())]},
                 **{"tracked": [list(point.query) for point in self._tracked], "job": job.number},
                 **{"running": job.running, "error": job.error, "saved": [str(path) for path in self.saved]},
             }
@@ -161,6 +166,22 @@ class PickSession:
             inside = [row for row in list(job.rows) if first <= row[3] <= last][:ROWS_AT_ONCE]
             found = [_row(row, self._tracking.threshold) for row in inside]
         return {"version": version, "ids": ids, "rows": found}
+
+    def places(self) -> dict[str, Any]:
+        """Return where the tracks may be wrong, the first MOST_PLACES, and how many places there are."""
+        with self._news:
+            tracks, corrections, version = self.tracks, self.corrections, self._version
+        found = places(tracks, corrections) if tracks is not None else []
+        return {"version": version, "places": found[:MOST_PLACES], "all": len(found)}
+
+    def suggest(self, frames: Any) -> None:
+        """Begin to suggest so many frames to label; ``state`` has them when they are found.
+
+        Raises:
+            ConfigError, QueryError: not a possible number, or they are being looked for already.
+        """
+        with self._command(unsaved=False):
+            self.suggester.start(frames)
 
     def _has_news(self, number: int, row: int) -> bool:
         job = self._tracking.job
@@ -224,6 +245,7 @@ class PickSession:
             return [replace(c, id=swap.get(c.id, c.id)) for c in corrections]
 
         self._before = [(replace(t, ids=ids), renamed(c)) for t, c in self._before]
+        self._waiting = {(c.id, c.t): c for c in renamed(list(self._waiting.values()))}
         self.corrections = renamed(self.corrections)
         self._tracked = tuple(replace(p, id=swap.get(p.id, p.id)) for p in self._tracked)
         self.tracks = replace(self.tracks, ids=ids)
@@ -236,6 +258,9 @@ class PickSession:
             QueryError: there is none, or it is a correction and tracking runs.
         """
         with self._command():
+            if self._waiting:
+                (name, t), _ = self._waiting.popitem()
+                return f"The correction of {name} on frame {t}, which waited, is dropped."
             if not self._list.steps:
                 raise QueryError("There is nothing to undo.")
             if not self._list.last_is_correction:
@@ -243,11 +268,12 @@ class PickSession:
                 return "The last step is undone."
             if self._tracking.job.running:
                 raise QueryError("Wait until tracking has finished, then undo the correction.")
-            name = self.corrections[-1].id  # the newest one is always the last
             self._list.undo()
+            newest = [c for c in self.corrections if c not in self._before[-1][1]]
             self.tracks, self.corrections = self._before.pop()
             self._changed(rows=True)
-            return f"The correction of {name} is undone."
+            which = newest[0].id if len(newest) == 1 else f"{len(newest)} points and frames"
+            return f"The correction of {which} is undone."
 
     # -- tracking
 
@@ -264,13 +290,15 @@ class PickSession:
             self._list.forget_corrections()
             self._tracked = points
             self.corrections, self._before, self.tracks = [], [], None
+            self._waiting.clear()
             self._changed(rows=True)
             return self._tracking.run(queries, 0, self._finish)
 
-    def correct(self, name: str, t: Any, x: Any, y: Any) -> int:
+    def correct(self, name: str, t: Any, x: Any, y: Any, *, wait: bool = False) -> int:
         """Put point ``name`` at (x, y) on source frame ``t`` and track it again from there; returns the job's number.
 
-        Only that point changes, up to its next later correction; before ``t`` it stays as it was.
+        Only that point changes, up to its next later correction; before ``t`` it stays as it was. With ``wait`` nothing
+        is tracked before ``again``, and the number is that of the last job.
 
         Raises:
             QueryError: nothing is tracked yet, tracking still runs, the point was changed since, or the place is
@@ -283,13 +311,42 @@ class PickSession:
                 raise QueryError("Points can be corrected when tracking has finished.")
             if name not in tracks.ids.tolist() or t not in tracks.frame_index.tolist():
                 raise QueryError(f"There is no point '{name}' on frame {t:g}.")
-            queries = {point.id: point.query for point in self._tracked}
-            if queries[name] not in [point.query for point in self._list.points]:
+            if name not in self._unchanged():
                 raise QueryError(f"Point '{name}' has changed since it was tracked; track again, then correct it.")
             made = Correction(id=name, t=int(t), x=x, y=y)
-            query = Queries(np.asarray([[0, x, y]]), [name])
-            query.check_inside(self.size)
-            return self._tracking.run(query, int(t), lambda job: self._merge(job, made))
+            Queries(np.asarray([[0, x, y]]), [name]).check_inside(self.size)
+            self._waiting.pop((name, made.t), None)
+            if not wait:
+                return self._track_again([made])
+            self._waiting[name, made.t] = made
+            return self._tracking.job.number
+
+    def again(self) -> int:
+        """Track all corrections that wait, in one run from the first one's frame on; returns the job's number.
+
+        Raises:
+            QueryError: none waits, tracking still runs, or their points were all changed since.
+        """
+        with self._command():
+            if self._tracking.job.running:
+                raise QueryError("Wait until tracking has finished, then track again.")
+            unchanged = self._unchanged()
+            self._waiting = {key: c for key, c in self._waiting.items() if c.id in unchanged}
+            if not self._waiting:
+                raise QueryError("No correction waits to be tracked.")
+            return self._track_again(sorted(self._waiting.values(), key=lambda c: c.t))
+
+    def _unchanged(self) -> set[str]:
+        """Return the tracked points whose queries are still the ones they were tracked from."""
+        now = {point.query for point in self._list.points}
+        return {point.id for point in self._tracked if point.query in now}
+
+    def _track_again(self, made: list[Correction]) -> int:
+        """Track corrected points from the first one's frame on; a point with several has a query for each."""
+        start = min(c.t for c in made)
+        names = [c.id for c in made] if len({c.id for c in made}) == len(made) else [f"{c.id} @ {c.t}" for c in made]
+        queries = Queries(np.asarray([[c.t - start, c.x, c.y] for c in made]), names)
+        return self._tracking.run(queries, start, lambda job: self._merge(job, made))
 
     def stop(self) -> None:
         """Stop tracking and wait for it."""
@@ -305,20 +362,24 @@ class PickSession:
         self.tracks = Tracks(**arrays, queries=job.queries.points.copy(), ids=job.queries.ids, info=info)
         self._changed()
 
-    def _merge(self, job: TrackingJob, made: Correction) -> None:
-        """Put the corrected point's new rows into the tracks."""
+    def _merge(self, job: TrackingJob, made: list[Correction]) -> None:
+        """Put the corrected points' new rows into the tracks, each up to its point's next correction."""
         assert self.tracks is not None
-        tracks, new = self.tracks, concatenate_rows(job.rows, 1)
-        n = tracks.ids.tolist().index(made.id)
-        later = [c.t for c in self.corrections if c.id == made.id and c.t > made.t]
-        end = min(later, default=int(tracks.frame_index[-1]) + 1)
-        here = (tracks.frame_index >= made.t) & (tracks.frame_index < end)
-        there = np.isin(new["frame_index"], tracks.frame_index[here])
+        tracks, new = self.tracks, concatenate_rows(job.rows, len(made))
+        keys = {(c.id, c.t) for c in made}
+        corrections = [c for c in self.corrections if (c.id, c.t) not in keys] + made
         changed = {name: getattr(tracks, name).copy() for name in FIELDS}
-        for name in FIELDS:
-            changed[name][here, n] = new[name][there, 0]
+        for k, c in enumerate(made):
+            n = tracks.ids.tolist().index(c.id)
+            later = [o.t for o in corrections if o.id == c.id and o.t > c.t]
+            end = min(later, default=int(tracks.frame_index[-1]) + 1)
+            here = (tracks.frame_index >= c.t) & (tracks.frame_index < end)
+            there = np.isin(new["frame_index"], tracks.frame_index[here])
+            for name in FIELDS:
+                changed[name][here, n] = new[name][there, k]
         self._before.append((tracks, self.corrections))
-        self.corrections = [c for c in self.corrections if (c.id, c.t) != (made.id, made.t)] + [made]
+        self.corrections = corrections
+        self._waiting = {key: c for key, c in self._waiting.items() if key not in keys}
         self._list.note_correction()
         self.tracks = replace(tracks, **changed)
         self._changed(rows=True)
@@ -350,7 +411,9 @@ class PickSession:
                     beside = self.queries_out.with_name(f"{self.queries_out.stem}.corrections.csv")
                     write_corrections(beside, self.corrections)
                     saved.append(beside)
-            self.saved, self.unsaved = saved, False
+            if self._waiting:
+                note += f" {count(len(self._waiting), 'correction')} not in it: press Track again, then save."
+            self.saved, self.unsaved = saved, bool(self._waiting)
         return f"Saved {', '.join(str(path) for path in saved)}.{note}"
 
     def _corrected(self) -> Tracks:
@@ -362,6 +425,7 @@ class PickSession:
     def close(self) -> None:
         """Stop all threads; who watches is answered."""
         self._tracking.stop()
+        self.suggester.close()
         self._changed(unsaved=False)
         self.frames.close()
 
