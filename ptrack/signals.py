@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to finish the current frame and close the files."""
+"""SIGINT and SIGTERM as a request to finish the current frame and close the files, or to wait a moment."""
 
 from __future__ import annotations
 
@@ -35,3 +35,28 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+class Uninterrupted:
+    """While in the ``with`` block, a Ctrl-C waits until its end: an exception inside a library's callback breaks it.
+
+    Outside the main thread, where exceptions of signals do not arrive, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        self._before: Any = None
+
+    def _handle(self, _signum: int, _frame: FrameType | None) -> None:
+        self._came = True
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+        if self._came:
+            signal.raise_signal(signal.SIGINT)

@@ -17,6 +17,7 @@ from ptrack.data.hdf5 import FLAGS, SCHEMA, Group
 from ptrack.data.journal import JournaledFile
 from ptrack.data.packing import PackedFrames
 from ptrack.errors import OutputError
+from ptrack.signals import Uninterrupted
 from ptrack.untrusted.limits import reason_of
 
 _TEXT = h5py.string_dtype("utf-8")
@@ -85,17 +86,20 @@ class StoreWriter:
         """
         name = f"{len(self.done):06d}"
         try:
-            write_clip(self._file["videos"].create_group(name), clip)
-            self._commit()
-        except (OSError, RuntimeError) as error:
+            with Uninterrupted():
+                write_clip(self._file["videos"].create_group(name), clip)
+                self._commit()
+                self.done[clip.id] = name
+        except (OSError, RuntimeError, OutputError) as error:
             raise self._failed(error) from error
-        self.done[clip.id] = name
 
     def _failed(self, error: Exception) -> OutputError:
+        """Close the file, so that nothing more is written, and return the error for the user."""
+        self.close()
         cause = self._disk.failure or error
         reason = getattr(cause, "strerror", None) or str(cause)
         return OutputError(
-            f"Cannot write {self.partial}: {reason}. The {len(self.done)} clips before are kept; "
+            f"Cannot write {self.partial}: {reason}. {_kept(len(self.done))}; "
             "make room and run the same command again to go on."
         )
 
@@ -106,16 +110,17 @@ class StoreWriter:
             OutputError: a write failed; the partial file is kept.
         """
         try:
-            if "index" in self._file:
-                del self._file["index"]
-            _write_index(self._file, [self.done[i] for i in order if i in self.done])
-            self._file.attrs["complete"] = True
-            self._commit()
-            self._file.close()
-            self._disk.close()
-            self._disk.undo_path.unlink(missing_ok=True)
-            os.replace(self.partial, final)
-        except (OSError, RuntimeError) as error:
+            with Uninterrupted():
+                if "index" in self._file:
+                    del self._file["index"]
+                _write_index(self._file, [self.done[i] for i in order if i in self.done])
+                self._file.attrs["complete"] = True
+                self._commit()
+                self._file.close()
+                self._disk.close()
+                self._disk.undo_path.unlink(missing_ok=True)
+                os.replace(self.partial, final)
+        except (OSError, RuntimeError, OutputError) as error:
             raise self._failed(error) from error
 
     def discard(self) -> None:
@@ -129,12 +134,12 @@ class StoreWriter:
         try:
             if self._file is not None:
                 self._file.close()
-        except Exception:
-            # After a failed write HDF5 cannot flush; the journal undoes that part when the file is opened again.
-            if self._disk.failure is None:
-                raise
         finally:
             self._disk.close()
+
+
+def _kept(clips: int) -> str:
+    return "The clip before is kept" if clips == 1 else f"The {clips} clips before are kept"
 
 
 def write_clip(group: Group, clip: Clip) -> None:

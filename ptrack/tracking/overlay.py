@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from ptrack import geometry
 from ptrack.tracking.stream import Row
 from ptrack.tracking.tracker import StepResult
+from ptrack.tracks_io import format_of, load_tracks
+from ptrack.untrusted import h5
 from ptrack.video.frames import Frame, FrameSource
 from ptrack.video.prefetch import PrefetchedFrames
 
@@ -92,22 +95,27 @@ class OverlayThread:
 
 
 def draw_rows(sink: OverlaySink, rows: Path, source: FrameSource, drawn: Callable[[int, StepResult], None]) -> None:
-    """Draw the rows of an HDF5 tracks file over its source, which is read again.
+    """Draw the rows of a tracks file over its source, which is read again.
 
     Args:
         sink: gets every frame.
-        rows: the file.
+        rows: the file; of an HDF5 one no more than a row is in memory.
         source: as it was tracked.
         drawn: called with the number of frames done and the row of the last one; may raise to stop.
     """
-    import h5py
-
-    with h5py.File(rows, "r", locking=False) as file, PrefetchedFrames(source) as frames:
-        for at, (frame, result) in enumerate(zip(frames, _results(file), strict=False), start=1):
+    with _stored(rows) as results, PrefetchedFrames(source) as frames:
+        for at, (frame, result) in enumerate(zip(frames, results, strict=False), start=1):
             sink.write(frame, result)
             drawn(at, result)
 
 
-def _results(file: Any) -> Iterator[StepResult]:
-    for at in range(file["tracks"].shape[0]):
-        yield StepResult(*(file[name][at] for name in ("tracks", "visibility", "confidence")))
+@contextmanager
+def _stored(path: Path) -> Iterator[Iterator[StepResult]]:
+    """Yield the rows of a tracks file in any format."""
+    if format_of(path) != "h5":
+        tracks = load_tracks(path)
+        yield map(StepResult, tracks.tracks, tracks.visibility, tracks.confidence)
+        return
+    with h5.opened(path) as file:
+        columns = [file.dataset(name) for name in ("tracks", "visibility", "confidence")]
+        yield (StepResult(*(data[at] for data in columns)) for at in range(len(columns[0])))

@@ -59,7 +59,12 @@ def check_outputs(out: Path, overlay: Path | None, *, overwrite: bool, resume: b
     if len(os.fsencode(state_path(out).name)) > NAME_MAX:
         most = NAME_MAX - len(os.fsencode(state_path(out).name)) + len(os.fsencode(out.name))
         raise OutputError(f"Cannot write {out}: its name is longer than {most} bytes; give a shorter one.")
-    if resume and out.is_file() and not partial.exists():
+    finished = resume and out.is_file() and not partial.exists()
+    if overlay is not None and overlay.resolve() == out.resolve():
+        raise OutputError(f"{out} cannot be both the tracks file and the overlay; give them two names.")
+    if finished:
+        if overlay is not None and not overlay.exists():
+            check_writable(overlay, overwrite=False)
         return True
     if partial.exists() and not (resume or overwrite):
         raise OutputError(
@@ -67,8 +72,6 @@ def check_outputs(out: Path, overlay: Path | None, *, overwrite: bool, resume: b
         )
     check_writable(out, overwrite=overwrite or resume)
     if overlay is not None:
-        if overlay.resolve() == out.resolve():
-            raise OutputError(f"{out} cannot be both the tracks file and the overlay; give them two names.")
         check_writable(overlay, overwrite=overwrite or resume)
     return False
 

@@ -140,6 +140,33 @@ def track_to_files(
         return _tracked(tracker, source, queries, options, report, note, stop)
 
 
+def draw_missing_overlay(
+    tracker: Tracker, source: FrameSource, options: TrackOptions, report: Callable[[Progress], None]
+) -> bool:
+    """Draw the overlay of finished tracks if it is wanted and not there; return whether it was drawn.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; there is no overlay.
+    """
+    if options.overlay is None or options.overlay.exists():
+        return False
+    threshold = tracker.model.threshold
+
+    def drawn(done: int, result: StepResult) -> None:
+        seen, points = int((result.visibility >= threshold).sum()), len(result.visibility)
+        report(Progress(done=done, expected=source.info.expected_frames, visible=seen, points=points, phase="overlay"))
+        if stop.signum:
+            text = (
+                f"stopped; the overlay {options.overlay} is not drawn. Run the same command with --resume to draw it."
+            )
+            raise Interrupted(text, stop.signum)
+
+    sink = OverlaySink(options.overlay, source, threshold, options.trail, options.occluded)
+    with StopRequest() as stop, sink:
+        draw_rows(sink, options.out, source, drawn)
+    return True
+
+
 def _tracked(
     tracker: Tracker,
     source: FrameSource,

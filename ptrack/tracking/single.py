@@ -14,7 +14,7 @@ from ptrack.queries_io import ROW_BYTES, plan_queries
 from ptrack.tracking.load import load
 from ptrack.tracking.partial import check_finished
 from ptrack.tracking.request import TrackRequest, output_paths, resolve
-from ptrack.tracking.run import Progress, TrackOptions, TrackReport, check_outputs, track_to_files
+from ptrack.tracking.run import Progress, TrackOptions, TrackReport, check_outputs, draw_missing_overlay, track_to_files
 from ptrack.tracking.stream import run_info
 from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries
@@ -62,7 +62,10 @@ def track_request(request: TrackRequest, listener: Listener | None = None) -> Ou
         tracker = tracker or _load(request, listener)
         if finished:
             wanted = run_info(tracker, opened, queries, request.backward)
-            return Outcome(source, note=check_finished(options.out, queries, wanted))
+            note = check_finished(options.out, queries, wanted)
+            if draw_missing_overlay(tracker, opened, options, listener.progress):
+                note += f"; its overlay {options.overlay} was missing and is drawn"
+            return Outcome(source, note=note)
         listener.note(describe(queries, opened))
         return Outcome(source, track_to_files(tracker, opened, queries, options, listener.progress, listener.note))
 

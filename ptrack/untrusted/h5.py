@@ -33,8 +33,9 @@ ATTRIBUTE_BYTES = 1 << 20  # of one attribute
 CHUNKS = 1 << 22  # of one dataset
 AT_ONCE = 1 << 14  # chunks that one call reads: HDF5 keeps 4 KB for each of them meanwhile
 COLLECTION = b"GCOL\x01\0\0\0"  # the beginning of a heap of texts
-SEARCHED_BYTES = 256 << 20  # files up to this size are searched for heaps without an end
-REFERENCE = 16  # bytes of an element of a list of texts
+SEARCHED_BYTES = 128 << 20  # at each end of a file that are searched for heaps without an end: 0.1 s of reading
+_REFERENCE = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])  # an element of a list of texts
+REFERENCE = _REFERENCE.itemsize
 TEXT_BLOCK = 64 << 20  # texts are read in blocks that take no more than this, whatever their heap says
 
 
@@ -89,7 +90,7 @@ class H5Group:
             raise Refused(f"holds '{name}' in a form that is not a list of text")
         self._budget.take(array_bytes(data.shape, max(64, data.dtype.itemsize)), f"'{name}'")
         if data.dtype.hasobject:
-            check_lengths(data, name)
+            check_references(data, name)
         # one text can be as long as the file, and every one of them may point at it
         block = max(1, TEXT_BLOCK // max(1, self._budget.file_bytes)) if data.dtype.hasobject else AT_ONCE
         block = min(block, AT_ONCE)
@@ -202,41 +203,52 @@ def _check_below(group: Any, budget: Budget, depth: int) -> None:
                 raise Refused(f"is damaged: '{name}' claims {size} bytes that the file does not hold")
 
 
-def check_lengths(data: Any, name: str) -> None:
-    """Raise Refused for a list of texts of any length of which one claims to be longer than the file.
+def check_references(data: Any, name: str) -> None:
+    """Raise Refused for a list of texts that HDF5 cannot read: one that claims too much, or lies in an endless heap.
 
-    HDF5 takes that much memory before it looks for the text. An element is its length (4 bytes), the address of its
-    heap (8) and its number there (4). Lists in chunks are not looked at: ptrack writes none.
+    HDF5 takes the memory that a text claims before it looks for it. An element is its length (4 bytes), the address of
+    its heap (8) and its number there (4). Lists in chunks are not looked at: ptrack writes none.
     """
     offset, count, path = data.id.get_offset(), len(data), data.file.filename
     if offset is None or data.id.get_storage_size() != count * REFERENCE:
         return
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        file.seek(offset)
-        stored = file.read(count * REFERENCE)
-    lengths = np.frombuffer(stored[: len(stored) // REFERENCE * REFERENCE], dtype="<u4")[:: REFERENCE // 4]
-    if (lengths > size).any():
-        raise Refused(f"is damaged: a text of '{name}' claims to be longer than the file")
+    with _mapped(path) as file:
+        stored = np.frombuffer(file[offset : offset + count * REFERENCE], _REFERENCE)
+        if (stored["length"] > len(file)).any():
+            raise Refused(f"is damaged: a text of '{name}' claims to be longer than the file")
+        if len(file) > 2 * SEARCHED_BYTES:  # else ``check_heaps`` has seen them all
+            for at in np.unique(stored["heap"]).tolist():
+                _check_heap(file, at)
 
 
 def check_heaps(path: Path | str) -> None:
     """Raise Refused when a heap of texts in an HDF5 file has no end: HDF5 (2.0) walks through it for ever.
 
     A collection is "GCOL", version 1, its size and its objects: number, references, size, data. Number 0 is what is
-    free; its size counts its own header, so 0 leads back to itself.
+    free; its size counts its own header, so 0 leads back to itself. Of a large file its two ends are searched, where
+    attributes lie; ``check_references`` finds the heaps of lists of texts wherever they are.
     """
-    if not 0 < os.stat(path).st_size <= SEARCHED_BYTES:
+    size = os.stat(path).st_size
+    if not size:
         return
+    with _mapped(path) as data:
+        first = min(size, SEARCHED_BYTES + len(COLLECTION))
+        for begin, end in ((0, first), (max(SEARCHED_BYTES, size - SEARCHED_BYTES), size)):
+            at = data.find(COLLECTION, begin, end)
+            while at >= 0:
+                _check_heap(data, at)
+                at = data.find(COLLECTION, at + 1, end)
+
+
+@contextmanager
+def _mapped(path: Path | str) -> Iterator[mmap.mmap]:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.find(COLLECTION)
-        while at >= 0:
-            _check_heap(data, at)
-            at = data.find(COLLECTION, at + 1)
+        yield data
 
 
 def _check_heap(data: mmap.mmap, at: int) -> None:
-    if at + 16 > len(data):
+    """Walk through the collection at a byte; what does not begin as one is left to HDF5."""
+    if at + 16 > len(data) or data[at : at + len(COLLECTION)] != COLLECTION:
         return
     end = min(len(data), at + struct.unpack_from("<Q", data, at + 8)[0])
     at += 16

@@ -144,6 +144,7 @@ class Timeline:
                 return
             if packet is None:
                 return
+            self._stream = packet.stream  # a joined recording, or a camera that came back, has a decoder of its own
             yield packet
 
     def _pictures(self) -> Iterator[VideoFrame]:

@@ -21,6 +21,7 @@ from ptrack.video.decode import Timeline, nominal_rate
 from ptrack.video.depth import SAMPLES, chosen_range, range_warning, sample_of
 from ptrack.video.findings import Findings, counted, untimed_warning
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
+from ptrack.video.joined import JoinedPackets, next_part
 from ptrack.video.picture import Converter
 from ptrack.video.select import NOMINAL_FPS, Span, expected_count, nothing_selected, selected, with_pictures
 from ptrack.video.still import check_size
@@ -224,9 +225,9 @@ class VideoFile(FrameSource):
         position = skip
         span = Span()
         with closing(container):
-            timeline = Timeline(
-                container, stream, cut=self._missing > 0, untimed=self._rate is not None, rate=self._rate
-            )
+            joined = JoinedPackets(container, stream, self._path, self._name, self.options)
+            rate, cut = self._rate, self._missing > 0
+            timeline = Timeline(container, stream, cut=cut, untimed=rate is not None, rate=rate, source=joined)
             steps = with_pictures(span.watch(self._checked(timeline, stream.frames)))
             try:
                 for frame in selected(steps, self.options, self._converter, skip):
@@ -235,7 +236,8 @@ class VideoFile(FrameSource):
                     yield frame
             finally:
                 clock = timeline.clock
-                self._leaps |= clock.untimed or clock.mended
+                self._leaps |= clock.untimed or clock.mended or joined.parts > 1
+                self._note_parts(joined)
                 if self._converter.resized:
                     self._warn_of_sizes()
         if position == 0:
@@ -261,6 +263,22 @@ class VideoFile(FrameSource):
             self._findings.note(
                 "count", f"{self._name}: the file counts {counted(stored, 'frame')}, but {count} could be read."
             )
+
+    def _note_parts(self, joined: JoinedPackets) -> None:
+        if joined.parts > 1:
+            text = (
+                f"{joined.parts} recordings are joined in it; times after the end of the first one are not the stored"
+            )
+            self._findings.note("parts", f"{self._name}: {text} ones.")
+        if joined.unread is not None:
+            text = f"another recording begins at byte {joined.unread}, but cannot be read; what comes before is used"
+            self._findings.note("unread", f"{self._name}: {text}.")
+
+    def is_joined(self) -> bool:
+        """Whether the file goes on after the recording that its first header describes."""
+        container, _ = self._open()
+        with closing(container):
+            return next_part(self._path, container.format.name, 0) is not None
 
     def _warn_of_sizes(self) -> None:
         w, h = self._converter.size

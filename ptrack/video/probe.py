@@ -20,7 +20,7 @@ def missing_bytes(path: Path | str) -> int:
     with open(path, "rb") as file:
         head = file.read(12)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
-            promised = max((end for _, end in _boxes(file, size)), default=0)
+            promised = max((end for _, end in top_level_boxes(file, size)), default=0)
         elif head[:4] == EBML:
             promised = _segment_end(file)
         elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
@@ -30,7 +30,7 @@ def missing_bytes(path: Path | str) -> int:
     return max(0, promised - size)
 
 
-def _boxes(file: BinaryIO, size: int) -> list[tuple[bytes, int]]:
+def top_level_boxes(file: BinaryIO, size: int) -> list[tuple[bytes, int]]:
     """Return (type, end offset) of the top-level MP4 boxes; the last one may end beyond the file."""
     boxes: list[tuple[bytes, int]] = []
     at = 0
@@ -80,7 +80,7 @@ def why_unreadable(path: Path | str) -> str:
     with open(path, "rb") as file:
         head = file.read(4096)
         if head[4:8] in (b"ftyp", b"mdat", b"free", b"wide"):
-            kinds = {kind for kind, _ in _boxes(file, size)}
+            kinds = {kind for kind, _ in top_level_boxes(file, size)}
             if not kinds & {b"moov", b"moof"}:
                 return (
                     "is an MP4 without its index (no 'moov' box): the recording or the copy was cut off. "

@@ -96,7 +96,7 @@ class SeekableVideo:
 
     @classmethod
     def open(cls, source: FrameSource) -> Self | None:
-        """Return access to a source, None if it is no file whose packets tell its frames."""
+        """Return access to a source; None if it is no file whose packets tell its frames, or one of several parts."""
         from ptrack.video.files import VideoFile
 
         if not isinstance(source, VideoFile):
@@ -104,7 +104,7 @@ class SeekableVideo:
         container, stream = source.open_stream()
         with closing(container):
             stamps = packet_stamps(container, stream)
-        return None if stamps is None else cls(source, stamps)
+        return None if stamps is None or source.is_joined() else cls(source, stamps)
 
     def __len__(self) -> int:
         return len(self._stamps)

@@ -127,9 +127,11 @@ def test_threads_are_set_for_this_process_and_its_children(monkeypatch):
     assert CliRunner().invoke(cli.app, ["track", "a.mp4", "--threads", "0"]).exit_code == 2
 
 
-@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "9"}])
+@pytest.mark.parametrize(
+    "given", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "9"}, {"KMP_BLOCKTIME": "200"}]
+)
 def test_idle_threads_sleep_soon_unless_the_user_has_set_it(monkeypatch, given):
-    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_USE_YIELD")
     for name in names:
         monkeypatch.setenv(name, "")  # so that the test's end takes back what is set
         monkeypatch.delenv(name)
@@ -137,7 +139,7 @@ def test_idle_threads_sleep_soon_unless_the_user_has_set_it(monkeypatch, given):
         monkeypatch.setenv(name, value)
     cli._wait_briefly()
     found = {name: os.environ[name] for name in names if name in os.environ}
-    assert found == (given or {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1"})
+    assert found == (given or {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1", "KMP_USE_YIELD": "2"})
 
 
 if __name__ == "__main__":

@@ -159,51 +159,57 @@ def test_journal_ignores_a_record_that_was_cut(tmp_path):
     assert path.read_bytes() == b"a" * 10_000
 
 
-def test_a_failed_write_is_final_until_it_is_opened_again(tmp_path, monkeypatch):
+class Full:
+    """A file on a disk that takes ``room`` more bytes."""
+
+    def __init__(self, real, room=0):
+        self.real, self.room = real, room
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    def write(self, data):
+        if len(data) > self.room:
+            raise OSError(28, "No space left on device")
+        self.room -= len(data)
+        return self.real.write(data)
+
+
+def test_after_a_failed_write_the_file_reads_as_if_it_had_worked_and_is_undone_when_opened_again(tmp_path):
     path = tmp_path / "f"
     file = JournaledFile(path)
-    file.write(b"a" * 100)
+    file.write(b"a" * 10_000)
     file.commit()
-
-    class Full:
-        def __getattr__(self, name):
-            return getattr(real, name)
-
-        def write(self, data):
-            raise OSError(28, "No space left on device")
-
-    real = file._file
-    file._file = Full()
-    with pytest.raises(OSError, match="No space"):
-        file.write(b"b" * 100)
-    file._file = real
-    with pytest.raises(OSError, match="No space"):
-        file.write(b"b")
-    with pytest.raises(OSError, match="No space"):
-        file.truncate(0)
+    file._file = Full(file._file)
+    for at, data in ((9_000, b"b" * 5_000), (4_090, b"c" * 12), (20_000, b"d")):
+        file.seek(at)
+        assert file.write(data) == len(data)
+        assert file.tell() == at + len(data)
+    file.seek(0)
+    wanted = b"a" * 4_090 + b"c" * 12 + b"a" * 4_898 + b"b" * 5_000 + b"\0" * 6_000 + b"d"
+    assert file.readall() == wanted
+    assert file.seek(0, os.SEEK_END) == 20_001
+    assert file.truncate(11_000) == 11_000
+    file.seek(10_998)
+    assert file.readall() == b"bb"
+    with pytest.raises(OutputError, match="No space left on device"):
+        file.commit()
     file.close()
     again = JournaledFile(path)
-    assert again.seek(0, os.SEEK_END) == 100
+    assert again.readall() == b"a" * 10_000
     again.close()
 
 
-def test_no_space_left_in_the_store(tmp_path):
+@pytest.mark.parametrize("room", [0, 100, 3_000, 10_000])
+def test_no_space_left_in_the_store(tmp_path, room):
+    """HDF5 never sees the failure, wherever it comes: an exception inside it has crashed the process."""
     writer = StoreWriter(tmp_path / "p", {"source": "test"})
     writer.add(pack(raw_clip("a", seed=1)).clip)
-
-    class Full:
-        def __init__(self, real):
-            self.real = real
-
-        def __getattr__(self, name):
-            return getattr(self.real, name)
-
-        def write(self, data):
-            raise OSError(28, "No space left on device")
-
-    writer._disk._file = Full(writer._disk._file)
-    with pytest.raises(OutputError, match="No space left on device. The 1 clips before are kept"):
+    writer._disk._file = Full(writer._disk._file, room)
+    with pytest.raises(OutputError, match="No space left on device. The clip before is kept") as caught:
         writer.add(pack(raw_clip("b", seed=2)).clip)
+    assert isinstance(caught.value.__cause__, OutputError)  # of the commit
+    assert not writer._file  # HDF5's file is closed before anybody hears of it
     writer.close()
     writer = StoreWriter(tmp_path / "p", {"source": "test"})
     assert list(writer.done) == ["test/all/a"]
@@ -211,6 +217,24 @@ def test_no_space_left_in_the_store(tmp_path):
     writer.finish(["test/all/a", "test/all/b"], tmp_path / "o.h5")
     writer.close()
     assert verify(tmp_path / "o.h5").problems == []
+
+
+def test_a_ctrl_c_waits_until_hdf5_has_written(tmp_path):
+    writer = StoreWriter(tmp_path / "p", {"source": "test"})
+    write, done = writer._disk._file.write, []
+
+    class Interrupting(Full):
+        def write(self, data):
+            if not done:
+                signal.raise_signal(signal.SIGINT)
+            done.append(len(data))
+            return write(data)
+
+    writer._disk._file = Interrupting(writer._disk._file)
+    with pytest.raises(KeyboardInterrupt):
+        writer.add(pack(raw_clip("a", seed=1)).clip)
+    assert list(writer.done) == ["test/all/a"]
+    writer.close()
 
 
 def test_one_writer_at_a_time(dataset, tmp_path):

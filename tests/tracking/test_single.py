@@ -93,6 +93,25 @@ def test_resume_of_the_same_settings_is_complete(finished):
         assert track_request(request(resume=True, **neutral)).note == "clip.tracks.h5 is complete already"
 
 
+@pytest.mark.parametrize("suffix", ["h5", "npz", "csv"])
+def test_resume_of_finished_tracks_draws_an_overlay_that_is_missing(clip, suffix):
+    whole = request(format=suffix, overlay=True, queries=QueryOptions(grid=2, points=("9,9",)))
+    track_request(whole)
+    overlay = Path("clip.overlay.mp4")
+    drawn = overlay.read_bytes()
+    assert "overlay" not in track_request(dataclasses.replace(whole, resume=True)).note
+    assert overlay.read_bytes() == drawn
+    overlay.unlink()
+    phases = []
+    outcome = track_request(
+        dataclasses.replace(whole, resume=True), Listener(progress=lambda now: phases.append(now.phase))
+    )
+    assert "complete already" in outcome.note
+    assert outcome.note.endswith("; its overlay clip.overlay.mp4 was missing and is drawn")
+    assert overlay.read_bytes() == drawn
+    assert phases == ["overlay"] * 6
+
+
 @pytest.mark.parametrize("suffix", ["npz", "json"])
 def test_other_formats_hold_the_settings_too(clip, suffix):
     track_request(request(format=suffix))

@@ -134,15 +134,37 @@ def test_damage_anywhere_is_one_sentence(path, tmp_path):
     assert failed > 15
 
 
-def test_a_heap_of_texts_without_an_end_is_refused(path):
-    data = bytearray(path.read_bytes())
-    at = data.index(b"GCOL") + 16
+def without_end(data, heap=0):
+    """Return a file whose heap of texts at or behind a byte has no end."""
+    data = bytearray(data)
+    at = data.index(b"GCOL", heap) + 16
     while data[at : at + 2] != b"\0\0":  # to the free space behind the texts
         at += 16 + (int.from_bytes(data[at + 8 : at + 16], "little") + 7) // 8 * 8
     data[at + 8 : at + 16] = bytes(8)
-    path.write_bytes(data)
+    return data
+
+
+def test_a_heap_of_texts_without_an_end_is_refused(path):
+    path.write_bytes(without_end(path.read_bytes()))
     with pytest.raises(TracksError, match="a heap of texts in it has no end"):
         load_tracks(path)
+
+
+@pytest.mark.parametrize("place", ["front", "middle", "end"])
+def test_a_heap_without_an_end_is_found_in_a_large_file_too(tmp_path, monkeypatch, place):
+    """Its two ends are searched; in between the heaps that a list of texts names are looked at."""
+    monkeypatch.setattr(h5, "SEARCHED_BYTES", 16 << 10)
+    path = tmp_path / "a.h5"
+    filling = np.arange(30_000, dtype=np.int32)
+    with h5py.File(path, "w") as file:
+        for name in {"front": "ax", "middle": "xay", "end": "xa"}[place]:
+            file[name] = ["nose", "tail"] if name == "a" else filling
+            file.flush()
+    at = path.read_bytes().index(b"GCOL")
+    assert {"front": at < 16 << 10, "middle": 16 << 10 < at < 200_000, "end": at > 100_000}[place]
+    path.write_bytes(without_end(path.read_bytes()))
+    with pytest.raises(Refused, match="has no end"), h5.opened(path) as group:
+        group.texts("a")
 
 
 def test_a_text_that_claims_to_be_longer_than_the_file_is_refused(tmp_path):
