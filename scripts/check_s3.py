@@ -1,6 +1,6 @@
 """Twenty clips from a store into a store, end to end, on a loopback S3 server (moto's).
 
-    python scripts/check_s3.py
+    python -m scripts.check_s3
 
 Tracks with two workers, again, and in three shards into another folder; what must hold ends in "ok".
 """
@@ -12,7 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from check_batch import check, make_clips, timed
+from tests.batch.many import check, make_clips, timed
 
 CLIPS = 20
 

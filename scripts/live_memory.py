@@ -1,6 +1,6 @@
 """Two hours of a live stream at 30 frames/s, faster than real time: memory and disk per frame, and a plot of them.
 
-    python scripts/live_memory.py docs/images/live_memory.png
+    python -m scripts.live_memory docs/images/live_memory.png
 
 216 000 frames of 160x120 go through ``run_live`` as a camera's would: points are lost, removed and added all the time,
 the tracks file is cut every half hour of the stream, and every frame is told as a JSON line.
@@ -12,58 +12,20 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ptrack.bench.beacon import pictures
 from ptrack.live.capture import Capture, CaptureOptions
 from ptrack.live.points import PointOptions
 from ptrack.live.publish import LinesTo, LiveFrame
 from ptrack.live.recorder import Recorder
 from ptrack.live.session import LiveOptions, live_info, run_live
-from ptrack.models.base import StepOutput
-from ptrack.models.baselines import PointsState, StaticModel
 from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries
-from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
+from tests.live.simulated import RATE, SIZE, Simulated, Watchful
 
-SIZE, RATE = (120, 160), 30.0
 EVERY = 1000  # frames between two looks at the memory
-
-
-class Simulated(FrameSource):
-    """A moving texture that is covered for two seconds of every minute, so that points are lost."""
-
-    def __init__(self, frames: int) -> None:
-        super().__init__(ReadOptions())
-        self.frames = frames
-        self.info = SourceInfo(name="simulated", kind="video", width=SIZE[1], height=SIZE[0], fps=RATE)
-
-    def __iter__(self) -> Iterator[Frame]:
-        picture, dark = pictures(SIZE), np.zeros((*SIZE, 3), np.uint8)
-        for i in range(self.frames):
-            yield Frame(dark if i % 1800 > 1740 else picture(i), i, i / RATE)
-
-    def reversed(self, stop: int) -> Iterator[Frame]:
-        """Refuse, as a camera."""
-        raise NotImplementedError
-
-
-class Watchful(StaticModel):
-    """Points that stay where they are and are seen while it is light: quick, and they come and go."""
-
-    def encode(self, frames: Tensor) -> Sequence[float]:
-        """(B, H, W, 3) uint8 -> B brightnesses."""
-        return [float(f[::8, ::8].float().mean()) for f in frames]
-
-    def step(self, state: PointsState, features: float) -> tuple[PointsState, StepOutput]:
-        """Return the same positions again, unseen in the dark."""
-        seen = torch.full((len(state.xy),), float(features > 20))
-        return state, StepOutput(state.xy, seen, seen)
 
 
 def resident() -> float:

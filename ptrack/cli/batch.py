@@ -133,7 +133,7 @@ class BatchDisplay(Display):
         bars = [Bar(name="videos", done=self._ended, total=self._total, unit="videos")]
         for job, began, data in list(self._running.values())[:MOST_BARS]:
             done, expected = data.get("done", 0), data.get("expected")
-            phase = data.get("phase", "tracking")
+            phase = data.get("phase", "tracking") if data else "starting"  # its worker may have to load the model
             name = last_part(job.source) if phase == "tracking" else f"{phase} {last_part(job.source)}"
             total = max(expected, done) if expected else None
             details = (duration(time.monotonic() - began),)

@@ -134,7 +134,7 @@ class Display:
     def _parts(self, bar: Bar, now: float) -> list[str]:
         """Return the texts of a line, most important first."""
         speed = self._paces[bar.name].speed(bar, now)
-        parts = [f"{bar.done:{len(str(bar.total))}d}/{bar.total}" if bar.total else str(bar.done)]
+        parts = [f"{bar.done:{len(str(bar.total))}d}/{bar.total}"] if bar.total else [str(bar.done)] if bar.done else []
         if speed and bar.total:
             parts.append(f"{duration(max(bar.total - bar.done, 0) / speed)} left")
         if speed and bar.unit:

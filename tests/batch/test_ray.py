@@ -1,4 +1,7 @@
-"""Ray: what each of its errors means, with a stand-in for the library, and one run on a real local cluster."""
+"""Ray: what each of its errors means, with a stand-in for the library.
+
+A real cluster takes 20 s to come up and lose a machine: ``python -m scripts.check_batch --ray``.
+"""
 
 import itertools
 import sys
@@ -10,7 +13,6 @@ from ptrack.batch import ray_actors
 from ptrack.batch.executors import WorkSpec
 from ptrack.batch.ray_actors import IN_FLIGHT, RayActors, connect
 from ptrack.errors import ConfigError, ModelError, PTrackError
-from tests.batch.helpers import run, states, status
 
 
 class RayTaskError(Exception):
@@ -189,15 +191,3 @@ def test_a_cluster_that_is_not_there_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(init=init))
     with pytest.raises(PTrackError, match="no cluster answers there .*ray start --head"):
         connect("auto")
-
-
-def test_a_real_cluster(tmp_path, monkeypatch):
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    names = ("a", "die-b", "bad-c")
-    spec = WorkSpec(
-        maker="tests.batch.works:Work", arguments=(str(tmp_path / "log"),), place=str(tmp_path / "out"), workers=1
-    )
-    summary, _ = run(tmp_path, names, executor=RayActors(spec, "local"))
-    assert states(summary) == {"a": "done", "die-b": "done", "bad-c": "failed"}
-    assert status(tmp_path, "die-b").tries == 2

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,17 +62,40 @@ def test_workers_report_and_status(place, monkeypatch, capsys):
     assert document["counts"] == {"unchanged": 3}
 
 
+REST = """
+import sys
+from ptrack.cli.app import main
+sys.argv[0] = "ptrack"
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+assert "torch" not in sys.modules
+"""
+
+
+def test_a_run_with_nothing_to_do_loads_no_torch(place, monkeypatch, capsys):
+    os.remove("clips/bad.mp4")
+    arguments = ["track", "clips", *ARGUMENTS, "--out", "out", "--workers", "2"]
+    assert run_app(monkeypatch, capsys, *arguments[:-2])[0] == 0
+    done = subprocess.run([sys.executable, "-c", REST, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "3 unchanged" in done.stdout
+
+
 def test_list_and_dry_run(place, monkeypatch, capsys):
-    Path("list.txt").write_text("clips/c0.mp4\nclips/none.mp4\nclips/c0.mp4\nclips/c1.mp4\tother\n")
+    entries = ["clips/c0.mp4", "clips/none.mp4", "clips/c0.mp4", "clips/c1.mp4\tother", "clips/bad.mp4"]
+    Path("list.txt").write_text("\n".join(entries))
     arguments = ["track", "--list", "list.txt", *ARGUMENTS, "--out", "out"]
     code, out, err = run_app(monkeypatch, capsys, *arguments, "--dry-run")
     assert code == 0
-    assert out.splitlines()[-1] == "dry run: 3 to do, 0 done"
+    assert out.splitlines()[-1] == "dry run: 4 to do, 0 done"
     assert "(1 left out)" in err
     assert not Path("out").exists()
     code, _, err = run_app(monkeypatch, capsys, *arguments)
     assert code == 1
     assert "There is no file or folder clips/none.mp4" in err
+    assert "clips/bad.mp4 holds text" in err
     assert sorted(p.name for p in Path("out").glob("*.h5")) == ["c0.tracks.h5", "other.tracks.h5"]
 
 
