@@ -45,6 +45,10 @@ class OutputError(PTrackError):
     """An output cannot be written: it exists, the place is read-only, the disk is full."""
 
 
+class TransientError(PTrackError):
+    """Something that may go well at the next try: a network, a store."""
+
+
 class ModelError(PTrackError):
     """Unknown model name, or a model used in a way it does not support."""
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptrack import geometry
-from ptrack.errors import QueryError, TracksError
+from ptrack.errors import QueryError, TracksError, count
 from ptrack.tensors import as_numpy
+from ptrack.tracks_show import paths_svg
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
-
-    from ptrack.viz.figure import ShownFigure
 
 SCHEMA_VERSION = 1
 
@@ -281,15 +283,17 @@ class Tracks:
             info=replace(first.info, model=", ".join(models), warnings=tuple(warnings), settings=""),
         )
 
-    def plot(self) -> ShownFigure:
+    def plot(self) -> Figure:
         """Return a figure of x, y, speed and visibility over time, which notebooks show; ``plot().savefig("a.png")``.
 
         Raises:
             TracksError: matplotlib is not installed.
         """
-        from ptrack import tracks_show
-
-        return tracks_show.figure(self)
+        try:
+            plots = importlib.import_module("ptrack.viz.plots")  # by name: a data type must not depend on its pictures
+            return plots.tracks_figure(self)
+        except ImportError as error:
+            raise TracksError("plot() needs matplotlib, which is not installed: pip install matplotlib") from error
 
     def to_pandas(self) -> Any:
         """Return a ``pandas.DataFrame``: frame, time_s, id, x, y, visibility, confidence, visible; a row per point.
@@ -297,16 +301,56 @@ class Tracks:
         Raises:
             TracksError: pandas is not installed.
         """
-        from ptrack import tracks_show
+        try:
+            pd = importlib.import_module("pandas")
+        except ImportError as error:
+            raise TracksError("to_pandas() needs pandas, which is not installed: pip install pandas") from error
+        t, n = self.num_frames, self.num_points
+        return pd.DataFrame(
+            {
+                "frame": np.repeat(self.frame_index, n),
+                "time_s": np.repeat(self.pts_seconds, n),
+                "id": np.tile(self.ids.astype(object), t),
+                "x": self.tracks[..., 0].ravel(),
+                "y": self.tracks[..., 1].ravel(),
+                "visibility": self.visibility.ravel(),
+                "confidence": self.confidence.ravel(),
+                "visible": self.visible.ravel(),
+            }
+        )
 
-        return tracks_show.table(self)
+    def _frame_size(self) -> str:
+        known = min(self.info.width, self.info.height) > 0
+        return f"{self.info.width}x{self.info.height} px" if known else "frame size unknown"
+
+    def _visible_share(self) -> str:
+        return f"{self.visible.mean():.0%} visible" if self.visible.size else "nothing to see"
 
     def __repr__(self) -> str:
-        from ptrack import tracks_show
-
-        return tracks_show.line(self)
+        info = self.info
+        parts = [
+            f"{count(self.num_frames, 'frame')} x {count(self.num_points, 'point')}",
+            self._frame_size(),
+            f"{info.fps:g} fps" if info.fps else "",
+            f"source={info.source!r}" if info.source else "",
+            f"model={info.model!r}" if info.model else "",
+            self._visible_share(),
+        ]
+        return f"Tracks({', '.join(part for part in parts if part)})"
 
     def _repr_html_(self) -> str:
-        from ptrack import tracks_show
-
-        return tracks_show.html(self)
+        """Return a table of what the tracks hold, and the paths of up to 200 points as a picture."""
+        info, names = self.info, [str(i) for i in self.ids[:8]]
+        rows = {
+            "frames": f"{self.num_frames}" + (f", {info.fps:g} per second" if info.fps else ""),
+            "points": ", ".join(names) + (f", ... ({self.num_points})" if self.num_points > len(names) else ""),
+            "picture": self._frame_size(),
+            "source": info.source,
+            "model": info.model,
+            "visible": self._visible_share().removesuffix(" visible"),
+            "remarks": " ".join(info.warnings),
+        }
+        left = "style='text-align:left'"
+        cells = (f"<tr><th {left}>{k}</th><td {left}>{escape(v)}</td></tr>" for k, v in rows.items() if v)
+        picture = paths_svg(self.tracks, self.visible, info.width, info.height)
+        return f"<div><strong>Tracks</strong><table>{''.join(cells)}</table>{picture}</div>"

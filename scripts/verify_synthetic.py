@@ -16,7 +16,7 @@ import torch
 
 from ptrack.data.synthetic import source
 from ptrack.data.synthetic.config import SyntheticConfig, without_effects
-from ptrack.data.synthetic.scene import Instance, Plan
+from ptrack.data.synthetic.scene import ClipPlan, Instance
 from ptrack.data.synthetic.source import Details, SyntheticBatch
 
 
@@ -32,7 +32,7 @@ def world_vertices(instance: Instance, t: int) -> np.ndarray:
     return posed
 
 
-def scene_triangles(plan: Plan, t: int) -> tuple[np.ndarray, np.ndarray]:
+def scene_triangles(plan: ClipPlan, t: int) -> tuple[np.ndarray, np.ndarray]:
     """Return all corners (F, 3, 3) in world space and the vertex numbers (F, 3) of the clip."""
     corners, numbers, offset = [], [], 0
     for instance in plan.instances:
@@ -46,7 +46,7 @@ def scene_triangles(plan: Plan, t: int) -> tuple[np.ndarray, np.ndarray]:
 class Scenes:
     """The triangles of a clip at each frame, posed when first asked for."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ClipPlan) -> None:
         self.plan = plan
         self.kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -76,7 +76,7 @@ def cast(origin: np.ndarray, rays: np.ndarray, corners: np.ndarray) -> tuple[np.
     return face, distance[row, face], weights
 
 
-def project(plan: Plan, k: np.ndarray, t: int, world: np.ndarray) -> np.ndarray:
+def project(plan: ClipPlan, k: np.ndarray, t: int, world: np.ndarray) -> np.ndarray:
     """Project world points (R, 3) into frame t: (R, 2) pixels and, third, the depth."""
     seen = (world - plan.camera.position[t]) @ plan.camera.rotation[t].T
     return np.concatenate([(seen @ k[t].T)[:, :2] / seen[:, 2:], seen[:, 2:]], 1)

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptrack.batch.driver import BatchOptions, JobResult, Listener
-from ptrack.batch.executors import Executor, Order, WorkSpec
+from ptrack.batch.driver import BatchListener, BatchOptions, JobResult
+from ptrack.batch.executors import Executor
 from ptrack.batch.jobs import Job
 from ptrack.batch.places import LocalPlace, Place
 from ptrack.batch.run import driving, local_processes
+from ptrack.batch.work import Order, WorkSpec
 from ptrack.data.convert import (
     ConvertOptions,
     Loaded,
@@ -54,7 +55,7 @@ def worker_loader(
         if not useful and batch.timeout is None:
             return one_by_one(source, refs, convert, target)
         number = min(workers, len(refs)) if useful else 1
-        return _by_workers(source, refs, convert, target, number, batch, Listener(note=note))
+        return _by_workers(source, refs, convert, target, number, batch, BatchListener(note=note))
 
     return load
 
@@ -66,7 +67,7 @@ def _by_workers(
     target: Path,
     workers: int,
     batch: BatchOptions,
-    listener: Listener,
+    listener: BatchListener,
 ) -> Iterator[Loaded]:
     place = LocalPlace(jobs_folder(target))
     by_name = {job_name(ref): ref for ref in refs}

@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from ptrack.batch.executors import Event, Executor, Order
+from ptrack.batch.executors import Executor, JobEvent
 from ptrack.batch.jobs import Job
 from ptrack.batch.places import Place
 from ptrack.batch.status import Status, difference, file_name, parse_status, read_status, write_status
+from ptrack.batch.work import Order, is_full
 from ptrack.errors import OutputError, PTrackError
 from ptrack.signals import StopRequest
 
@@ -88,7 +89,7 @@ class _Running:
 
 
 @dataclass
-class Listener:
+class BatchListener:
     """Who wants to know what happens; each is called from the driver's thread."""
 
     planned: Callable[[int, int], None] = lambda to_do, unchanged: None
@@ -114,19 +115,19 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """What the status files say about the jobs, before any content is compared."""
 
     to_do: list[tuple[Job, str]]  # and why it is done again, "" if there is nothing to say
     to_compare: list[tuple[Job, Status]]  # done with the same settings; the source may have changed
 
 
-def plan_jobs(jobs: Sequence[Job], place: Place, task: Task, overwrite: bool) -> Plan:
+def plan_jobs(jobs: Sequence[Job], place: Place, task: Task, overwrite: bool) -> BatchPlan:
     """Read the status file of every job."""
     sizes = place.sizes()
     with ThreadPoolExecutor(READERS) as pool:
         known = pool.map(lambda job: read_status(place, job.name) if file_name(job.name) in sizes else None, jobs)
-        plan = Plan([], [])
+        plan = BatchPlan([], [])
         for job, status in zip(jobs, known, strict=True):
             if status is None or overwrite or status.state != "done":
                 plan.to_do.append((job, ""))
@@ -171,11 +172,11 @@ class Driver:
         executor: Executor,
         options: BatchOptions,
         run: str,
-        listener: Listener | None = None,
+        listener: BatchListener | None = None,
     ) -> None:
         self._jobs, self._place, self._task = list(jobs), place, task
         self._executor, self._options, self._run = executor, options, run
-        self._tell = listener or Listener()
+        self._tell = listener or BatchListener()
         self._pending: deque[tuple[Job, int]] = deque()  # with the tries they have had
         self._later: list[tuple[float, Job, int]] = []  # monotonic seconds before which they are not tried again
         self._running: dict[str, _Running] = {}
@@ -221,8 +222,6 @@ class Driver:
                 while self._step(stop):
                     yield from self._take_ended()
             except OutputError as error:
-                from ptrack.batch.worker import is_full
-
                 if not is_full(error):
                     raise
                 self.halt(str(error))
@@ -333,7 +332,7 @@ class Driver:
             "tries": tries,
         }
 
-    def _handle(self, event: Event, stop: StopRequest | None = None) -> None:
+    def _handle(self, event: JobEvent, stop: StopRequest | None = None) -> None:
         if event.kind == "broken":
             error = PTrackError(event.data["reason"])
             error.exit_code = event.data.get("exit_code", 1)

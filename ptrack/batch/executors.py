@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import queue
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-Order = dict[str, Any]  # of one job to a worker, and its answer: small dictionaries of plain values
+from ptrack.batch.work import Order, WorkSpec, do_job
 
 
 @dataclass(frozen=True)
-class Event:
+class JobEvent:
     """News of a job.
 
     ``kind`` is "started"; "progress"; "result", with the answer of ``worker.do_job`` in ``data``; "lost": what ran it
@@ -23,22 +22,6 @@ class Event:
     kind: str
     job: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkSpec:
-    """How a worker is made, in any process."""
-
-    maker: str  # "module:callable" of ``maker(*arguments, index=, workers=)``, returning an object with ``run``
-    arguments: tuple[Any, ...]  # picklable
-    place: str  # folder or URL of outputs and status files
-    workers: int = 1
-    threads: int = 0  # of the CPU for each worker; 0 leaves it to the libraries
-
-    def make(self, index: int = 0) -> Any:
-        """Build the worker's object."""
-        module, _, name = self.maker.partition(":")
-        return getattr(importlib.import_module(module), name)(*self.arguments, index=index, workers=self.workers)
 
 
 class Executor(Protocol):
@@ -52,7 +35,7 @@ class Executor(Protocol):
         """Give a job."""
         ...
 
-    def poll(self, seconds: float) -> list[Event]:
+    def poll(self, seconds: float) -> list[JobEvent]:
         """Wait up to ``seconds`` for news and return it."""
         ...
 
@@ -77,7 +60,7 @@ class InProcess:
         tell: called with events while a job runs.
     """
 
-    def __init__(self, spec: WorkSpec, tell: Callable[[Event], None] = lambda event: None) -> None:
+    def __init__(self, spec: WorkSpec, tell: Callable[[JobEvent], None] = lambda event: None) -> None:
         self._spec, self._tell = spec, tell
         self._work: Any = None
         self._waiting: queue.SimpleQueue[Order] = queue.SimpleQueue()
@@ -90,20 +73,18 @@ class InProcess:
         """Take a job; ``poll`` does it."""
         self._waiting.put(order)
 
-    def poll(self, seconds: float) -> list[Event]:
+    def poll(self, seconds: float) -> list[JobEvent]:
         """Do the job that was given and return its result."""
-        from ptrack.batch.worker import do_job
-
         if self._waiting.empty():
             return []
         order = self._waiting.get()
         if self._work is None:
             self._work = self._spec.make()
-        self._tell(Event("started", order["job"]))
+        self._tell(JobEvent("started", order["job"]))
         answer = do_job(
-            self._work, self._spec.place, order, lambda data: self._tell(Event("progress", order["job"], data))
+            self._work, self._spec.place, order, lambda data: self._tell(JobEvent("progress", order["job"], data))
         )
-        return [Event("result", order["job"], answer)]
+        return [JobEvent("result", order["job"], answer)]
 
     def cancel(self, job: str) -> None:
         """Do nothing: no job runs while the driver looks."""

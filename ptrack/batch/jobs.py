@@ -12,20 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ptrack.batch.stores import VIDEOS, expand_remote, is_remote
 from ptrack.errors import ConfigError, InputError, OutputError
 from ptrack.tracking.request import resolve, source_stem
 from ptrack.video.listing import SUFFIXES as IMAGES
 from ptrack.video.listing import natural_key
-
-VIDEOS = frozenset(
-    f".{name}"
-    for name in (
-        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m2v", "ts", "mts", "m2ts", "vob", "mxf"),
-        *("wmv", "asf", "flv", "ogv", "3gp", "3g2", "gif", "h264", "h265", "hevc", "y4m", "dv"),
-    )
-)
-STORES = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://", "sftp://", "memory://")
-_WEB = re.compile(r"^https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +34,6 @@ class Entry:
 
     source: str
     name: str = ""
-
-
-def is_remote(source: str) -> bool:
-    """Return whether a source is a file behind a URL, to be fetched: a store's, or a video file on the web."""
-    if source.lower().startswith(STORES):
-        return True
-    return bool(_WEB.match(source)) and Path(urlsplit(source).path).suffix.lower() in VIDEOS
 
 
 def read_list(path: str) -> list[Entry]:
@@ -95,8 +79,6 @@ def expand(sources: Sequence[str]) -> tuple[list[Entry], list[str]]:
 def _expanded(source: str) -> tuple[list[str], str]:
     path = Path(source)
     if is_remote(source):
-        from ptrack.batch.remote import expand_remote
-
         return expand_remote(source), ""
     if path.is_dir():
         return _in_folder(source, path)

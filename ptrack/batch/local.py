@@ -13,7 +13,8 @@ import tempfile
 import threading
 from typing import IO, Any
 
-from ptrack.batch.executors import Event, Order, WorkSpec
+from ptrack.batch.executors import JobEvent
+from ptrack.batch.work import Order, WorkSpec
 from ptrack.batch.worker import encode_spec
 
 _START = (
@@ -118,9 +119,9 @@ class LocalProcesses:
             self._processes.append(idle)
         idle.give(order)
 
-    def poll(self, seconds: float) -> list[Event]:
+    def poll(self, seconds: float) -> list[JobEvent]:
         """Wait up to ``seconds`` for news."""
-        events: list[Event] = []
+        events: list[JobEvent] = []
         try:
             events += self._event(*self._news.get(timeout=seconds))
             while True:
@@ -128,7 +129,7 @@ class LocalProcesses:
         except queue.Empty:
             return events
 
-    def _event(self, process: _Process, message: list[Any] | None) -> list[Event]:
+    def _event(self, process: _Process, message: list[Any] | None) -> list[JobEvent]:
         if message is None:
             return self._died(process)
         kind, job, data = message
@@ -137,17 +138,17 @@ class LocalProcesses:
             self._stillborn = 0
         elif kind == "result":
             process.job = ""
-        return [Event(kind, job, data)]
+        return [JobEvent(kind, job, data)]
 
-    def _died(self, process: _Process) -> list[Event]:
+    def _died(self, process: _Process) -> list[JobEvent]:
         self._processes.remove(process)
         reason = process.reason()
-        events = [Event("lost", process.job, {"reason": reason, "begun": process.begun})] if process.job else []
+        events = [JobEvent("lost", process.job, {"reason": reason, "begun": process.begun})] if process.job else []
         if not process.ready and not self._stopping:
             self._stillborn += 1
             if self._stillborn >= MOST_STILLBORN:
                 what = f"{self._stillborn} worker processes ended before they were ready: {reason}."
-                events.append(Event("broken", "", {"reason": what, "exit_code": 1}))
+                events.append(JobEvent("broken", "", {"reason": what, "exit_code": 1}))
         return events
 
     def cancel(self, job: str) -> None:

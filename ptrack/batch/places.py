@@ -6,8 +6,6 @@ Nothing here needs file locks, which network drives refuse: a file appears whole
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,26 +121,3 @@ class LocalPlace:
 
     def commit(self, folder: Path, name: str) -> None:
         """Do nothing: the file is in its place already."""
-
-
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """Yield a folder that is removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="ptrack-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def open_place(where: str) -> Place:
-    """Return the place of a folder name or URL.
-
-    Raises:
-        OutputError: a URL of a kind that is not installed or not known.
-    """
-    if "://" in where:
-        from ptrack.batch.remote import RemotePlace
-
-        return RemotePlace(where)
-    return LocalPlace(Path(where))

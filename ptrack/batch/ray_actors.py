@@ -12,7 +12,8 @@ import socket
 import time
 from typing import Any
 
-from ptrack.batch.executors import Event, Order, WorkSpec
+from ptrack.batch.executors import JobEvent
+from ptrack.batch.work import Order, WorkSpec
 from ptrack.errors import ConfigError, PTrackError
 
 IN_FLIGHT = 2  # jobs given to an actor at once, so that it never waits for the driver
@@ -24,7 +25,7 @@ class _Worker:
     """What an actor is."""
 
     def __init__(self, spec: WorkSpec, index: int) -> None:
-        from ptrack.batch.places import open_place
+        from ptrack.batch.remote import open_place
 
         self._place, self._work = open_place(spec.place), spec.make(index)
 
@@ -34,7 +35,7 @@ class _Worker:
 
     def do(self, order: Order) -> dict[str, Any]:
         """Do a job."""
-        from ptrack.batch.worker import do_job
+        from ptrack.batch.work import do_job
 
         return do_job(self._work, self._place, order, lambda data: None)
 
@@ -105,7 +106,7 @@ class RayActors:
         self._actors = [_Actor(remote.remote(spec, index)) for index in range(count)]
         self._resources = f"{count} actors of {options['num_cpus']} CPUs; the cluster has {cpus}"
         self._since = time.monotonic()  # when an actor last was there
-        self._news: list[Event] = []
+        self._news: list[JobEvent] = []
         self._closed = False
 
     # -- what the driver calls
@@ -121,9 +122,9 @@ class RayActors:
         actor = min(ready, key=lambda a: len(a.jobs))
         actor.jobs[actor.handle.do.remote(order)] = order["job"]
         if len(actor.jobs) == 1:
-            self._news.append(Event("started", order["job"]))
+            self._news.append(JobEvent("started", order["job"]))
 
-    def poll(self, seconds: float) -> list[Event]:
+    def poll(self, seconds: float) -> list[JobEvent]:
         """Wait up to ``seconds`` for news."""
         self._answers()
         references = [ref for actor in self._actors for ref in actor.jobs]
@@ -163,7 +164,7 @@ class RayActors:
             self._since = time.monotonic()
         elif time.monotonic() - self._since > START_SECONDS:
             reason = f"No Ray actor has come up for {START_SECONDS:.0f} s ({self._resources})."
-            self._news.append(Event("broken", "", {"reason": reason, "exit_code": 1}))
+            self._news.append(JobEvent("broken", "", {"reason": reason, "exit_code": 1}))
 
     def _answers(self) -> None:
         """Find out which actors are there."""
@@ -179,7 +180,7 @@ class RayActors:
             except Exception as error:  # it died while it was made, or cannot be made
                 sentence = self._broken(error)
                 if sentence:
-                    self._news.append(Event("broken", "", {"reason": sentence, "exit_code": 1}))
+                    self._news.append(JobEvent("broken", "", {"reason": sentence, "exit_code": 1}))
                 else:
                     actor.ping = actor.handle.answer.remote()
 
@@ -192,17 +193,17 @@ class RayActors:
         except Exception as error:  # Ray's many kinds, and what the job itself raised
             self._failed(actor, job, error)
             return
-        self._news.append(Event("result", job, answer))
+        self._news.append(JobEvent("result", job, answer))
         if actor.head():
-            self._news.append(Event("started", actor.head()))
+            self._news.append(JobEvent("started", actor.head()))
 
     def _failed(self, actor: _Actor, job: str, error: Exception) -> None:
         sentence = self._broken(error)
         if sentence:
-            self._news.append(Event("broken", "", {"reason": sentence, "exit_code": 1}))
+            self._news.append(JobEvent("broken", "", {"reason": sentence, "exit_code": 1}))
             return
         begun = actor.ping is None  # the first call that fails was running, those behind it had not begun
-        self._news.append(Event("lost", job, {"reason": self._reason(error), "begun": begun}))
+        self._news.append(JobEvent("lost", job, {"reason": self._reason(error), "begun": begun}))
         if self._is_task_error(error) or not begun:
             return
         if isinstance(error, self._ray.exceptions.ActorUnavailableError):

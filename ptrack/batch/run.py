@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptrack.batch.driver import BatchOptions, Driver, Listener, Plan, Summary, Task, plan_jobs
-from ptrack.batch.executors import Event, Executor, InProcess, WorkSpec
-from ptrack.batch.jobs import Entry, Job, Shard, expand, is_remote, make_jobs, parse_shard, read_list, slurm_shard
+from ptrack.batch.driver import BatchListener, BatchOptions, BatchPlan, Driver, Summary, Task, plan_jobs
+from ptrack.batch.executors import Executor, InProcess, JobEvent
+from ptrack.batch.jobs import Entry, Job, Shard, expand, make_jobs, parse_shard, read_list, slurm_shard
 from ptrack.batch.owner import RunOwner
-from ptrack.batch.places import LocalPlace, Place, open_place
+from ptrack.batch.places import LocalPlace, Place
+from ptrack.batch.remote import open_place
+from ptrack.batch.stores import is_remote
 from ptrack.batch.tracking import TrackTask
+from ptrack.batch.work import WorkSpec
 from ptrack.errors import ConfigError, InputError, OutputError
 from ptrack.tracking.request import TrackRequest
 from ptrack.tracks_io import FORMATS
@@ -104,19 +107,19 @@ def check_folder(out: str) -> None:
         raise OutputError(f"Cannot write {out}: {existing} is not writable. Choose a writable place.")
 
 
-def plan(batch: Batch) -> Plan:
+def plan(batch: Batch) -> BatchPlan:
     """Return what a run would do."""
     return plan_jobs(batch.jobs, open_place(batch.out), batch.task, batch.request.options.overwrite)
 
 
-def run_batch(batch: Batch, listener: Listener | None = None) -> Summary:
+def run_batch(batch: Batch, listener: BatchListener | None = None) -> Summary:
     """Track all videos of a batch; what became of each is in the status files and in the summary.
 
     Raises:
         OutputError: another run is at work in the folder, or it cannot be written.
         PTrackError: no model can be built.
     """
-    listener = listener or Listener()
+    listener = listener or BatchListener()
     with driving(
         batch.jobs,
         _opened(batch.out),
@@ -137,7 +140,7 @@ def driving(
     executor: Callable[[], Executor],
     options: BatchOptions,
     *,
-    listener: Listener | None = None,
+    listener: BatchListener | None = None,
     shard: Shard | None = None,
 ) -> Iterator[Driver]:
     """Hold a place for this run and yield the driver of its jobs, not yet begun.
@@ -175,7 +178,7 @@ def _opened(out: str) -> Place:
     return place
 
 
-def _executor(batch: Batch, listener: Listener) -> Executor:
+def _executor(batch: Batch, listener: BatchListener) -> Executor:
     request = batch.request
     if request.ray:
         from ptrack.batch.ray_actors import RayActors
@@ -202,11 +205,11 @@ def threads_each(workers: int) -> int:
     return max(1, cores // workers)
 
 
-def _teller(batch: Batch, listener: Listener) -> Any:
+def _teller(batch: Batch, listener: BatchListener) -> Any:
     """Return what hands news of a job in this process on while it runs: the driver only looks in between."""
     by_name = {job.name: job for job in batch.jobs}
 
-    def tell(event: Event) -> None:
+    def tell(event: JobEvent) -> None:
         if event.kind == "started":
             listener.started(by_name[event.job], 1)
         elif event.kind == "progress":

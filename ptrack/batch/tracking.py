@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptrack.batch.executors import Order, WorkSpec
-from ptrack.batch.jobs import Job, is_remote
+from ptrack.batch.jobs import Job
 from ptrack.batch.places import Place
-from ptrack.batch.worker import UnusableWorkerError
+from ptrack.batch.stores import fetched, is_remote, remote_content
+from ptrack.batch.work import Order, UnusableWorkerError, WorkSpec
 from ptrack.errors import InputError, Interrupted, PTrackError, TracksError
 from ptrack.fileio import sha256_of
 from ptrack.queries_io import QueryPlan, plan_queries
@@ -77,8 +77,6 @@ def content_of(path: str, trust_time: bool = False) -> dict[str, Any]:
         InputError: it cannot be read.
     """
     if is_remote(path):
-        from ptrack.batch.remote import remote_content
-
         return remote_content(path)
     try:
         if trust_time:
@@ -197,6 +195,7 @@ class TrackWork:
         return TrackOptions(
             out=folder / tracks,
             overlay=folder / overlay if overlay is not None else None,
+            drawing=self.request.drawing,
             trail=self.request.trail,
             occluded=self.request.occluded,
             overwrite=True,
@@ -214,7 +213,5 @@ def _fetched(path: str) -> Iterator[str]:
     if not is_remote(path):
         yield path
         return
-    from ptrack.batch.remote import fetched
-
     with fetched(path) as local:
         yield str(local)

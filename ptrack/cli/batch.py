@@ -15,7 +15,7 @@ from ptrack.cli.progress import Bar, Display, duration
 from ptrack.errors import count
 
 if TYPE_CHECKING:
-    from ptrack.batch.driver import JobResult, Listener, Summary
+    from ptrack.batch.driver import BatchListener, JobResult, Summary
     from ptrack.batch.jobs import Job
     from ptrack.batch.run import Batch, BatchRequest
 
@@ -38,7 +38,7 @@ def status(
     quiet: options.Quiet = False,
 ) -> None:
     """Count what is done, running, failed and left in a folder, over all shards; exit code 0 only if all is done."""
-    from ptrack.batch.places import open_place
+    from ptrack.batch.remote import open_place
     from ptrack.batch.report import check_report, counts_of, folder_status, write_report
 
     output = Output(json_mode=json, quiet=quiet)
@@ -100,11 +100,13 @@ class BatchDisplay(Display):
         self._total, self._ended = total, 0
         self._running: dict[str, tuple[Job, float, Mapping[str, Any]]] = {}  # since when, in monotonic seconds
 
-    def listener(self) -> Listener:
+    def listener(self) -> BatchListener:
         """Return what the driver calls."""
-        from ptrack.batch.driver import Listener
+        from ptrack.batch.driver import BatchListener
 
-        return Listener(started=self._started, progress=self._progress, finished=self._finished, note=self._output.note)
+        return BatchListener(
+            started=self._started, progress=self._progress, finished=self._finished, note=self._output.note
+        )
 
     def _started(self, job: Job, tries: int) -> None:
         self._running[job.name] = job, time.monotonic(), {}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ptrack.cli import options
 from ptrack.cli.console import Output
 from ptrack.cli.progress import Bar, Display
-from ptrack.errors import ConfigError
+from ptrack.cli.results import check_files, finish_json, parse_size
 
 group = typer.Typer(no_args_is_help=True)
 
@@ -23,33 +22,6 @@ def register(app: typer.Typer) -> None:
     bench_train.register(group)
     bench_live.register(group)
     app.add_typer(group, name="bench", help="Measure speed and memory of models, training and reading.")
-
-
-def _finish(data: dict[str, Any], out: Path | None) -> None:
-    """Write the result and print it as one line, the last on stdout."""
-    from ptrack.fileio import atomic_path
-
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if out is not None:
-        with atomic_path(out) as temporary:
-            temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
-    print(text, flush=True)
-
-
-def _check(*paths: Path | None, overwrite: bool) -> None:
-    from ptrack.fileio import check_writable
-
-    for path in paths:
-        if path is not None:
-            check_writable(path, overwrite=overwrite)
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Parse ``854x480`` (width x height) into (H, W)."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0):
-        raise ConfigError(f"--size {text}: write it as WIDTHxHEIGHT, for example 854x480.")
-    return int(height), int(width)
 
 
 @group.command("speed")
@@ -88,7 +60,7 @@ def speed(
     quiet: options.Quiet = False,
 ) -> None:
     """Time a tracker stage by stage: ptrack bench speed --model nano --points 256 --compare matching,lk."""
-    _check(out, plot, overwrite=overwrite)
+    check_files(out, plot, overwrite=overwrite)
     from ptrack.bench.speed import SpeedOptions, bench_speed
     from ptrack.bench.speed import plot as draw
     from ptrack.models.zoo import DEFAULT_MODEL
@@ -101,7 +73,7 @@ def speed(
         memories=tuple(memory or [None]),
         devices=tuple(device or ["auto"]),
         dtypes=tuple(dtype or ["auto"]),
-        sizes=tuple(_size(s) for s in size) if size else (None,),
+        sizes=tuple(parse_size(s) for s in size) if size else (None,),
         checkpoints=tuple(checkpoint or ()),
         random_weights=random_weights,
         quality=quality,
@@ -121,7 +93,7 @@ def speed(
         )
     if plot is not None:
         draw(report.rows, plot)
-    _finish(report.to_mapping(), out)
+    finish_json(report.to_mapping(), out)
 
 
 @group.command("io")
@@ -137,7 +109,7 @@ def io(
     quiet: options.Quiet = False,
 ) -> None:
     """Time reading training clips: a clip store against folders of JPEG frames."""
-    _check(out, overwrite=overwrite)
+    check_files(out, overwrite=overwrite)
     from ptrack.bench.io import IoOptions, bench_io, small
 
     output = Output(quiet=quiet)
@@ -146,4 +118,4 @@ def io(
     for reader, speed_of in result.clips_per_second.items():
         output.result(f"{reader}: {speed_of:.2f} clips/s")
     output.result(f"the store is {result.speedup:.2f} times as fast as the folders")
-    _finish(result.as_dict(), out)
+    finish_json(result.as_dict(), out)

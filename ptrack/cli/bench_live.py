@@ -8,6 +8,7 @@ import typer
 
 from ptrack.cli import options
 from ptrack.cli.console import Output
+from ptrack.cli.results import check_files, finish_json, parse_size
 
 
 def register(group: typer.Typer) -> None:
@@ -31,17 +32,16 @@ def live(
 ) -> None:
     """Time a stream on this machine from camera to message: ptrack bench live --rate 15 --rate 60."""
     from ptrack.bench.live import LiveBenchOptions, bench_live, to_mapping
-    from ptrack.cli.bench import _check, _finish, _size
 
-    _check(out, overwrite=overwrite)
+    check_files(out, overwrite=overwrite)
     options = LiveBenchOptions(
         model=model,
         quality=quality,
         points=points,
         rates=tuple(rate or (15.0, 30.0, 60.0)),
         seconds=seconds,
-        size=_size(size),
+        size=parse_size(size),
         device=device,
     )
     rows = bench_live(options, Output(quiet=quiet).result)
-    _finish(to_mapping(options, rows), out)
+    finish_json(to_mapping(options, rows), out)

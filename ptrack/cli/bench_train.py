@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from ptrack.cli import options
 from ptrack.cli.console import Output
+from ptrack.cli.results import check_files, finish_json
 from ptrack.errors import count
 
 
@@ -35,10 +35,7 @@ def train(
     quiet: options.Quiet = False,
 ) -> None:
     """Time training steps: ptrack bench train --config track_on2_kubric_dinov2 --device cuda."""
-    from ptrack.fileio import atomic_path, check_writable
-
-    if out is not None:
-        check_writable(out, overwrite=overwrite)
+    check_files(out, overwrite=overwrite)
     from ptrack.bench.train import bench_train
     from ptrack.training.recipes import TrainRequest, resolve
 
@@ -53,8 +50,4 @@ def train(
     )
     if result.speedup is not None:
         output.result(f"{result.speedup:.2f} times as fast as a plain loop over clips and frames")
-    text = json.dumps(result.as_dict())
-    if out is not None:
-        with atomic_path(out) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    print(text, flush=True)
+    finish_json(result.as_dict(), out)

@@ -10,14 +10,22 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
-    from ptrack.cli.progress import Display
     from ptrack.errors import PTrackError
 
+
+class Redrawn(Protocol):
+    """Lines that are drawn anew again and again."""
+
+    def clear(self) -> None:
+        """Take the lines off the screen."""
+        ...
+
+
 WARNING, ERROR = "33", "1;31"  # SGR numbers: yellow, bold red
-_displays: list[Display] = []  # the live display while there is one; it makes room for other lines
+displays: list[Redrawn] = []  # the live display while there is one; it makes room for other lines
 _asked: list[Output] = []  # the output that owes a JSON document
 
 
@@ -65,7 +73,7 @@ def terminal_columns(stream: Any) -> int:
 
 
 def _make_room() -> None:
-    for display in _displays:
+    for display in displays:
         display.clear()
 
 

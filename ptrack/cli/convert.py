@@ -10,6 +10,7 @@ import typer
 
 from ptrack.cli import options
 from ptrack.cli.console import Output
+from ptrack.cli.results import check_files
 from ptrack.errors import count
 
 if TYPE_CHECKING:
@@ -166,10 +167,8 @@ def inspect_store(
 ) -> None:
     """Show what a clip store holds: ptrack convert inspect davis.h5 --sheet davis.png."""
     from ptrack.data.inspect import contact_sheet, describe
-    from ptrack.fileio import check_writable
 
-    if sheet is not None:
-        check_writable(sheet, overwrite=overwrite)
+    check_files(sheet, overwrite=overwrite)
     output = Output(json_mode)
     data = describe(file)
     for key in ("files", "bytes", "clips", "frames", "tracks", "positions", "visible_positions", "splits", "codecs"):

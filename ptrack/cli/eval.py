@@ -9,6 +9,7 @@ import typer
 
 from ptrack.cli import options
 from ptrack.cli.console import Output
+from ptrack.cli.results import check_files
 from ptrack.errors import count
 
 if TYPE_CHECKING:
@@ -95,11 +96,9 @@ def evaluate(
     """Score trackers: ptrack eval --dataset davis --data tapvid_davis.pkl --model matching --model lk."""
     from ptrack.evaluation.results import check_format
     from ptrack.evaluation.subjects import EvalRequest
-    from ptrack.fileio import check_writable
 
     outputs = [check_format(path) for path in out or []]
-    for path in [*outputs, *([html] if html else [])]:
-        check_writable(path, overwrite=overwrite)
+    check_files(*outputs, html, overwrite=overwrite)
     request = EvalRequest(
         benchmark=dataset,
         data=data or "",

@@ -72,13 +72,13 @@ class Display:
         self._last = 0.0
 
     def __enter__(self) -> Self:
-        console._displays.append(self)
+        console.displays.append(self)
         self._guarded(self._open)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.clear()
-        console._displays.remove(self)
+        console.displays.remove(self)
 
     @property
     def live(self) -> bool:

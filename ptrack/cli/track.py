@@ -222,6 +222,7 @@ def track(
     from ptrack.queries_io import QueryOptions
     from ptrack.tracking.request import TrackRequest
     from ptrack.video import ReadOptions
+    from ptrack.viz.overlay import asked_overlay
 
     named = list(sources or [])
     if bool(named or list_file) == (camera is not None):
@@ -260,6 +261,7 @@ def track(
         out=Path(out) if out and not remote else None,
         format=format,
         overlay=overlay,
+        drawing=asked_overlay,
         trail=trail,
         occluded=occluded,
         overwrite=overwrite,
@@ -290,13 +292,13 @@ def _run(request: TrackRequest, output: Output) -> None:
     """Do the work with progress on stderr, then print what came of it."""
     from ptrack.cli.progress import TrackProgress
     from ptrack.models.devices import choose_device
-    from ptrack.tracking.single import Listener, track_request
+    from ptrack.tracking.single import TrackListener, track_request
 
     (source,) = request.sources
     choice = choose_device(request.device)
     try:
         with TrackProgress(output) as display:
-            listener = Listener(
+            listener = TrackListener(
                 progress=lambda now: display.update(source, now),
                 loaded=lambda tracker: output.note(f"model {tracker.model.name} on {choice.reason}"),
                 note=output.note,

@@ -67,7 +67,7 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Geometry:
+class Framing:
     """Where every output frame lies in its source frame."""
 
     boxes: np.ndarray  # (T, 4) float64 source pixels x0, y0, x1, y1; may reach outside, which is black
@@ -115,7 +115,7 @@ class Geometry:
 def draw_geometry(
     config: AugmentConfig, rng: Rng, source: tuple[int, int], size: tuple[int, int], tracks: np.ndarray,
     visible: np.ndarray,
-) -> Geometry:  # fmt: skip
+) -> Framing:  # fmt: skip
     """Draw the geometry of a clip.
 
     Args:
@@ -135,7 +135,7 @@ def draw_geometry(
     else:
         boxes = np.tile(np.asarray([0.0, 0.0, padded[1], padded[0]]), (t, 1))
     boxes -= np.tile(border[:2], 2)
-    return Geometry(boxes, size, bool(rng.random() < config.flip_x), bool(rng.random() < config.flip_y))
+    return Framing(boxes, size, bool(rng.random() < config.flip_x), bool(rng.random() < config.flip_y))
 
 
 def _walk(

@@ -49,7 +49,7 @@ class ConvertOptions:
 
 
 @dataclass(frozen=True)
-class Event:
+class ConvertEvent:
     """One clip is done; for progress bars."""
 
     position: int  # from 1
@@ -78,7 +78,7 @@ class Report:
         return asdict(self)
 
 
-Progress = Callable[[Event], None]
+Progress = Callable[[ConvertEvent], None]
 Loaded = tuple[ClipRef, Packed | PTrackError]
 Loader = Callable[[Source, Sequence[ClipRef], ConvertOptions, Path], Iterator[Loaded]]
 
@@ -236,7 +236,7 @@ def _convert_file(
         for number, (ref, result) in enumerate(loader(source, todo, options, path), span.start + kept + 1):
             outcome = _write(writer, ref, result, options, report)
             if progress is not None:
-                progress(Event(number, len(refs), ref.id, *outcome))
+                progress(ConvertEvent(number, len(refs), ref.id, *outcome))
         if writer.done or options.shards > 1:
             writer.finish(ids, path)
         else:

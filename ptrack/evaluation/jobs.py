@@ -10,10 +10,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptrack.batch.executors import Order, WorkSpec
 from ptrack.batch.jobs import Job
 from ptrack.batch.places import LocalPlace, Place
-from ptrack.batch.worker import UnusableWorkerError
+from ptrack.batch.work import Order, UnusableWorkerError, WorkSpec
 from ptrack.data.clips import Clip
 from ptrack.errors import OutputError, PTrackError
 from ptrack.evaluation import results

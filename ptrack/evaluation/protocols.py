@@ -45,7 +45,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Base of all protocols: first-visible or strided queries, scored as TAP-Vid does."""
+    """First-visible or strided queries, scored as TAP-Vid does; benchmarks with rules of their own are subclasses."""
 
     name: str  # on the command line
     title: str  # for people
@@ -116,48 +116,7 @@ class Protocol:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Davis(Protocol):
-    """TAP-Vid DAVIS, 30 videos (arXiv 2211.03726)."""
-
-    name: str = "davis"
-    title: str = "TAP-Vid DAVIS"
-    source: str = "tapvid-davis"
-    size: tuple[int, int] | None = RASTER
-    memory: int = 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kinetics(Protocol):
-    """TAP-Vid Kinetics, up to 250 frames each (arXiv 2211.03726)."""
-
-    name: str = "kinetics"
-    title: str = "TAP-Vid Kinetics"
-    source: str = "tapvid-kinetics"
-    size: tuple[int, int] | None = RASTER
-
-
-@dataclass(frozen=True, kw_only=True)
-class RgbStacking(Protocol):
-    """TAP-Vid RGB-Stacking, 50 synthetic videos (arXiv 2211.03726)."""
-
-    name: str = "rgb_stacking"
-    title: str = "TAP-Vid RGB-Stacking"
-    source: str = "tapvid-rgb-stacking"
-    size: tuple[int, int] | None = RASTER
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoboTap(Protocol):
-    """RoboTAP, 265 videos (arXiv 2308.15975)."""
-
-    name: str = "robotap"
-    title: str = "RoboTAP"
-    source: str = "robotap"
-    size: tuple[int, int] | None = RASTER
-
-
-@dataclass(frozen=True, kw_only=True)
-class PointOdyssey(Protocol):
+class PointOdysseyProtocol(Protocol):
     """PointOdyssey test (arXiv 2307.15055): strict filters, hidden positions count too."""
 
     name: str = "point_odyssey"
@@ -204,7 +163,7 @@ class PointOdyssey(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicReplica(Protocol):
+class DynamicReplicaProtocol(Protocol):
     """Dynamic Replica valid, left camera (arXiv 2305.02296): queries at frame 0, even for hidden points."""
 
     name: str = "dynamic_replica"
@@ -242,7 +201,7 @@ class DynamicReplica(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EgoPoints(Protocol):
+class EgoPointsProtocol(Protocol):
     """EgoPoints (arXiv 2412.04592): sparse labels, points that leave the view and come back."""
 
     name: str = "ego_points"
@@ -279,7 +238,7 @@ class EgoPoints(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Badja(Protocol):
+class BadjaProtocol(Protocol):
     """BADJA (arXiv 1811.05804) as PIPs scores it: joints of animals, errors relative to the animal's size."""
 
     name: str = "badja"
@@ -312,28 +271,7 @@ class Badja(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kubric(Protocol):
-    """Kubric MOVi-F with at most 256 evenly chosen tracks; not a published benchmark, scored as TAP-Vid."""
-
-    name: str = "kubric"
-    title: str = "Kubric MOVi-F"
-    source: str = "kubric"
-    size: tuple[int, int] | None = RASTER
-    max_tracks: int | None = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class Synthetic(Protocol):
-    """ptrack's own synthetic clips at their own size, at most 256 tracks, scored as TAP-Vid."""
-
-    name: str = "synthetic"
-    title: str = "synthetic clips"
-    source: str = "synthetic"
-    max_tracks: int | None = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class Custom(Protocol):
+class CustomProtocol(Protocol):
     """Your own videos at their own size, scored as TAP-Vid; frames without any label are not scored."""
 
     name: str = "custom"
@@ -386,10 +324,21 @@ def foreground_areas(clip: Clip, size: tuple[int, int], needed: np.ndarray) -> n
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
-        Davis(), Kinetics(), RoboTap(), RgbStacking(), PointOdyssey(), DynamicReplica(), EgoPoints(), Kubric(),
-        Badja(), Synthetic(), Custom(),
+        # TAP-Vid: arXiv 2211.03726; 30 videos of DAVIS, Kinetics up to 250 frames each, 50 rendered ones.
+        Protocol(name="davis", title="TAP-Vid DAVIS", source="tapvid-davis", size=RASTER, memory=24),
+        Protocol(name="kinetics", title="TAP-Vid Kinetics", source="tapvid-kinetics", size=RASTER),
+        Protocol(name="robotap", title="RoboTAP", source="robotap", size=RASTER),  # arXiv 2308.15975, 265 videos
+        Protocol(name="rgb_stacking", title="TAP-Vid RGB-Stacking", source="tapvid-rgb-stacking", size=RASTER),
+        PointOdysseyProtocol(),
+        DynamicReplicaProtocol(),
+        EgoPointsProtocol(),
+        # Not published benchmarks: Kubric MOVi-F, and ptrack's own synthetic clips at their own size.
+        Protocol(name="kubric", title="Kubric MOVi-F", source="kubric", size=RASTER, max_tracks=256),
+        BadjaProtocol(),
+        Protocol(name="synthetic", title="synthetic clips", source="synthetic", max_tracks=256),
+        CustomProtocol(),
     )
-}  # fmt: skip
+}
 
 
 def find_protocol(name: str) -> Protocol:

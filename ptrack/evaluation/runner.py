@@ -12,7 +12,7 @@ from pathlib import Path
 from ptrack.batch.driver import BatchOptions, JobResult
 from ptrack.batch.executors import Executor, InProcess
 from ptrack.batch.jobs import Shard
-from ptrack.batch.places import LocalPlace, temporary_folder
+from ptrack.batch.places import LocalPlace
 from ptrack.batch.run import driving, local_processes
 from ptrack.errors import ConfigError, DataError, Interrupted, ModelError, OutputError
 from ptrack.evaluation import results
@@ -21,7 +21,7 @@ from ptrack.evaluation.jobs import EvalTask, Videos, read_result, spec, subject_
 from ptrack.evaluation.protocols import Protocol, check_mode, find_protocol
 from ptrack.evaluation.results import EvaluationReport, ModelResult, VideoResult
 from ptrack.evaluation.subjects import EvalRequest, Subject, open_subjects
-from ptrack.fileio import atomic_path
+from ptrack.fileio import atomic_path, temporary_folder
 from ptrack.processes import Group, joined
 
 PATIENCE = timedelta(days=2)  # processes may differ by hours; torch's 30 minutes would end the faster ones

@@ -21,7 +21,8 @@ from ptrack.tracks import Queries
 
 if TYPE_CHECKING:
     from ptrack.live.reference import Reference
-    from ptrack.tracking.tracker import StepResult, Tracker
+    from ptrack.tracking.frame_tracker import StepResult
+    from ptrack.tracking.tracker import Tracker
 
 WAIT_SECONDS = 0.25  # for a frame before signals and the duration are looked at
 AGE_BIN = 0.1  # milliseconds per bin of the count of ages

@@ -10,8 +10,9 @@ from typing import Self
 import numpy as np
 
 from ptrack import geometry
+from ptrack.tracking.drawing import Drawing
+from ptrack.tracking.frame_tracker import StepResult
 from ptrack.tracking.stream import Row
-from ptrack.tracking.tracker import StepResult
 from ptrack.tracks_io import format_of, load_tracks
 from ptrack.untrusted import h5
 from ptrack.video.frames import Frame, FrameSource
@@ -25,18 +26,14 @@ class OverlaySink:
         path: .mp4, .gif or another name that ``open_writer`` knows.
         source: gives the rate and the size that positions refer to.
         threshold: visibility probability from which a point counts as visible.
-        trail, occluded: see ``ptrack.viz.style.overlay_style``.
+        drawing: draws each frame.
     """
 
-    def __init__(
-        self, path: Path, source: FrameSource, threshold: float, trail: int | None = None, occluded: bool | None = None
-    ) -> None:
+    def __init__(self, path: Path, source: FrameSource, threshold: float, drawing: Drawing) -> None:
         from ptrack.video import open_writer
-        from ptrack.viz.overlay import Overlay
-        from ptrack.viz.style import overlay_style
 
         self._writer = open_writer(path, fps=source.info.fps, overwrite=True)
-        self._overlay = Overlay(overlay_style(trail, occluded))
+        self._drawing = drawing
         self._threshold = threshold
         self._size = (source.info.height, source.info.width)
 
@@ -45,7 +42,7 @@ class OverlaySink:
         size = (frame.rgb.shape[0], frame.rgb.shape[1])
         xy = geometry.rescale(np.asarray(result.positions, np.float32), self._size, size)
         visible = result.visibility >= self._threshold
-        self._writer.write(self._overlay.draw(frame.rgb, xy, visible, result.confidence), frame.pts)
+        self._writer.write(self._drawing.draw(frame.rgb, xy, visible, result.confidence), frame.pts)
 
     def close(self) -> None:
         """Finish the video and give it its name."""

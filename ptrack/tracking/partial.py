@@ -19,8 +19,8 @@ import numpy as np
 from ptrack._version import __version__
 from ptrack.errors import OutputError
 from ptrack.fileio import NAME_MAX, check_writable
+from ptrack.tracking.frame_tracker import FrameTracker
 from ptrack.tracking.request import NEUTRAL
-from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries, TracksInfo
 from ptrack.tracks_io import format_of, load_header
 from ptrack.video.frames import FrameSource
@@ -77,7 +77,7 @@ def check_outputs(out: Path, overlay: Path | None, *, overwrite: bool, resume: b
 
 
 def deciding(
-    tracker: Tracker, source: FrameSource, queries: Queries, info: TracksInfo, backward: bool
+    tracker: FrameTracker, source: FrameSource, queries: Queries, info: TracksInfo, backward: bool
 ) -> dict[str, Any]:
     """Return all that decides the tracks, as JSON values by the names that a user knows.
 

@@ -14,6 +14,7 @@ from ptrack.errors import CheckpointError, OutputError, PTrackError, QueryError
 from ptrack.fileio import fitting, sha256_of
 from ptrack.models.zoo import DEFAULT_MODEL, find
 from ptrack.queries_io import QueryOptions
+from ptrack.tracking.drawing import DrawingMaker
 from ptrack.tracks import SCHEMA_VERSION
 from ptrack.tracks_io import FORMATS, format_of
 from ptrack.video import ReadOptions
@@ -40,6 +41,7 @@ class TrackRequest:
     out: Path | None = None  # a file for one source, else a folder
     format: str | None = None  # "h5", "npz", "csv" or "json"; from ``out`` or h5
     overlay: bool = True
+    drawing: DrawingMaker | None = None  # makes what draws the overlay; needed for one
     trail: int | None = None  # of the overlay, frames; None: the standard look
     occluded: bool | None = None  # of the overlay: occluded points always, never, or (None) for some frames
     overwrite: bool = False

@@ -19,10 +19,12 @@ from typing import Any
 from ptrack.errors import InputError, Interrupted, OutputError, QueryError, count
 from ptrack.signals import StopRequest
 from ptrack.tracking import partial
+from ptrack.tracking.drawing import DrawingMaker
+from ptrack.tracking.frame_tracker import StepResult
 from ptrack.tracking.overlay import OverlaySink, OverlayThread, draw_rows
 from ptrack.tracking.snapshot import load_snapshot, save_snapshot
 from ptrack.tracking.stream import backward_rows, duplicate_queries, late_queries, run_info, stream_rows
-from ptrack.tracking.tracker import StepResult, Tracker
+from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries, TracksInfo
 from ptrack.tracks_h5 import TracksWriter, copy_finished, space_left
 from ptrack.tracks_io import format_of, load_tracks, save_tracks
@@ -50,6 +52,7 @@ class TrackOptions:
 
     out: Path  # tracks file; its suffix is the format
     overlay: Path | None = None  # video or GIF with the tracks drawn, None for none
+    drawing: DrawingMaker | None = None  # makes what draws the overlay; needed for one
     trail: int | None = None  # of the overlay, frames; None: the standard look
     occluded: bool | None = None  # of the overlay: occluded points always, never, or (None) for some frames
     overwrite: bool = False  # replace existing outputs
@@ -161,7 +164,7 @@ def draw_missing_overlay(
             )
             raise Interrupted(text, stop.signum)
 
-    sink = OverlaySink(options.overlay, source, threshold, options.trail, options.occluded)
+    sink = _sink(options, source, threshold)
     with StopRequest() as stop, sink:
         draw_rows(sink, options.out, source, drawn)
     return True
@@ -297,7 +300,9 @@ def _forward(run: _Run) -> int:
         return run.start
     saved, pause = time.monotonic(), run.options.flush_seconds
     batch = 1 if run.source.info.live else max(1, run.tracker.model.encode_batch)
-    drawing = OverlayThread(_sink(run)) if run.overlay_in_stream else None
+    drawing = (
+        OverlayThread(_sink(run.options, run.source, run.tracker.model.threshold)) if run.overlay_in_stream else None
+    )
     with PrefetchedFrames(run.source) as frames, drawing or contextlib.nullcontext():
         for row in stream_rows(run.tracker, _skip(frames, run), batch):
             run.writer.append(*row.result, row.frame.index, row.frame.pts)
@@ -349,10 +354,10 @@ def _backward(run: _Run, frames: int) -> None:
             raise _interrupted(run)
 
 
-def _sink(run: _Run) -> OverlaySink:
-    o = run.options
-    assert o.overlay is not None
-    return OverlaySink(o.overlay, run.source, run.tracker.model.threshold, o.trail, o.occluded)
+def _sink(options: TrackOptions, source: FrameSource, threshold: float) -> OverlaySink:
+    if options.overlay is None or options.drawing is None:
+        raise ValueError("An overlay needs TrackOptions.overlay, its path, and TrackOptions.drawing, what draws it.")
+    return OverlaySink(options.overlay, source, threshold, options.drawing(options.trail, options.occluded))
 
 
 def _draw_finished(run: _Run) -> None:
@@ -363,7 +368,7 @@ def _draw_finished(run: _Run) -> None:
         if run.stop.signum:
             raise _interrupted(run)
 
-    with _sink(run) as sink:
+    with _sink(run.options, run.source, run.tracker.model.threshold) as sink:
         draw_rows(sink, run.partial, run.source, drawn)
 
 

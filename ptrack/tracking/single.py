@@ -31,7 +31,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listener:
+class TrackListener:
     """What is called while a request is tracked."""
 
     progress: Callable[[Progress], None] = lambda progress: None  # after every frame
@@ -39,7 +39,7 @@ class Listener:
     note: Callable[[str], None] = lambda text: None  # a remark for the user
 
 
-def track_request(request: TrackRequest, listener: Listener | None = None) -> Outcome:
+def track_request(request: TrackRequest, listener: TrackListener | None = None) -> Outcome:
     """Track the one source of a request.
 
     Raises:
@@ -47,7 +47,7 @@ def track_request(request: TrackRequest, listener: Listener | None = None) -> Ou
         Interrupted: a signal came; what was finished can be resumed.
     """
     (source,) = request.sources
-    listener = listener or Listener()
+    listener = listener or TrackListener()
     plan = plan_queries(request.queries)
     find(request.model)
     options = options_of(request, source)
@@ -76,6 +76,7 @@ def options_of(request: TrackRequest, source: str) -> TrackOptions:
     return TrackOptions(
         out=tracks,
         overlay=overlay,
+        drawing=request.drawing,
         trail=request.trail,
         occluded=request.occluded,
         overwrite=request.overwrite,
@@ -84,7 +85,7 @@ def options_of(request: TrackRequest, source: str) -> TrackOptions:
     )
 
 
-def _load(request: TrackRequest, listener: Listener) -> Tracker:
+def _load(request: TrackRequest, listener: TrackListener) -> Tracker:
     tracker = load(
         request.model,
         checkpoint=request.checkpoint,

@@ -6,7 +6,7 @@ source -> decode thread -> encode (small batches) -> step -> row
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +14,11 @@ import numpy as np
 import torch
 
 from ptrack._version import __version__
-from ptrack.errors import QueryError, count
+from ptrack.errors import count
 from ptrack.models.base import ReservesSlots
+from ptrack.tracking.frame_tracker import FrameTracker, QueryRows, StepResult, as_frame
 from ptrack.tracking.partial import deciding
-from ptrack.tracking.tracker import QueryRows, StepResult, Tracker, as_frame
-from ptrack.tracks import Queries, Tracks, TracksInfo
-from ptrack.tracks_io import concatenate_rows
+from ptrack.tracks import Queries, TracksInfo
 from ptrack.video.frames import Frame, FrameSource, SourceInfo
 from ptrack.video.prefetch import PrefetchedFrames
 
@@ -34,7 +33,7 @@ class Row:
     result: StepResult
 
 
-def stream_rows(tracker: Tracker, frames: Iterable[Frame], batch: int | None = None) -> Iterator[Row]:
+def stream_rows(tracker: FrameTracker, frames: Iterable[Frame], batch: int | None = None) -> Iterator[Row]:
     """Track the tracker's points through ``frames``.
 
     Args:
@@ -52,7 +51,7 @@ def stream_rows(tracker: Tracker, frames: Iterable[Frame], batch: int | None = N
     yield from _group_rows(tracker, group)
 
 
-def _group_rows(tracker: Tracker, group: list[Frame]) -> Iterator[Row]:
+def _group_rows(tracker: FrameTracker, group: list[Frame]) -> Iterator[Row]:
     wanted = [i for i, f in enumerate(group) if f.ok and tracker.needs_features(ahead=i)]
     features: dict[int, Any] = {}
     if wanted:
@@ -65,7 +64,7 @@ def _group_rows(tracker: Tracker, group: list[Frame]) -> Iterator[Row]:
 
 
 def backward_rows(
-    tracker: Tracker, source: FrameSource, queries: Queries, frames: int
+    tracker: FrameTracker, source: FrameSource, queries: Queries, frames: int
 ) -> Iterator[tuple[int, np.ndarray, StepResult]]:
     """Track each query from its frame back to the first one.
 
@@ -112,7 +111,7 @@ def duplicate_queries(queries: Queries) -> tuple[str, ...]:
     return (f"{extra} of the {len(queries)} query points repeat another one.",) if extra else ()
 
 
-def tracks_info(tracker: Tracker, info: SourceInfo, sha256: str | None) -> TracksInfo:
+def tracks_info(tracker: FrameTracker, info: SourceInfo, sha256: str | None) -> TracksInfo:
     """Return what is known about the tracks before the first frame is tracked."""
     return TracksInfo(
         ptrack_version=__version__,
@@ -128,7 +127,7 @@ def tracks_info(tracker: Tracker, info: SourceInfo, sha256: str | None) -> Track
     )
 
 
-def run_info(tracker: Tracker, source: FrameSource, queries: Queries, backward: bool) -> TracksInfo:
+def run_info(tracker: FrameTracker, source: FrameSource, queries: Queries, backward: bool) -> TracksInfo:
     """Return ``tracks_info`` with the settings that decide the tracks of a run."""
     info = tracks_info(tracker, source.info, source.sha256())
     return replace(info, settings=json.dumps(deciding(tracker, source, queries, info, backward)))
@@ -141,43 +140,3 @@ def as_queries(queries: QueryRows | None, grid: int, size: tuple[int, int]) -> Q
     made = queries if isinstance(queries, Queries) else Queries(queries)
     made.check_inside(size)
     return made
-
-
-def track_in_memory(
-    tracker: Tracker,
-    source: Any,
-    queries: QueryRows | None,
-    *,
-    grid: int = 16,
-    backward: bool = False,
-    progress: Callable[[int], None] | None = None,
-) -> Tracks:
-    """Do the work of ``Tracker.track``; see there."""
-    from ptrack.video import open_source
-
-    opened = source if isinstance(source, FrameSource) else open_source(source)
-    try:
-        if backward and not opened.info.rereadable:
-            raise QueryError(
-                f"Backward tracking reads the source twice, which {opened.info.name} does not allow; use a file."
-            )
-        points = as_queries(queries, grid, (opened.info.height, opened.info.width))
-        info = run_info(tracker, opened, points, backward)
-        tracker.reset((opened.info.height, opened.info.width))
-        tracker.add(points, check_inside=False)
-        rows = []
-        for row in stream_rows(tracker, PrefetchedFrames(opened), 1 if opened.info.live else None):
-            rows.append((*row.result, row.frame.index, row.frame.pts))
-            if progress:
-                progress(len(rows))
-        arrays = concatenate_rows(rows, len(points))
-        if backward:
-            for at, mask, result in backward_rows(tracker, opened, points, len(rows)):
-                for name, value in zip(("tracks", "visibility", "confidence"), result, strict=True):
-                    arrays[name][at, mask] = value[mask]
-        warnings = (*opened.warnings, *duplicate_queries(points), *late_queries(points, len(rows)))
-        info = replace(info, truncated=opened.truncated, warnings=warnings)
-        return Tracks(**arrays, queries=points.points.copy(), ids=points.ids, info=info)  # type: ignore[arg-type]
-    finally:
-        if opened is not source:
-            opened.close()

@@ -9,11 +9,16 @@ import numpy as np
 from ptrack.viz.colours import by_position
 from ptrack.viz.draw import Canvas
 from ptrack.viz.recent import RecentTracks, draw_recent
-from ptrack.viz.style import OverlayStyle
+from ptrack.viz.style import OverlayStyle, overlay_style
 
 __all__ = ["Overlay", "OverlayStyle"]
 
 _Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # positions (N, 2), visible (N,), confidence (N,)
+
+
+def asked_overlay(trail: int | None = None, occluded: bool | None = None) -> Overlay:
+    """Return what draws a video in the style a user asked for, see ``overlay_style``; raises ConfigError."""
+    return Overlay(overlay_style(trail, occluded))
 
 
 class Overlay:

@@ -1,11 +1,12 @@
 """Running quick jobs; imports little, because other processes use it too."""
 
 from ptrack.batch.driver import BatchOptions, Driver
-from ptrack.batch.executors import InProcess, WorkSpec
+from ptrack.batch.executors import InProcess
 from ptrack.batch.jobs import Job
 from ptrack.batch.local import LocalProcesses
 from ptrack.batch.places import LocalPlace
 from ptrack.batch.status import read_status
+from ptrack.batch.work import WorkSpec
 from tests.batch.works import Task
 
 NAMES = ("a", "b", "c")

@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from ptrack.batch import local, ray_actors, remote
+from ptrack.batch import local, ray_actors, stores
 from ptrack.batch.executors import InProcess
 from ptrack.batch.jobs import Shard
 from ptrack.cli import app
@@ -31,7 +31,7 @@ def place(tmp_path, monkeypatch):
     memory.store.clear()
     for name in ("bucket/clips/a.mp4", "bucket/clips/b.mp4", "example.org/walk.mp4"):
         memory.pipe_file(f"/{name}", (tmp_path / "clips/a.mp4").read_bytes())
-    monkeypatch.setattr(remote, "open_store", lambda url: (memory, f"/{url.partition('://')[2]}"))
+    monkeypatch.setattr(stores, "open_store", lambda url: (memory, f"/{url.partition('://')[2]}"))
     monkeypatch.setattr(local, "LocalProcesses", InProcess)
     monkeypatch.setattr(ray_actors, "RayActors", lambda spec, address: InProcess(spec))
     monkeypatch.setattr("ptrack.models.zoo.DEFAULT_MODEL", "static")

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from ptrack.batch import driver as driver_module
-from ptrack.batch.driver import BatchOptions, Listener
-from ptrack.batch.executors import Event
+from ptrack.batch.driver import BatchListener, BatchOptions
+from ptrack.batch.executors import JobEvent
 from ptrack.batch.places import LocalPlace
 from ptrack.batch.status import Status, write_status
 from ptrack.errors import ConfigError, OutputError, PTrackError
@@ -47,7 +47,7 @@ def test_only_what_is_missing_or_failed_is_done_again(tmp_path):
     (tmp_path / "out" / "c.txt").unlink()
     (tmp_path / "out" / "d.txt").write_text("shorter")
     notes = []
-    summary, worked = run(tmp_path, ("a", "bad-b", "c", "d"), listener=Listener(note=notes.append))
+    summary, worked = run(tmp_path, ("a", "bad-b", "c", "d"), listener=BatchListener(note=notes.append))
     assert worked == ["bad-b", "c", "d"]
     assert states(summary) == {"a": "unchanged", "bad-b": "failed", "c": "done", "d": "done"}
     assert notes == ["c.mp4: done again, c.txt is missing", "d.mp4: done again, d.txt is not as it was written"]
@@ -56,12 +56,12 @@ def test_only_what_is_missing_or_failed_is_done_again(tmp_path):
 def test_changed_settings_and_changed_sources_are_done_again_with_a_word(tmp_path):
     run(tmp_path)
     notes = []
-    _, worked = run(tmp_path, task=Task(grid=8), listener=Listener(note=notes.append))
+    _, worked = run(tmp_path, task=Task(grid=8), listener=BatchListener(note=notes.append))
     assert worked == list(NAMES)
     assert notes[0] == "a.mp4: done again, other settings (grid: 16 before, 8 now)"
     (tmp_path / "b.mp4").write_text("another video")
     notes.clear()
-    summary, worked = run(tmp_path, task=Task(grid=8), listener=Listener(note=notes.append))
+    summary, worked = run(tmp_path, task=Task(grid=8), listener=BatchListener(note=notes.append))
     assert worked == ["b"]
     assert notes == ["b.mp4: done again, the source has changed"]
     assert states(summary) == {"a": "unchanged", "b": "done", "c": "unchanged"}
@@ -167,7 +167,7 @@ class Scripted:
             made = Status(job=order["job"], source="", run=order["run"], tries=order["tries"], state=written)
             write_status(self.place, made)
         self.given.append(None)
-        return [Event(event[0], order["job"], event[1])]
+        return [JobEvent(event[0], order["job"], event[1])]
 
     def cancel(self, job):
         self.cancelled.append(job)
@@ -210,7 +210,7 @@ def test_a_worker_that_cannot_be_made_ends_the_run_with_its_sentence(tmp_path):
 
 
 def test_a_signal_between_jobs_leaves_the_rest(tmp_path):
-    listener = Listener(finished=lambda result: os.kill(os.getpid(), signal.SIGINT))
+    listener = BatchListener(finished=lambda result: os.kill(os.getpid(), signal.SIGINT))
     summary, worked = run(tmp_path, listener=listener)
     assert worked == ["a"]
     assert summary.signum == signal.SIGINT

@@ -9,13 +9,13 @@ from ptrack.batch.jobs import (
     Job,
     Shard,
     expand,
-    is_remote,
     job_name,
     make_jobs,
     parse_shard,
     read_list,
     slurm_shard,
 )
+from ptrack.batch.stores import is_remote
 from ptrack.errors import ConfigError, InputError, OutputError
 
 

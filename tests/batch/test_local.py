@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ptrack.batch.driver import Listener
+from ptrack.batch.driver import BatchListener
 from ptrack.errors import PTrackError
 from tests.batch.helpers import processes, run, states, status
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_worker_that_dies_costs_its_job_one_try_and_no_other(tmp_path):
     names = ("a", "die-b", "late-c", "bad-d", "e", "dies-f")
     notes = []
-    listener = Listener(note=notes.append)
+    listener = BatchListener(note=notes.append)
     summary, _ = run(tmp_path, names, executor=processes(tmp_path), listener=listener)
     assert states(summary) == dict.fromkeys(names, "done") | {"bad-d": "failed", "dies-f": "failed"}
     assert status(tmp_path, "die-b").tries == 2
@@ -49,7 +49,7 @@ def test_workers_that_cannot_be_made_end_the_run(tmp_path):
 
 
 def test_ctrl_c_stops_the_workers_and_keeps_what_is_done(tmp_path):
-    listener = Listener(started=lambda job, tries: job.name == "hang-c" and os.kill(os.getpid(), signal.SIGINT))
+    listener = BatchListener(started=lambda job, tries: job.name == "hang-c" and os.kill(os.getpid(), signal.SIGINT))
     summary, _ = run(tmp_path, ("a", "hang-c", "d"), executor=processes(tmp_path, workers=1), listener=listener)
     assert states(summary) == {"a": "done", "hang-c": "interrupted", "d": "left"}
     assert summary.signum == signal.SIGINT

@@ -10,8 +10,8 @@ import types
 import pytest
 
 from ptrack.batch import ray_actors
-from ptrack.batch.executors import WorkSpec
 from ptrack.batch.ray_actors import IN_FLIGHT, RayActors, connect
+from ptrack.batch.work import WorkSpec
 from ptrack.errors import ConfigError, ModelError, PTrackError
 
 

@@ -10,13 +10,13 @@ import pytest
 fsspec = pytest.importorskip("fsspec")
 
 from ptrack.batch import driver as driver_module  # noqa: E402
-from ptrack.batch import remote  # noqa: E402
+from ptrack.batch import stores  # noqa: E402
 from ptrack.batch.jobs import Shard  # noqa: E402
 from ptrack.batch.owner import RunOwner  # noqa: E402
-from ptrack.batch.remote import RemotePlace, expand_remote, fetched, open_store, remote_content  # noqa: E402
+from ptrack.batch.remote import RemotePlace  # noqa: E402
 from ptrack.batch.report import folder_status  # noqa: E402
-from ptrack.batch.worker import TransientError  # noqa: E402
-from ptrack.errors import InputError, OutputError  # noqa: E402
+from ptrack.batch.stores import expand_remote, fetched, open_store, remote_content  # noqa: E402
+from ptrack.errors import InputError, OutputError, TransientError  # noqa: E402
 from ptrack.tracks_io import load_tracks  # noqa: E402
 from tests.batch.test_tracking import statuses, track, write_clip  # noqa: E402
 
@@ -46,7 +46,7 @@ class Faulty:
 
     def __init__(self, broken, fault, times=1):
         self.broken, self.fault, self.times = broken, fault, times
-        self.real = remote.open_store
+        self.real = stores.open_store
 
     def open(self, url):
         files, path = self.real(url)
@@ -151,7 +151,7 @@ def test_a_transfer_that_is_cut_or_slow_is_tried_again(store, monkeypatch):
     put(store, "a.mp4")
     for fault in (cut, raising(TimeoutError("no byte for 15 s")), raising(OSError("broken pipe"))):
         with monkeypatch.context() as patched:
-            patched.setattr(remote, "open_store", Faulty("get_file", fault).open)
+            patched.setattr(stores, "open_store", Faulty("get_file", fault).open)
             summary = track(f"{store}/a.mp4", out="out", overlay=False, overwrite=True)
         assert summary.complete
         assert summary.results[0].status.tries == 2
@@ -161,7 +161,7 @@ def test_an_upload_that_breaks_off_is_tried_again_and_leaves_nothing_half(store,
     put(store, "a.mp4")
     place = RemotePlace(f"{store}/out")
     faulty = Faulty("put_file", raising(OSError("reset")), times=1)
-    monkeypatch.setattr(remote, "open_store", faulty.open)
+    monkeypatch.setattr(stores, "open_store", faulty.open)
     with pytest.raises(TransientError, match="broke off"):
         RemotePlace(f"{store}/out").write("a.json", b"x")
     assert place.sizes() == {}
@@ -177,14 +177,14 @@ def test_an_upload_that_breaks_off_is_tried_again_and_leaves_nothing_half(store,
     ],
 )
 def test_what_a_store_says_becomes_a_sentence(store, monkeypatch, error, kind, sentence):
-    monkeypatch.setattr(remote, "open_store", Faulty("info", raising(error)).open)
+    monkeypatch.setattr(stores, "open_store", Faulty("info", raising(error)).open)
     with pytest.raises(kind, match=sentence):
         remote_content(f"{store}/a.mp4")
 
 
 def test_a_refusal_fails_the_job_at_once(store, monkeypatch):
     put(store, "a.mp4")
-    monkeypatch.setattr(remote, "open_store", Faulty("get_file", raising(PermissionError("no")), times=9).open)
+    monkeypatch.setattr(stores, "open_store", Faulty("get_file", raising(PermissionError("no")), times=9).open)
     summary = track(f"{store}/a.mp4", out="out", retries=5)
     assert summary.results[0].status.tries == 1
     assert "is refused" in summary.results[0].status.error

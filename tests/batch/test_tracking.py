@@ -17,6 +17,7 @@ from ptrack.tracking import run as run_module
 from ptrack.tracking.request import TrackRequest, deciding_settings
 from ptrack.tracks_io import load_tracks
 from ptrack.video import open_writer
+from ptrack.viz.overlay import asked_overlay
 
 GRID = QueryOptions(grid=2)
 
@@ -40,7 +41,8 @@ def place(tmp_path, monkeypatch):
 def request(*sources, out="out", **changes):
     options = {k: changes.pop(k) for k in ("retries", "timeout", "overwrite") if k in changes}
     batch = {k: changes.pop(k) for k in ("list_file", "workers", "shard", "trust_mtime") if k in changes}
-    track = TrackRequest(sources=sources, model="static", queries=changes.pop("queries", GRID), **changes)
+    changes = {"queries": GRID, "drawing": asked_overlay, **changes}
+    track = TrackRequest(sources=sources, model="static", **changes)
     return BatchRequest(track=track, out=out, options=BatchOptions(**options), **batch)
 
 

@@ -7,8 +7,7 @@ import os
 import signal
 import time
 
-from ptrack.batch.worker import TransientError
-from ptrack.errors import InputError, ModelError, OutputError
+from ptrack.errors import InputError, ModelError, OutputError, TransientError
 
 
 class Work:

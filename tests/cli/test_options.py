@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from ptrack.cli import app as cli
-from ptrack.tracking.overlay import OverlaySink
+from ptrack.viz.overlay import asked_overlay
 from ptrack.viz.style import overlay_style
 
 
@@ -33,11 +32,8 @@ def test_track_draws_with_the_switches_of_visualize(name):
 
 
 @pytest.mark.parametrize("asked", [{}, {"trail": 3}, {"occluded": True}, {"occluded": False, "trail": 0}])
-def test_the_overlay_of_track_has_the_style_asked_for(asked, tmp_path):
-    source = types.SimpleNamespace(info=types.SimpleNamespace(fps=25.0, height=48, width=64))
-    sink = OverlaySink(tmp_path / "o.mp4", source, 0.5, **asked)
-    assert sink._overlay.style == overlay_style(asked.get("trail"), asked.get("occluded"))
-    sink.abort()
+def test_the_overlay_of_track_has_the_style_asked_for(asked):
+    assert asked_overlay(**asked).style == overlay_style(asked.get("trail"), asked.get("occluded"))
 
 
 # -- every command line that is promised ----------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def test_without_a_screen_the_work_goes_on(monkeypatch, stream):
         for done in range(3):
             display.show(Bar(name="work", done=done, total=2))
             output.warning("words")
-    assert console._displays == []
+    assert console.displays == []
 
 
 def test_lines_elsewhere_come_now_and_then(monkeypatch, capsys):

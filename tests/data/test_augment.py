@@ -8,7 +8,7 @@ from PIL import Image
 
 from ptrack.data.augment import (
     AugmentConfig,
-    Geometry,
+    Framing,
     draw_geometry,
     erase,
     photometric,
@@ -54,7 +54,7 @@ def test_pixels_and_points_move_alike(seed):
 
 
 def test_reduced_decoding_gives_the_same_place():
-    geometry = Geometry(np.asarray([[10.0, 5.0, 130.0, 101.0]]), (48, 60))
+    geometry = Framing(np.asarray([[10.0, 5.0, 130.0, 101.0]]), (48, 60))
     full = dot(61.0, 50.0)
     half = np.asarray(Image.fromarray(full).reduce(2))
     expected = geometry.points(np.asarray([[[61.0, 50.0]]]))[0, 0]
@@ -67,10 +67,10 @@ def test_reduced_decoding_gives_the_same_place():
 def test_flips_are_exact(flip_x, flip_y):
     picture = np.random.default_rng(0).integers(0, 256, (*SOURCE, 3), dtype=np.uint8)
     box = np.asarray([[0.0, 0.0, 160.0, 120.0]])
-    out = Geometry(box, SOURCE, flip_x, flip_y).image(Image.fromarray(picture), 0)
+    out = Framing(box, SOURCE, flip_x, flip_y).image(Image.fromarray(picture), 0)
     expected = picture[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
     np.testing.assert_array_equal(out, expected)
-    point = Geometry(box, SOURCE, flip_x, flip_y).points(np.asarray([[[30.0, 20.0]]]))[0, 0]
+    point = Framing(box, SOURCE, flip_x, flip_y).points(np.asarray([[[30.0, 20.0]]]))[0, 0]
     assert point.tolist() == [130.0 if flip_x else 30.0, 100.0 if flip_y else 20.0]
 
 
@@ -88,11 +88,11 @@ def test_no_augmentation_is_a_plain_stretch():
 def test_padding_is_black_and_shifts_points():
     boxes = np.asarray([[-20.0, -10.0, 160.0, 120.0]])
     white = Image.new("RGB", (160, 120), "white")
-    out = Geometry(boxes, (130, 180)).image(white, 0)
+    out = Framing(boxes, (130, 180)).image(white, 0)
     assert out[:10].max() == 0
     assert out[:, :20].max() == 0
     assert out[10:, 20:].min() == 255
-    assert Geometry(boxes, (130, 180)).points(np.zeros((1, 1, 2)))[0, 0].tolist() == [20.0, 10.0]
+    assert Framing(boxes, (130, 180)).points(np.zeros((1, 1, 2)))[0, 0].tolist() == [20.0, 10.0]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -13,6 +13,7 @@ from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries
 from ptrack.tracks_io import load_tracks
 from ptrack.video import ReadOptions, open_source, open_writer
+from ptrack.viz.overlay import asked_overlay
 from tests.fakes import DriftModel
 from tests.test_tracks_io import assert_equal
 
@@ -36,7 +37,7 @@ def video(tmp_path_factory):
 
 def run(video, out, report=lambda p: None, model=None, queries=QUERIES, note=lambda text: None, **options):
     with open_source(video) as source:
-        made = TrackOptions(out=out, **options)
+        made = TrackOptions(out=out, drawing=asked_overlay, **options)
         check_outputs(made)
         return track_to_files(Tracker(model or DriftModel()), source, queries, made, report, note)
 
@@ -189,7 +190,7 @@ def test_sources_that_cannot_be_read_twice(tmp_path):
     with open_source(iter(frames)) as source, pytest.raises(QueryError, match="--backward"):
         track_to_files(Tracker(DriftModel()), source, QUERIES, TrackOptions(out=tmp_path / "a.h5", backward=True))
     with open_source(iter(frames)) as source:
-        made = TrackOptions(out=tmp_path / "a.h5", overlay=tmp_path / "a.mp4")
+        made = TrackOptions(out=tmp_path / "a.h5", overlay=tmp_path / "a.mp4", drawing=asked_overlay)
         assert track_to_files(Tracker(DriftModel()), source, QUERIES, made).frames == 5
 
 

@@ -11,9 +11,10 @@ from ptrack.errors import OutputError, QueryError
 from ptrack.queries_io import QueryOptions
 from ptrack.tracking import partial, single
 from ptrack.tracking.request import TrackRequest
-from ptrack.tracking.single import Listener, track_request
+from ptrack.tracking.single import TrackListener, track_request
 from ptrack.tracks_io import load_tracks, save_tracks
 from ptrack.video import ReadOptions, open_writer
+from ptrack.viz.overlay import asked_overlay
 
 
 def write(path: Path, value: int = 0) -> Path:
@@ -30,7 +31,9 @@ def clip(tmp_path, monkeypatch):
 
 
 def request(**changes) -> TrackRequest:
-    base = TrackRequest(sources=["clip.mp4"], model="static", queries=QueryOptions(grid=2), overlay=False)
+    base = TrackRequest(
+        sources=["clip.mp4"], model="static", queries=QueryOptions(grid=2), overlay=False, drawing=asked_overlay
+    )
     return dataclasses.replace(base, **changes)
 
 
@@ -104,7 +107,7 @@ def test_resume_of_finished_tracks_draws_an_overlay_that_is_missing(clip, suffix
     overlay.unlink()
     phases = []
     outcome = track_request(
-        dataclasses.replace(whole, resume=True), Listener(progress=lambda now: phases.append(now.phase))
+        dataclasses.replace(whole, resume=True), TrackListener(progress=lambda now: phases.append(now.phase))
     )
     assert "complete already" in outcome.note
     assert outcome.note.endswith("; its overlay clip.overlay.mp4 was missing and is drawn")
@@ -149,7 +152,7 @@ def test_differences_in_words():
 
 def test_points_and_size_are_stated_before_the_work(clip):
     notes = []
-    track_request(request(out=Path("a.h5")), Listener(note=notes.append))
+    track_request(request(out=Path("a.h5")), TrackListener(note=notes.append))
     assert notes == ["4 points, 64x48, 6 frames, about 0.4 kB of tracks"]
     assert track_request(request(dry_run=True)).note.startswith("dry run: 4 points, 64x48, 6 frames, about 0.4 kB")
 

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from ptrack.errors import TracksError
+from ptrack.tracking.frame_tracker import TrackerState
 from ptrack.tracking.snapshot import load_snapshot, pack, save_snapshot, unpack
-from ptrack.tracking.tracker import Tracker, TrackerState
+from ptrack.tracking.tracker import Tracker
 from tests.fakes import DriftModel
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ptrack.data import augment, images
-from ptrack.data.augment import Geometry
+from ptrack.data.augment import Framing
 from ptrack.data.clips import Clip
 from ptrack.data.hdf5 import ClipStore, Window
 from ptrack.data.loading.sampling import LoaderConfig, Rng, choose_frames, choose_points, choose_queries
@@ -161,7 +161,7 @@ def _in_frame(tracks: np.ndarray, valid: np.ndarray, visible: np.ndarray, config
     return np.flatnonzero(~(far & valid).any(axis=0))
 
 
-def _frames(window: Window, geometry: Geometry, size: tuple[int, int]) -> np.ndarray:
+def _frames(window: Window, geometry: Framing, size: tuple[int, int]) -> np.ndarray:
     """Decode and resample the frames of a window: (T, H, W, 3) uint8; damaged ones are black."""
     out = np.zeros((len(window.frame_ok), *geometry.size, 3), np.uint8)
     for k in np.flatnonzero(window.frame_ok):

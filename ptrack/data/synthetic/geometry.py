@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ptrack.data.synthetic.meshes import Mesh
-from ptrack.data.synthetic.scene import Instance, Plan
+from ptrack.data.synthetic.scene import ClipPlan, Instance
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _tensor(array: np.ndarray, device: torch.device, dtype: torch.dtype | None =
     return tensor.to(device=device, dtype=dtype, non_blocking=True)
 
 
-def camera_matrices(plan: Plan) -> np.ndarray:
+def camera_matrices(plan: ClipPlan) -> np.ndarray:
     """Return world-to-camera matrices (T, 4, 4) float64."""
     out = np.zeros((len(plan.time), 4, 4))
     out[:, :3, :3] = plan.camera.rotation
@@ -117,7 +117,7 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors * torch.rsqrt((vectors * vectors).sum(0).clamp(min=1e-24))
 
 
-def build_geometry(plans: list[Plan], device: torch.device) -> Geometry:
+def build_geometry(plans: list[ClipPlan], device: torch.device) -> Geometry:
     """Pose all instances of all clips and join them."""
     placed, turned, focal = [], [], []
     columns: dict[str, list[np.ndarray]] = {k: [] for k in ("faces", "clip", "owner", "number", "uv", "slot", "base",
@@ -161,7 +161,7 @@ def _carry(
     columns["interest"].append(interest * np.float32(instance.points))
 
 
-def build_atlas(plans: list[Plan], device: torch.device) -> Tensor:
+def build_atlas(plans: list[ClipPlan], device: torch.device) -> Tensor:
     """Return the textures of each clip one below the other: (B, 3, SLOTS * STRIP_HEIGHT, STRIP_WIDTH) float32."""
     stacked = np.stack([np.concatenate(plan.tiles, axis=1) for plan in plans])
     return _tensor(stacked, device).float().mul_(1 / 255)

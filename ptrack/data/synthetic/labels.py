@@ -19,7 +19,7 @@ from ptrack.data.synthetic.config import SyntheticConfig
 from ptrack.data.synthetic.geometry import Geometry
 from ptrack.data.synthetic.raster import take
 from ptrack.data.synthetic.render import Pictures, lookup, rendered_size
-from ptrack.data.synthetic.scene import Plan
+from ptrack.data.synthetic.scene import ClipPlan
 from ptrack.data.synthetic.shading import corners_of, focal_of, pictures_of
 
 RIM = 2e-3  # pixels: nearer to the rim of what covers it, a point counts as hidden, so that rounding decides nothing
@@ -50,7 +50,7 @@ class Labels:
     overflow: Tensor  # () bool, pairs were left out (fixed capacities only)
 
 
-def choose_points(plans: list[Plan], geometry: Geometry, pictures: Pictures, config: SyntheticConfig) -> Points:
+def choose_points(plans: list[ClipPlan], geometry: Geometry, pictures: Pictures, config: SyntheticConfig) -> Points:
     """Choose places in the picture, more densely on small, thin and fast things and on limbs."""
     device = geometry.faces.device
     clips, frames, n = len(plans), geometry.frames, config.points
@@ -84,7 +84,7 @@ def choose_points(plans: list[Plan], geometry: Geometry, pictures: Pictures, con
     return Points(face, weights * 0.99 + 0.01 / 3, frame)
 
 
-def _draws(plan: Plan, frames: int, n: int) -> np.ndarray:
+def _draws(plan: ClipPlan, frames: int, n: int) -> np.ndarray:
     return np.random.default_rng(plan.seed).random((4, n))
 
 

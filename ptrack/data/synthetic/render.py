@@ -16,7 +16,7 @@ from ptrack.data.synthetic import effects, raster, shading
 from ptrack.data.synthetic.config import SyntheticConfig
 from ptrack.data.synthetic.geometry import Geometry, build_atlas, camera_matrices
 from ptrack.data.synthetic.raster import take
-from ptrack.data.synthetic.scene import Plan
+from ptrack.data.synthetic.scene import ClipPlan
 from ptrack.data.synthetic.shading import Lighting, Surface, corners_of, focal_of, pictures_of
 
 CPU_PIXELS = 150_000  # rendered pixels at once on a CPU: the planes of a chunk then stay in its cache
@@ -33,7 +33,7 @@ class Pictures:
     overflow: Tensor  # () bool, the expansion did not fit (GPU only)
 
 
-def lighting(plans: list[Plan], device: torch.device) -> Lighting:
+def lighting(plans: list[ClipPlan], device: torch.device) -> Lighting:
     """Collect the lights of clips, turned into camera axes."""
     rotation = np.stack([p.camera.rotation for p in plans])
     world = np.stack([p.light.direction for p in plans])
@@ -60,7 +60,7 @@ def lighting(plans: list[Plan], device: torch.device) -> Lighting:
     )
 
 
-def _shadow_region(plan: Plan) -> tuple[np.ndarray, float]:
+def _shadow_region(plan: ClipPlan) -> tuple[np.ndarray, float]:
     """Return the middle (2,) and half side of the floor's part that gets shadows: around the objects at time 0."""
     spots = [i.matrices[0, :, [0, 2], 3].mean(-1) for i in plan.instances[1:]]
     if not spots:
@@ -88,7 +88,7 @@ def lookup(size: int, rendered: int, device: torch.device) -> Tensor:
     return ((torch.arange(size, device=device) + 0.5) * (rendered / size)).floor().long().clamp(max=rendered - 1)
 
 
-def draw(plans: list[Plan], geometry: Geometry, config: SyntheticConfig) -> Pictures:
+def draw(plans: list[ClipPlan], geometry: Geometry, config: SyntheticConfig) -> Pictures:
     """Draw clips that were posed. Nothing is read back from a GPU."""
     device = geometry.vertices.device
     light, atlas = lighting(plans, device), build_atlas(plans, device)
@@ -134,7 +134,7 @@ def _capacity(entries: int, shape: tuple[int, int, int], device: torch.device) -
     return entries * ROWS_PER_FACE + count * h * raster.ROOM_FACES, count * h * w * LAYERS
 
 
-def _finish(plan: Plan, frames: slice, colors: Tensor, depth: Tensor, velocity: Tensor | None) -> Tensor:
+def _finish(plan: ClipPlan, frames: slice, colors: Tensor, depth: Tensor, velocity: Tensor | None) -> Tensor:
     gain = plan.effects.gain
     if gain is not None:
         gain = torch.as_tensor(gain[frames], dtype=torch.float32).to(colors.device, non_blocking=True)

@@ -65,7 +65,7 @@ class Effects:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ClipPlan:
     """Everything a clip is made of."""
 
     index: int
@@ -105,7 +105,7 @@ class _Stage:
         return bool(self.rng.random() < p)
 
 
-def plan_clip(config: SyntheticConfig, index: int) -> Plan:
+def plan_clip(config: SyntheticConfig, index: int) -> ClipPlan:
     """Return the plan of clip ``index``; it depends on nothing but the configuration and the number."""
     split = ("train", "val", "all").index(config.split)
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, split, index]))
@@ -115,7 +115,7 @@ def plan_clip(config: SyntheticConfig, index: int) -> Plan:
     camera = _camera(stage)
     room = _room(stage)
     kept = [i for i, b in zip(stage.instances, stage.bounds, strict=True) if not _swallows(b, camera)]
-    return Plan(
+    return ClipPlan(
         index=index,
         kind=f"{kind}/{camera.kind}",
         camera=camera,

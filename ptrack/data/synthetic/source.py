@@ -17,7 +17,7 @@ from ptrack.data.synthetic.config import SyntheticConfig
 from ptrack.data.synthetic.geometry import Geometry, build_geometry, camera_matrices
 from ptrack.data.synthetic.labels import Labels, Points, choose_points, label
 from ptrack.data.synthetic.render import Pictures, draw
-from ptrack.data.synthetic.scene import Plan, plan_clip
+from ptrack.data.synthetic.scene import ClipPlan, plan_clip
 
 if TYPE_CHECKING:
     from ptrack.data.clips import Clip
@@ -46,7 +46,7 @@ class SyntheticBatch:
 class Details:
     """What a batch was made from, for verification."""
 
-    plans: list[Plan]
+    plans: list[ClipPlan]
     geometry: Geometry
     points: Points
     labels: Labels
@@ -86,7 +86,7 @@ def generate_with_details(
 
 
 def _batch(
-    plans: list[Plan],
+    plans: list[ClipPlan],
     geometry: Geometry,
     pictures: Pictures,
     points: Points,
