@@ -16,8 +16,9 @@ from ptrack.tensors import as_numpy
 from ptrack.tracks_show import paths_svg
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch import Tensor
+
+    from ptrack.figure import ShownFigure
 
 SCHEMA_VERSION = 1
 
@@ -283,7 +284,7 @@ class Tracks:
             info=replace(first.info, model=", ".join(models), warnings=tuple(warnings), settings=""),
         )
 
-    def plot(self) -> Figure:
+    def plot(self) -> ShownFigure:
         """Return a figure of x, y, speed and visibility over time, which notebooks show; ``plot().savefig("a.png")``.
 
         Raises:

@@ -16,7 +16,7 @@ from ptrack.tracks import Tracks
 from ptrack.viz import palette
 
 if TYPE_CHECKING:
-    from ptrack.viz.figure import ShownFigure
+    from ptrack.figure import ShownFigure
 
 LEGEND_UP_TO = 12  # points that are named in a plot; more would cover it
 COLUMNS: tuple[str, ...] = (
@@ -73,7 +73,7 @@ def tracks_figure(tracks: Tracks) -> ShownFigure:
 
     Lines are interrupted where a point is occluded; the raster below shows every point's visibility probability.
     """
-    from ptrack.viz.figure import ShownFigure
+    from ptrack.figure import ShownFigure
 
     figure = ShownFigure(figsize=(11, 9), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True, gridspec_kw={"height_ratios": [3, 3, 2, 2]})
