@@ -40,7 +40,7 @@ class MemoryMeter:
     def peak(self) -> Peak:
         """Return the largest memory since the start."""
         gpu = torch.cuda.max_memory_allocated(self.device) if self.device is not None else 0
-        return Peak(_status("VmHWM") or _rusage(), gpu)
+        return Peak(_status("VmHWM") or resident_peak(), gpu)
 
 
 def _status(key: str) -> int:
@@ -51,7 +51,8 @@ def _status(key: str) -> int:
     return 0
 
 
-def _rusage() -> int:
+def resident_peak() -> int:
+    """Return the largest resident memory in bytes since the process began, 0 where the system does not say."""
     try:
         import resource
     except ImportError:  # Windows

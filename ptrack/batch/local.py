@@ -22,6 +22,7 @@ _START = (
 )
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 MOST_STILLBORN = 3  # workers that end before their first job, one after the other, until the run is given up
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has the second only, and it ends a process at once
 LAST_WORDS = 4000  # bytes of a dead worker's messages that are looked at
 
 
@@ -70,7 +71,7 @@ class _Process:
         self.job, self.begun = order["job"], False
         self._send(json.dumps(order))
 
-    def end(self, number: int = signal.SIGKILL) -> None:
+    def end(self, number: int = KILL) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
 
@@ -161,7 +162,7 @@ class LocalProcesses:
         """Ask all running jobs to stop; processes that are still being made are killed."""
         self._stopping = True
         for process in self._processes:
-            process.end(signal.SIGTERM if process.begun else signal.SIGKILL)
+            process.end(signal.SIGTERM if process.begun else KILL)
 
     def close(self) -> None:
         """End all processes at once."""

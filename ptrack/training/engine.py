@@ -20,6 +20,7 @@ from ptrack import config as configs
 from ptrack.data.samples import SampleKey
 from ptrack.errors import Interrupted, PTrackError
 from ptrack.fileio import check_writable
+from ptrack.memory import resident_peak
 from ptrack.processes import Group
 from ptrack.signals import StopRequest
 from ptrack.training import order, state, validation
@@ -358,8 +359,4 @@ def peak_memory(device: torch.device) -> float:
     """Return the peak memory in MiB: allocated on a GPU, resident for a CPU process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+    return resident_peak() / 2**20
