@@ -85,6 +85,16 @@ class ReservesSlots(Protocol):
         ...
 
 
+@runtime_checkable
+class EncodesAhead(Protocol):
+    """What a model also offers that gains when frames are encoded beside the step, with half of the threads each."""
+
+    @property
+    def encodes_ahead(self) -> bool:
+        """Whether it does on this device."""
+        ...
+
+
 def count_parameters(module: torch.nn.Module) -> int:
     """Return the number of parameters of a module."""
     return sum(p.numel() for p in module.parameters())

@@ -304,7 +304,7 @@ def _forward(run: _Run) -> int:
         OverlayThread(_sink(run.options, run.source, run.tracker.model.threshold)) if run.overlay_in_stream else None
     )
     with PrefetchedFrames(run.source) as frames, drawing or contextlib.nullcontext():
-        for row in stream_rows(run.tracker, _skip(frames, run), batch):
+        for row in stream_rows(run.tracker, _skip(frames, run), 1 if run.source.info.live else None):
             run.writer.append(*row.result, row.frame.index, row.frame.pts)
             if drawing is not None:
                 drawing.put(row)

@@ -1,6 +1,6 @@
 """The streaming loop: frames go in, rows of tracks come out; memory does not grow with the number of frames.
 
-source -> decode thread -> encode (small batches) -> step -> row
+source -> decode thread -> encode (small batches, or ahead in a thread) -> step -> row
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from ptrack._version import __version__
 from ptrack.errors import count
 from ptrack.models.base import ReservesSlots
-from ptrack.tracking.frame_tracker import FrameTracker, QueryRows, StepResult, as_frame
+from ptrack.tracking import ahead
+from ptrack.tracking.frame_tracker import FrameTracker, QueryRows, StepResult
 from ptrack.tracking.partial import deciding
 from ptrack.tracks import Queries, TracksInfo
 from ptrack.video.frames import Frame, FrameSource, SourceInfo
@@ -39,8 +39,12 @@ def stream_rows(tracker: FrameTracker, frames: Iterable[Frame], batch: int | Non
     Args:
         tracker: reset, with its points added.
         frames: in order; placeholders (``ok=False``) give rows of NaN.
-        batch: frames per encoder call; the model's choice by default. Results do not depend on it.
+        batch: frames per encoder call. By default the model's choice, or frames are encoded ahead in a thread where
+            that pays; torch has half of its threads for the caller meanwhile. Results do not depend on it.
     """
+    if batch is None and ahead.pays(tracker):
+        yield from _rows_ahead(tracker, frames)
+        return
     size = batch or max(1, tracker.model.encode_batch)
     group: list[Frame] = []
     for frame in frames:
@@ -51,13 +55,19 @@ def stream_rows(tracker: FrameTracker, frames: Iterable[Frame], batch: int | Non
     yield from _group_rows(tracker, group)
 
 
+def _rows_ahead(tracker: FrameTracker, frames: Iterable[Frame]) -> Iterator[Row]:
+    for frame, features in ahead.encoded_ahead(tracker, frames):
+        if features is None and frame.ok and tracker.needs_features():  # a point has joined since it was looked at
+            features = ahead.encode(tracker, [frame.rgb])[0]
+        height, width = frame.rgb.shape[:2]
+        yield Row(frame, tracker.step_features(features, (height, width)))
+
+
 def _group_rows(tracker: FrameTracker, group: list[Frame]) -> Iterator[Row]:
     wanted = [i for i, f in enumerate(group) if f.ok and tracker.needs_features(ahead=i)]
     features: dict[int, Any] = {}
     if wanted:
-        stack = torch.stack([as_frame(group[i].rgb) for i in wanted])
-        with torch.inference_mode():
-            features = dict(zip(wanted, tracker.model.encode(stack), strict=True))
+        features = dict(zip(wanted, ahead.encode(tracker, [group[i].rgb for i in wanted]), strict=True))
     for i, frame in enumerate(group):
         height, width = frame.rgb.shape[:2]
         yield Row(frame, tracker.step_features(features.pop(i, None), (height, width)))

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from ptrack.models.nano.alignment import align
+from ptrack.models.nano import alignment
+from ptrack.models.nano.alignment import Alignment, grey_frames
 
 
 def picture(height: int = 96, width: int = 128, seed: int = 0) -> np.ndarray:
@@ -17,6 +18,10 @@ def picture(height: int = 96, width: int = 128, seed: int = 0) -> np.ndarray:
 def as_frame(grey: np.ndarray) -> torch.Tensor:
     rgb = np.repeat(np.clip(grey, 0, 255).round().astype(np.uint8)[None, ..., None], 3, axis=-1)
     return torch.from_numpy(rgb)
+
+
+def align(before: torch.Tensor, after: torch.Tensor, *places: torch.Tensor) -> Alignment:
+    return alignment.align(grey_frames(before), grey_frames(after), *places, size=(before.shape[1], before.shape[2]))
 
 
 ONE = torch.zeros(3, dtype=torch.long)
@@ -60,3 +65,16 @@ def test_large_frames_are_sampled_more_coarsely():
     start = torch.tensor([[800.0, 500.0]])
     found = align(as_frame(grey), as_frame(wide), ONE[:1], start, start)
     torch.testing.assert_close(found.xy, start + torch.tensor([6.0, 0.0]), atol=0.3, rtol=0)
+
+
+def test_clips_of_a_batch_are_aligned_each_in_its_own_frame():
+    one, other = picture(seed=1), picture(seed=2)
+    before = torch.cat([as_frame(one), as_frame(other)])
+    after = torch.cat([as_frame(ndimage.shift(g, by)) for g, by in ((one, (0.5, 1.0)), (other, (-1.0, 0.25)))])
+    clip = torch.tensor([0, 1, 1])
+    together = align(before, after, clip, START, START).xy
+    alone = [
+        align(before[b : b + 1], after[b : b + 1], ONE[:1], p[None], p[None]).xy
+        for b, p in zip(clip.tolist(), START, strict=True)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-3, rtol=0)

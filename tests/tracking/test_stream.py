@@ -1,5 +1,8 @@
+import threading
+
 import numpy as np
 import pytest
+import torch
 
 from ptrack.errors import QueryError
 from ptrack.tracking.stream import stream_rows
@@ -74,14 +77,72 @@ def test_batches_give_the_same_rows_and_skip_useless_frames():
     frames = [Frame(rgb, i, i / 10, ok=i != 3) for i, rgb in enumerate(clip(9))]
     rows = {}
     for batch in (1, 4, 100):
-        tracker = Tracker(DriftModel(batch))
+        model = DriftModel(batch)
+        tracker = Tracker(model)
         tracker.reset((48, 64))
         tracker.add([[2, 5, 5], [5, 6, 6]])
         rows[batch] = [r.result.positions for r in stream_rows(tracker, frames)]
-        assert sum(tracker.model.encoded) == 6  # frames 2, 4, 5, 6, 7, 8
+        assert sum(model.encoded) == 6  # frames 2, 4, 5, 6, 7, 8
     for batch in (4, 100):
         np.testing.assert_array_equal(rows[1], rows[batch])
     assert np.isnan(rows[1][3]).all()
+
+
+class SideBySide(DriftModel):
+    """A model whose frames are encoded in a thread."""
+
+    encodes_ahead = True
+
+    def encode(self, frames):
+        self.thread, self.threads = threading.current_thread().name, torch.get_num_threads()
+        return super().encode(frames)
+
+
+def read_ahead(frames, model):
+    """Track 64 points, two of which start late, with two threads; the positions and the error that ended it."""
+    tracker, rows, before = Tracker(model), [], torch.get_num_threads()
+    tracker.reset((48, 64))
+    tracker.add([[2, 5, 5], [5, 6, 6], *[[3, 1, i / 2] for i in range(62)]])
+    torch.set_num_threads(2)
+    error = None
+    try:
+        for row in stream_rows(tracker, frames):
+            rows.append(row.result.positions)
+    except ValueError as raised:
+        error = raised
+    finally:
+        left = torch.get_num_threads()
+        torch.set_num_threads(before)
+    assert left == 2
+    return np.stack(rows), error
+
+
+def test_frames_are_encoded_ahead_in_a_thread_with_the_same_rows():
+    frames = [Frame(rgb, i, i / 10, ok=i != 3) for i, rgb in enumerate(clip(9))]
+    model = SideBySide()
+    rows, _ = read_ahead(frames, model)
+    assert (model.thread.startswith("ptrack-encoder"), model.threads) == (True, 1)
+    assert model.encoded == [1] * 6  # frames 2, 4, 5, 6, 7, 8
+    np.testing.assert_array_equal(rows, read_ahead(frames, DriftModel())[0])
+
+
+def test_an_error_of_the_source_comes_after_the_rows_before_it():
+    def broken():
+        yield from (Frame(rgb, i, i / 10) for i, rgb in enumerate(clip(5)))
+        raise ValueError("no more")
+
+    rows, error = read_ahead(broken(), SideBySide())
+    assert (len(rows), str(error)) == (5, "no more")
+
+
+def test_one_thread_encodes_and_steps_in_turn():
+    model, before = SideBySide(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        Tracker(model).track(clip(3), grid=8)
+    finally:
+        torch.set_num_threads(before)
+    assert model.thread == threading.current_thread().name
 
 
 def test_zero_points():

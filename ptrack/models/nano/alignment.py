@@ -4,11 +4,12 @@ The map's cells are 4 model pixels wide, 6 to 7 pixels of an 854x480 video; what
 here. Lucas and Kanade's method (IJCAI 1981), inverse compositional (Baker and Matthews, IJCV 2004), translation only,
 the patches' means taken off. Its cost depends on the number of points alone, never on the size of the frame.
 
-Letters: B clips, N points, H W pixels of a frame, V side of a patch.
+Letters: B clips, N points, H W pixels of a frame as given, h w of its samples that are aligned, V side of a patch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptrack.models.layers.windows import constant
+from ptrack import geometry
 from ptrack.models.nano.matcher import by_points
 
 HALF = 8  # half side of the patch, in samples
 SIGMA = HALF / 1.5  # of its Gaussian weights
-STEPS = 5  # of the iteration
+STEPS = 3  # of the iteration; 5 give no better tracks on the ten labelled clips
 MARGIN = 7  # samples around the guess that the iteration may move
-FINEST = 854 * 480  # pixels: of larger frames every second one or fewer are read, so that a patch shows the same things
+FINEST = 854 * 480  # pixels: of larger frames every second one or fewer is kept, so that a patch shows the same things
 TEXTURE = 1e-4  # smaller eigenvalue of the mean structure tensor, grey values 0..1, from which a patch can be aligned
 SINGULAR = 1e-8  # keeps the inverse of a flat patch finite
 
@@ -36,83 +37,100 @@ class Alignment(NamedTuple):
 
 
 @torch.no_grad()
-def align(before: Tensor, after: Tensor, clip: Tensor, start: Tensor, guess: Tensor) -> Alignment:
+def grey_frames(frames: Tensor) -> Tensor:
+    """(B, H, W, 3) RGB, uint8 or floating point in 0..255 -> what is aligned: (B, h, w) grey values, 0..1."""
+    spacing = _spacing(frames.shape[1:3])
+    red, green, blue = frames[:, spacing // 2 :: spacing, spacing // 2 :: spacing].unbind(-1)
+    return (red.float() + green + blue) * (1 / (3 * 255))
+
+
+def _spacing(size: Sequence[int]) -> int:
+    """Return every how many pixels of frames of ``size`` (H, W) one is kept."""
+    return max(1, round((size[0] * size[1] / FINEST) ** 0.5))
+
+
+@torch.no_grad()
+def align(before: Tensor, after: Tensor, clip: Tensor, start: Tensor, guess: Tensor, size: geometry.Size) -> Alignment:
     """Find the patches around ``start`` of one frame in the next one.
 
     Args:
-        before: (B, H, W, 3) RGB, uint8 or floating point in 0..255.
-        after: the next frames, the same.
+        before: (B, h, w) from :func:`grey_frames`.
+        after: of the next frames, the same.
         clip: (N,) int64.
-        start: (N, 2) raster pixels in ``before``.
-        guess: (N, 2) raster pixels in ``after``, at most ``MARGIN`` samples from which the patch is looked for.
+        start: (N, 2) raster pixels in the frame before.
+        guess: (N, 2) raster pixels in the next one, at most ``MARGIN`` samples from which the patch is looked for.
+        size: (H, W) of the frames as given.
     """
-    spacing = max(1, round((before.shape[1] * before.shape[2] / FINEST) ** 0.5))
+    spacing = _spacing(size)
+    first = spacing // 2 + 0.5  # raster pixel at which the first sample lies
+    start, guess = ((xy - first) / spacing for xy in (start, guess))
 
     def aligned(part: slice) -> Tensor:
-        return _aligned(before, after, clip[part], start[part], guess[part], spacing)
+        return _aligned(before, after, clip[part], start[part], guess[part])
 
     result = by_points(aligned, len(start), start.device)
-    return Alignment(result[:, :2], result[:, 2] > TEXTURE)
+    return Alignment(result[:, :2] * spacing + first, result[:, 2] > TEXTURE)
 
 
-def _aligned(before: Tensor, after: Tensor, clip: Tensor, start: Tensor, guess: Tensor, spacing: int) -> Tensor:
-    """Return (N, 3): the position and the texture."""
-    weight = _weights(start.device)
-    grey, part = _window(before, clip, start, HALF + 1, spacing)
-    rows = torch.lerp(grey[:, :-1], grey[:, 1:], part[:, 1, None, None])
-    wide = torch.lerp(rows[:, :, :-1], rows[:, :, 1:], part[:, 0, None, None])
-    gx = (wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2]) / 2
-    gy = (wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]) / 2
-    template = wide[:, 1:-1, 1:-1]
-    a, b, c = (_mean(weight, x) for x in (gx * gx, gx * gy, gy * gy))
-    texture = (a + c) / 2 - ((a - c).square() / 4 + b.square()).sqrt()
-    determinant = a * c - b * b + SINGULAR
-    grey, part = _window(after, clip, guess, HALF + MARGIN, spacing)
+def _aligned(before: Tensor, after: Tensor, clip: Tensor, start: Tensor, guess: Tensor) -> Tensor:
+    """Return (N, 3): the position and the texture; positions in samples, whose centres are at whole numbers."""
+    wide = _sampled(before, clip, start, HALF + 1)
+    template = wide[:, 1:-1, 1:-1].flatten(1)
+    solver, texture = _solver(wide)
+    wanted = torch.bmm(solver, template[..., None])[..., 0]
     moved = torch.zeros_like(guess)  # samples from the guess
     for _ in range(STEPS):
-        difference = _sampled(grey, part + moved) - template
-        difference = difference - _mean(weight, difference)[:, None, None]
-        ex, ey = _mean(weight, gx * difference), _mean(weight, gy * difference)
-        step = torch.stack([c * ex - b * ey, a * ey - b * ex], dim=1) / determinant[:, None]
-        moved = (moved - step).clamp(-MARGIN, MARGIN)
-    return torch.cat([guess + spacing * moved, texture[:, None]], dim=1)
+        seen = _sampled(after, clip, guess + moved, HALF).flatten(1)
+        moved = (moved - torch.bmm(solver, seen[..., None])[..., 0] + wanted).clamp(-MARGIN, MARGIN)
+    return torch.cat([guess + moved, texture], dim=1)
+
+
+def _solver(wide: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what turns differences of grey values into motion, from patches (N, V + 2, V + 2) one sample wider.
+
+    Returns:
+        (N, 2, V²): times a difference, the motion of least squares; and (N, 1) the texture.
+    """
+    weight = _weights(wide.device)
+    gx = ((wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2]) / 2).flatten(1)
+    gy = ((wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]) / 2).flatten(1)
+    a, b, c, mean_x, mean_y = (F.linear(x, weight) for x in (gx * gx, gx * gy, gy * gy, gx, gy))
+    texture = (a + c) / 2 - ((a - c).square() / 4 + b.square()).sqrt()
+    # The gradients without their means: the mean of a difference, a change of light, then moves nothing.
+    x, y = weight * (gx - mean_x), weight * (gy - mean_y)
+    determinant = a * c - b * b + SINGULAR
+    return torch.stack([c * x - b * y, a * y - b * x], dim=1) / determinant[..., None], texture
 
 
 @lru_cache(maxsize=8)
 def _weights(device: torch.device) -> Tensor:
-    """(V, V) Gaussian, sum 1."""
+    """(1, V²) Gaussian, sum 1."""
     with torch.inference_mode(False):
         axis = torch.arange(-HALF, HALF + 1, dtype=torch.float32, device=device).square()
         weight = torch.exp(-(axis[:, None] + axis) / (2 * SIGMA**2))
-        return weight / weight.sum()
+        return (weight / weight.sum()).view(1, -1)
 
 
-def _mean(weight: Tensor, x: Tensor) -> Tensor:
-    return (weight * x).sum((1, 2))
+@lru_cache(maxsize=8)
+def _square(half: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """(3, 2 V²): (x, y, 1) times this are the samples around (x, y), -1..1 across frames of ``size`` (h, w)."""
+    with torch.inference_mode(False):
+        axis = torch.arange(-half, half + 1, dtype=torch.float32, device=device)
+        scale = torch.tensor([2 / max(1, size[1] - 1), 2 / max(1, size[0] - 1)], device=device)
+        around = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1) * scale - 1
+        middle = torch.diag(scale).repeat(1, around[..., 0].numel())
+        return torch.cat([middle, around.view(1, -1)])
 
 
-def _window(frames: Tensor, clip: Tensor, centre: Tensor, half: int, spacing: int) -> tuple[Tensor, Tensor]:
-    """Read the grey values around (N, 2) raster pixels, every ``spacing``-th pixel; the border is repeated.
-
-    Returns:
-        (N, 2 half + 2, 2 half + 2) values, 0..1; and (N, 2) how far the centre lies behind the middle one, in samples.
-    """
-    B, H, W, _ = frames.shape
-    at = torch.minimum((centre - 0.5).clamp(min=0), constant((W - 1.0, H - 1.0), centre.device))
-    low = at.floor()
-    step = torch.arange(-half, half + 2, device=centre.device) * spacing
-    x = (low[:, :1].long() + step).clamp(0, W - 1)
-    y = (low[:, 1:].long() + step).clamp(0, H - 1)
-    index = (clip[:, None, None] * H + y[:, :, None]) * W + x[:, None, :]
-    pixels = frames.reshape(B * H * W, 3).index_select(0, index.flatten())
-    return (pixels.float().sum(1) / (3 * 255)).view(index.shape), (at - low) / spacing
-
-
-def _sampled(grey: Tensor, moved: Tensor) -> Tensor:
-    """Sample (N, V, V) in the middle of windows (N, U, U), ``moved`` (N, 2) samples from their middle one."""
-    last = grey.shape[1] - 1
-    axis = torch.arange(-HALF, HALF + 1, device=grey.device, dtype=grey.dtype) + (last - 1) / 2
-    x, y = ((axis + moved[:, i : i + 1]) * (2 / last) - 1 for i in (0, 1))
-    n, side = len(grey), len(axis)
-    grid = torch.stack([x[:, None].expand(n, side, side), y[:, :, None].expand(n, side, side)], dim=-1)
-    return F.grid_sample(grey[:, None], grid, padding_mode="border", align_corners=True)[:, 0]
+def _sampled(grey: Tensor, clip: Tensor, centre: Tensor, half: int) -> Tensor:
+    """Sample (N, V, V) in frames (B, h, w) around (N, 2) samples of their clips; the border is repeated."""
+    b, h, w = grey.shape
+    square = _square(half, (h, w), centre.device)
+    at = torch.addmm(square[2], centre, square[:2])  # a product: adding pairs to pairs takes four times as long
+    n, side = len(centre), 2 * half + 1
+    options = {"padding_mode": "border", "align_corners": True}
+    if b == 1:
+        return F.grid_sample(grey[:, None], at.view(1, n, side * side, 2), **options).view(n, side, side)
+    which = (clip * (2 / (b - 1)) - 1).view(-1, 1, 1, 1).expand(n, side, side, 1)
+    whole = torch.cat([at.view(n, side, side, 2), which], dim=-1).view(1, n, side * side, 1, 3)
+    return F.grid_sample(grey[None, None], whole, **options).view(n, side, side)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ptrack import geometry
 from ptrack.models.layers.windows import constant
 from ptrack.models.nano.alignment import align
 from ptrack.models.nano.config import NanoConfig
@@ -78,24 +79,21 @@ def aligned_points(
     """Align what is likely visible with the previous frame; the rest is shown where the network has it."""
     visible = verdict.visibility_logit.sigmoid() >= ALIGNED_FROM
     moved = replace(moved, shown=moved.xy, shown_visible=visible)
-    if not _has_finer(before, frame, config) or not len(clip):
+    if before.grey is None or before.grey.shape != frame.grey.shape or not frame.grey.numel() or not len(clip):
         return moved
-    assert before.pixels is not None
     points, sizes = before.points, (frame.size, config.input_size)
     guess = points.shown + moved.xy - points.xy
     near = (guess - moved.xy).norm(dim=1, keepdim=True) < ALIGNED_REACH
     guess = torch.where(near, guess, moved.xy)
-    pixels = [to_pixels(xy, *sizes) for xy in (points.shown, guess)]
-    aligned = align(before.pixels, frame.pixels, clip, *pixels)
+    start, guess = (to_pixels(xy, *sizes) for xy in (points.shown, guess))
+    aligned = align(before.grey, frame.grey, clip, start, guess, frame.size)
     xy = to_cells(aligned.xy, *sizes)
     taken = aligned.textured & visible & points.shown_visible & verdict.seen & ~points.added
     taken &= (xy - moved.xy).norm(dim=1) < ALIGNED_REACH
     return replace(moved, shown=torch.where(taken[:, None], torch.lerp(moved.xy, xy, ALIGNED_SHARE), moved.xy))
 
 
-def _has_finer(before: NanoState, frame: NanoFeatures, config: NanoConfig) -> bool:
-    """Return whether the frames are not much smaller than the network's input, and nothing is trained."""
+def is_aligned(size: geometry.Size, config: NanoConfig) -> bool:
+    """Return whether frames of ``size`` (H, W) are not much smaller than the input, and nothing is trained."""
     h, w = config.input_size
-    same = before.pixels is not None and before.pixels.shape == frame.pixels.shape
-    finer = SMALLER * frame.size[0] * frame.size[1] >= h * w
-    return config.closer and same and finer and not torch.is_grad_enabled()
+    return config.closer and SMALLER * size[0] * size[1] >= h * w and not torch.is_grad_enabled()

@@ -32,8 +32,9 @@ from ptrack.models.backbones.lite0 import TAPS, Lite0, joined, stretched
 from ptrack.models.base import StepOutput
 from ptrack.models.graph import GraphReplay
 from ptrack.models.layers.windows import PATCH, patches, soft_argmax
+from ptrack.models.nano.alignment import grey_frames
 from ptrack.models.nano.config import NanoConfig
-from ptrack.models.nano.judgement import Verdict, aligned_points, moved_points, visible_probability
+from ptrack.models.nano.judgement import Verdict, aligned_points, is_aligned, moved_points, visible_probability
 from ptrack.models.nano.layers import MAX_BACK, Recall, zeroed
 from ptrack.models.nano.matcher import PatchMatcher, nearest_cell
 from ptrack.models.nano.motion import PictureMotion, PointMotion, picture_motion
@@ -115,11 +116,16 @@ class Nano(nn.Module):
         """A batch keeps a GPU busy; on a CPU one frame already does, and bits do not depend on the batch."""
         return 1 if self.device.type == "cpu" else 8
 
+    @property
+    def encodes_ahead(self) -> bool:
+        """On a CPU encoding a frame takes about as long as a step with 256 points."""
+        return self.device.type == "cpu"
+
     # ---- frame -> features ------------------------------------------------------------------------------------------
 
     def features(self, frames: Tensor) -> NanoFeatures:
         """Encode (B, H, W, 3) RGB frames, uint8 or floating point in 0..255."""
-        frames = frames.to(self.device, copy=True)  # kept until the next frame, while callers may fill theirs anew
+        frames, size = frames.to(self.device), (frames.shape[1], frames.shape[2])
         fine, *taps = self.backbone(stretched(frames, self.config.input_size))
         y = joined(taps, LEVEL_WEIGHTS)
         if self.projection is not None:
@@ -128,7 +134,8 @@ class Nano(nn.Module):
             y = y - y.mean((1, 2), keepdim=True)  # what all cells share says nothing about which is which
         if self.projection is not None or self.config.centre:
             y = F.normalize(y, dim=-1)
-        return NanoFeatures(y.contiguous(), fine.permute(0, 2, 3, 1).contiguous(), frames)
+        grey = grey_frames(frames) if is_aligned(size, self.config) else y.new_empty(len(frames), 0, 0)
+        return NanoFeatures(y.contiguous(), fine.permute(0, 2, 3, 1).contiguous(), grey, size)
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Sequence[NanoFeatures]:
@@ -224,7 +231,7 @@ class Nano(nn.Module):
             shown=moved.shown,
             visible=visible_probability(moved, frame, verdict, self.config),
         )
-        return NanoState(after, frame.map.detach(), frame.pixels), outputs
+        return NanoState(after, frame.map.detach(), frame.grey), outputs
 
     # ---- 1. motion --------------------------------------------------------------------------------------------------
 
@@ -298,7 +305,7 @@ class Nano(nn.Module):
             new = PointStates.at(frame, clip, cells, self.config)
             points = new if state is None else state.points.replaced(new, start == i)
             state, out = self.track(
-                NanoState(points, *(() if state is None else (state.previous, state.pixels))), frame, clip
+                NanoState(points, *(() if state is None else (state.previous, state.grey))), frame, clip
             )
             results.append(reduce(i, out))
         return results

@@ -40,15 +40,11 @@ class NanoFeatures:
 
     map: Tensor  # (B, h, w, C) unit length per cell
     fine: Tensor  # (B, 2h, 2w, 16)
-    pixels: Tensor  # (B, H, W, 3) the frames as given, uint8 or floating point in 0..255
+    grey: Tensor  # (B, H, W) grey values for the alignment, of large frames fewer; (B, 0, 0) if nothing is aligned
+    size: tuple[int, int]  # (H, W) of the frames as given
 
     def __getitem__(self, i: int) -> NanoFeatures:
-        return NanoFeatures(self.map[i : i + 1], self.fine[i : i + 1], self.pixels[i : i + 1])
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the frame as given."""
-        return self.pixels.shape[1], self.pixels.shape[2]
+        return NanoFeatures(self.map[i : i + 1], self.fine[i : i + 1], self.grey[i : i + 1], self.size)
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -174,7 +170,7 @@ class NanoState:
 
     points: PointStates
     previous: Tensor | None = None  # (B, h, w, C) map of the previous frame
-    pixels: Tensor | None = None  # (B, H, W, 3) that frame as given
+    grey: Tensor | None = None  # (B, H, W) its grey values, as in ``NanoFeatures``
 
 
 # Leaves in trees of tensors: states are mapped over, and captured by CUDA graphs, without naming their fields.

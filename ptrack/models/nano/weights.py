@@ -31,7 +31,7 @@ BACKBONE = "backbone."  # key prefix of what is not stored if it is that of the 
 # Input size (H, W) and refinement iterations of --quality; measured in docs/nano.md.
 QUALITIES: dict[str, tuple[tuple[int, int], int]] = {
     "fast": ((256, 352), 1),
-    "default": ((384, 512), 2),
+    "default": ((432, 576), 2),
     "best": ((480, 640), 2),
 }
 

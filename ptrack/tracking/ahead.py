@@ -1,0 +1,69 @@
+"""Encoding frames ahead in a thread of its own, while the frame before them is tracked.
+
+On a CPU a step is thousands of small operations, which several threads hardly speed up; an encoder beside it keeps the
+other cores busy. With few points encoding is most of the work, with very many of them the step is: then all threads
+work on one thing after the other. Numbers: docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from ptrack.models.base import EncodesAhead
+from ptrack.tracking.frame_tracker import FrameTracker, as_frame
+from ptrack.video.frames import Frame
+
+AHEAD = 2  # frames encoded or being encoded while one is tracked
+POINTS = range(64, 641)  # numbers of points for which it pays; measured with 16, 64, 256, 512 and 1024
+
+
+def pays(tracker: FrameTracker) -> bool:
+    """Return whether frames should be encoded ahead: on a CPU with two threads or more, and not too many points."""
+    model = tracker.model
+    side_by_side = isinstance(model, EncodesAhead) and model.encodes_ahead and torch.get_num_threads() > 1
+    return side_by_side and len(tracker.ids) in POINTS
+
+
+def encode(tracker: FrameTracker, pictures: list[np.ndarray]) -> list[Any]:
+    """Return the model's features of (H, W, 3) frames of one size, encoded in one call."""
+    with torch.inference_mode():
+        return list(tracker.model.encode(torch.stack([as_frame(rgb) for rgb in pictures])))
+
+
+def encoded_ahead(tracker: FrameTracker, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Any]]:
+    """Yield every frame with its features, None for those that no point needs.
+
+    Half of the threads encode; the caller has the others until the last frame was read. An error of ``frames`` comes
+    after the frames before it.
+    """
+    threads = torch.get_num_threads()
+    waiting: deque[tuple[Frame, Future[list[Any]] | None]] = deque()
+    source = iter(frames)
+    error: Exception | None = None
+    pool = ThreadPoolExecutor(1, "ptrack-encoder", initializer=torch.set_num_threads, initargs=(threads // 2,))
+    pool.submit(int).result()  # the initializer has run: it sets what this thread would begin with, too
+    torch.set_num_threads(threads - threads // 2)
+    try:
+        while waiting or error is None:
+            while error is None and len(waiting) <= AHEAD:
+                try:
+                    frame = next(source)
+                except Exception as raised:
+                    error = raised
+                else:
+                    wanted = frame.ok and tracker.needs_features(ahead=len(waiting))
+                    waiting.append((frame, pool.submit(encode, tracker, [frame.rgb]) if wanted else None))
+            if waiting:
+                frame, job = waiting.popleft()
+                yield frame, None if job is None else job.result()[0]
+        if not isinstance(error, StopIteration):
+            raise error
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
