@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ptrack.analysis.timing import seconds_of
+from ptrack.analysis.uncertainty import calibration_of, position_sd
 from ptrack.errors import ConfigError, TracksError, count
 from ptrack.tracks import Tracks
 
@@ -77,6 +78,7 @@ class Measures:
     distance: np.ndarray  # (T, P) unit
     corners: tuple[tuple[str, str, str], ...]  # A
     angle: np.ndarray  # (T, A) degrees, 0..180
+    position_sd: np.ndarray | None  # (T, N, 2) unit, along x and y; None for models without a calibration
     sentences: tuple[str, ...]  # where times and scale come from, gaps
 
 
@@ -145,6 +147,8 @@ def measure(tracks: Tracks, config: MeasureConfig) -> Measures:
     sentences = (
         [timed, f"Scale: {config.scale.px:g} px per {config.scale.unit}."] if config.scale.unit != "px" else [timed]
     )
+    sd = _sd(tracks, config)
+    sentences.append(_sd_sentence(tracks, sd, config.scale.unit))
     if gaps:
         sentences.append(f"{count(gaps, 'gap')} of unseen frames: the path across them is taken as straight.")
     if tracks.num_frames == 1:
@@ -162,6 +166,7 @@ def measure(tracks: Tracks, config: MeasureConfig) -> Measures:
         distance=distance,
         corners=config.angles,
         angle=angle,
+        position_sd=sd,
         sentences=tuple(sentences),
     )
 
@@ -187,6 +192,33 @@ def _coordinates(tracks: Tracks, pixels: np.ndarray, config: MeasureConfig) -> n
     else:
         raise TracksError("--y-up without --origin needs the frame's height, which these tracks do not hold.")
     return (pixels - start) / config.scale.px * np.asarray([1, -1 if config.y_up else 1])
+
+
+def _sd(tracks: Tracks, config: MeasureConfig) -> np.ndarray | None:
+    """Return (T, N, 2) standard deviations of the coordinates in units; those of an origin that moves are added."""
+    sd = position_sd(tracks)
+    if sd is None:
+        return None
+    if isinstance(config.origin, str):
+        origin = position_sd(tracks.select([config.origin]))
+        assert origin is not None
+        sd = np.sqrt(sd**2 + origin**2)
+        sd[:, tracks.ids == config.origin] = np.nan  # it is at (0, 0) by definition
+    return sd / config.scale.px
+
+
+def _sd_sentence(tracks: Tracks, sd: np.ndarray | None, unit: str) -> str:
+    calibration = calibration_of(tracks)
+    if sd is None or calibration is None:
+        name = tracks.info.model or "what made these tracks"
+        return f"No uncertainty: the confidence of {name}, or of these weights, was not compared with labels."
+    if not np.isfinite(sd).any():
+        return "No uncertainty: nothing but clicked, occluded or filled positions."
+    x, y = np.nanmedian(sd.reshape(-1, 2), axis=0)
+    return (
+        f"Uncertainty by confidence (x_sd, y_sd: 68 % of {calibration.model}'s errors are smaller, by "
+        f"{calibration.source}): median {x:.3g} and {y:.3g} {unit}, before any smoothing."
+    )
 
 
 def derivatives(position: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -234,24 +266,28 @@ def _relations(
     return distance, np.stack(turns, axis=1) if turns else np.zeros((len(position), 0))
 
 
-def frame_columns(unit: str) -> list[str]:
+def frame_columns(found: Measures) -> list[str]:
     """Return the names of the columns of ``frame_rows``, with units."""
+    u = found.unit
     return [
-        "frame", "time_s", "id", f"x_{unit}", f"y_{unit}", f"speed_{unit}_per_s", f"acceleration_{unit}_per_s2",
-        f"path_{unit}", f"distance_{unit}", "angle_deg",
-    ]  # fmt: skip
+        *("frame", "time_s", "id", f"x_{u}", f"y_{u}", f"speed_{u}_per_s", f"acceleration_{u}_per_s2"),
+        *(f"path_{u}", f"distance_{u}", "angle_deg"),
+        *(() if found.position_sd is None else (f"x_sd_{u}", f"y_sd_{u}")),
+    ]
 
 
 def frame_rows(found: Measures) -> Iterable[list[Any]]:
     """Yield a row per frame and point, pair (``nose-tail``) and angle (``nose-neck-tail``); None in empty cells."""
+    sd = found.position_sd
+    none = [] if sd is None else [None, None]
     for t, (frame, time) in enumerate(zip(found.frame_index.tolist(), found.seconds.tolist(), strict=True)):
         for n, name in enumerate(found.ids):
             values = (*found.position[t, n], found.speed[t, n], found.acceleration[t, n], found.path[t, n])
-            yield [frame, time, name, *(float(v) for v in values), None, None]
+            yield [frame, time, name, *map(float, values), None, None, *([] if sd is None else map(float, sd[t, n]))]
         for k, pair in enumerate(found.pairs):
-            yield [frame, time, "-".join(pair), *[None] * 5, float(found.distance[t, k]), None]
+            yield [frame, time, "-".join(pair), *[None] * 5, float(found.distance[t, k]), None, *none]
         for k, corner in enumerate(found.corners):
-            yield [frame, time, "-".join(corner), *[None] * 6, float(found.angle[t, k])]
+            yield [frame, time, "-".join(corner), *[None] * 6, float(found.angle[t, k]), *none]
 
 
 def summary(found: Measures) -> list[dict[str, Any]]:

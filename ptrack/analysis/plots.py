@@ -36,13 +36,19 @@ def plot_measures(found: Measures, path: Path | str) -> None:
         ("angle (deg)", ["-".join(c) for c in found.corners], found.angle),
     ]
     parts = [part for part in parts if part[1]]
+    sd = found.position_sd
+    sides = {} if sd is None else {f"x ({u})": sd[..., 0], f"y ({u})": sd[..., 1]}  # bands of one standard deviation
     figure = Figure(figsize=(11, 1.9 * len(parts) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = np.atleast_1d(figure.subplots(len(parts), 1, sharex=True))
     marker = "." if len(found.seconds) == 1 else ""
     for axis, (label, names, values) in zip(axes, parts, strict=True):
         for k, name in enumerate(names):
-            axis.plot(found.seconds, values[:, k], linewidth=1, marker=marker, label=name)
+            lines = axis.plot(found.seconds, values[:, k], linewidth=1, marker=marker, label=name)
+            if label in sides and len(names) <= LEGEND_UP_TO:
+                sd = sides[label][:, k]
+                band = values[:, k] - sd, values[:, k] + sd
+                axis.fill_between(found.seconds, *band, color=lines[0].get_color(), alpha=0.2, linewidth=0)
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         if len(names) <= LEGEND_UP_TO and (axis is axes[0] or names is not ids):

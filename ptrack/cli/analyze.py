@@ -193,7 +193,7 @@ def measure(
     found = work.measure(tracks, asked.config(tracks))
     rows = work.summary(found)
     if target is not None:
-        write_rows(target, work.frame_columns(found.unit), work.frame_rows(found))
+        write_rows(target, work.frame_columns(found), work.frame_rows(found))
     if summary is not None:
         write_rows(summary, list(work.SUMMARY_COLUMNS), [[row[c] for c in work.SUMMARY_COLUMNS] for row in rows])
     if plot is not None:
