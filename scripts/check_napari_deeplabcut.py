@@ -13,7 +13,9 @@ import time
 
 import napari
 import numpy as np
-from napari_deeplabcut._widgets import KeypointControls
+from napari.components import ViewerModel
+from napari.plugins import _initialize_plugins
+from npe2 import PluginManager
 from qtpy.QtWidgets import QApplication
 from scipy.ndimage import gaussian_filter, shift
 
@@ -39,20 +41,24 @@ def until(done: object, seconds: float = 60) -> None:
 
 
 def main() -> None:
-    viewer = napari.Viewer(show=False)
+    application = QApplication([])
+    viewer = ViewerModel()  # no window: it would need OpenGL
     viewer.add_image(moving(), name="video")
     data = np.column_stack([np.full(2, REFERENCE), START])
     names = {"label": ["nose", "tail"], "id": ["", ""], "likelihood": [1.0, 1.0]}
-    viewer.window.add_dock_widget(KeypointControls(viewer))
     points = viewer.add_points(data, features=names, name="keypoints")
-    _, widget = viewer.window.add_plugin_dock_widget("pointtrack", "Tracking controls with ptrack")
+    _initialize_plugins()
+    found = [w for w in PluginManager.instance().iter_widgets() if w.plugin_name == "pointtrack"]
+    assert [w.display_name for w in found] == ["Tracking controls with ptrack"]
+    widget = found[0].get_callable()(viewer)
     combo = widget._tracking_method_combo
     offered = [combo.itemText(i) for i in range(combo.count())]
     assert {"ptrack", "ptrack (fast)", "ptrack (best)"} <= set(offered), offered
     for name in ("ptrack", "ptrack (fast)"):
         combo.setCurrentText(name)
         for backward in (False, True):
-            widget._keypoint_layer_combo.value = points
+            widget._keypoint_layer_combo.choices = [points]  # without a window they are not filled by themselves
+            widget._video_layer_combo.choices = [viewer.layers["video"]]
             widget._reference_spinbox.setValue(REFERENCE)
             before = len(viewer.layers)
             (widget.track_backward_end if backward else widget.track_forward_end)()
@@ -67,7 +73,7 @@ def main() -> None:
             assert list(layer.features["label"][:2]) == ["nose", "tail"]
             print(f"{name}, {'backward' if backward else 'forward'}: {len(frames)} frames within {worst:.2f} px")
     print("napari-deeplabcut", importlib.metadata.version("napari-deeplabcut"), "napari", napari.__version__)
-    viewer.close()
+    application.quit()
 
 
 if __name__ == "__main__":
