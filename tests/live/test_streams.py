@@ -62,7 +62,6 @@ def captured(sender, count, notes=None):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(capture_module, "BACKOFF", (0.05,))
-    monkeypatch.setattr("ptrack.live.request.LOW_DELAY", {})  # keep the pictures that are looked at first
 
 
 def test_a_sender_that_dies_and_comes_back_with_another_clock_and_size():
