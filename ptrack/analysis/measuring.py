@@ -67,6 +67,7 @@ class Measures:
     """Measured tracks. NaN where a point is not seen (or, for derivatives, has too few neighbours)."""
 
     unit: str  # of length
+    y_up: bool  # y grows upwards
     frame_index: np.ndarray  # (T,) source frames
     seconds: np.ndarray  # (T,) float64
     ids: tuple[str, ...]  # N
@@ -155,6 +156,7 @@ def measure(tracks: Tracks, config: MeasureConfig) -> Measures:
         sentences.append("With 1 frame there are positions, distances and angles, but no speed.")
     return Measures(
         unit=config.scale.unit,
+        y_up=config.y_up,
         frame_index=tracks.frame_index,
         seconds=seconds,
         ids=tuple(str(i) for i in tracks.ids),

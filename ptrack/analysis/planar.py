@@ -19,6 +19,7 @@ from ptrack.tracks import Tracks
 LEAST = 4  # points of a homography
 CORNERS = ("upper-left", "upper-right", "lower-right", "lower-left")
 REFINEMENTS = 5  # weighted fits, after which the weights hardly change
+UNSURE = 2.0  # px of a corner's standard error from which its frames are named
 FLAT = 0.01  # second singular value of the points over the first below which they lie on a line
 
 
@@ -47,6 +48,8 @@ class Plane:
     points: np.ndarray  # (T,) int: points of the region seen in both frames
     inliers: np.ndarray  # (T,) int: those that agree with the plane
     residual: np.ndarray  # (T,) px: root of the mean square distance of the inliers from where the plane puts them
+    region: np.ndarray  # (N, 2) the region's points in the reference frame, NaN where not seen
+    agree: np.ndarray  # (T, N) bool: which of them are inliers
     sentences: tuple[str, ...]  # what was found, in words
 
 
@@ -66,13 +69,14 @@ def plane(tracks: Tracks, config: PlanarConfig | None = None) -> Plane:
     _check_spread(xy[start, seen[start]], int(tracks.frame_index[start]))
     t = tracks.num_frames
     forward, residual = np.full((t, 3, 3), np.nan), np.full(t, np.nan)
-    points, inliers = (seen & seen[start]).sum(axis=1), np.zeros(t, np.int64)
+    points, agree = (seen & seen[start]).sum(axis=1), np.zeros_like(seen)
     for row in range(t):
         both = seen[row] & seen[start]
         if points[row] >= LEAST and _spread(xy[row, both]) > FLAT and _spread(xy[start, both]) > FLAT:
-            h, agree, far = _fit(xy[start, both], xy[row, both], config.threshold)
-            if agree >= LEAST:
-                forward[row], inliers[row], residual[row] = h, agree, far
+            h, near, far = _fit(xy[start, both], xy[row, both], config.threshold)
+            if near.sum() >= LEAST:
+                forward[row], agree[row, both], residual[row] = h, near, far
+    inliers = agree.sum(axis=1)
     backward = np.full_like(forward, np.nan)
     good = np.isfinite(residual)
     backward[good] = np.linalg.inv(forward[good])
@@ -87,6 +91,8 @@ def plane(tracks: Tracks, config: PlanarConfig | None = None) -> Plane:
         points=points,
         inliers=inliers,
         residual=residual,
+        region=xy[start],
+        agree=agree,
         sentences=_sentences(number, points, inliers, residual, start),
     )
 
@@ -124,8 +130,8 @@ def _check_spread(xy: np.ndarray, frame: int) -> None:
         raise TracksError(f"The points of the region lie on one line in frame {frame}; they give no plane.")
 
 
-def _fit(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[np.ndarray, int, float]:
-    """Return the homography from ``a`` to ``b`` (K, 2), how many points agree with it, and their residual in pixels.
+def _fit(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the homography from ``a`` to ``b`` (K, 2), which points agree with it, and their residual in pixels.
 
     The consensus at the whole threshold may lie between the plane and an object that has moved by little more than it;
     that at a quarter of it is tried too, and the one with the smaller sum of cut-off distances is refined.
@@ -139,7 +145,7 @@ def _fit(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[np.ndarray, in
     agree = distance <= threshold
     h = shift_b @ h @ shift_a
     residual = float(np.sqrt((distance[agree] ** 2).mean())) if agree.any() else np.nan
-    return h / h[2, 2], int(agree.sum()), residual
+    return h / h[2, 2], agree, residual
 
 
 def _distance(h: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -202,6 +208,60 @@ def parse_corners(text: str) -> tuple[tuple[float, float], ...]:
     return corners
 
 
+def corner_errors(found: Plane, corners: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Return the standard errors of four corners in pixels, (T, 4): by the residual, and by where the points lie.
+
+    First-order propagation through the least squares fit of the points that agree. A corner far from them is carried
+    there by few degrees of perspective, so its error may be many times the residual. 0 in the reference frame, NaN
+    without a plane, infinite where four points decide.
+    """
+    at = np.asarray(corners, np.float64)
+    errors = np.full((len(found.residual), len(at)), np.nan)
+    for t in np.flatnonzero(np.isfinite(found.residual)):
+        points = found.region[found.agree[t]]
+        free = 2 * len(points) - 8  # measured numbers beyond the eight of a homography
+        variance = len(points) * found.residual[t] ** 2 / free if free else np.inf  # of one coordinate of a point
+        if found.frame_index[t] == found.reference:
+            variance = 0.0
+        centre, spread = points.mean(axis=0), points.std()  # small numbers keep the equations well conditioned
+        scale = np.asarray([[spread, 0, centre[0]], [0, spread, centre[1]], [0, 0, 1]])
+        h = found.from_reference[t] @ scale
+        inside, outside = (_slopes(h / h[2, 2], (xy - centre) / spread) for xy in (points, at))
+        shape = outside @ np.linalg.pinv(inside.reshape(-1, 8))  # (4, 2, 2K): how the points' errors move a corner
+        errors[t] = np.sqrt(variance) * np.linalg.norm(shape, axis=(1, 2)) if variance else 0.0
+    return errors
+
+
+def _slopes(h: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Return (K, 2, 8): by how much where ``h`` puts (K, 2) points moves with its first eight numbers."""
+    ones, none = np.ones(len(xy)), np.zeros((len(xy), 3))
+    rows = np.column_stack([xy, ones])
+    u, v, w = (rows @ h.T).T
+    du = np.column_stack([rows, none, -rows[:, :2] * (u / w)[:, None]])
+    dv = np.column_stack([none, rows, -rows[:, :2] * (v / w)[:, None]])
+    return np.stack([du, dv], axis=1) / w[:, None, None]
+
+
+def corner_sentence(found: Plane, corners: Sequence[tuple[float, float]]) -> str:
+    """Return in words how sure the corners are, and in which frames they are not."""
+    worst = corner_errors(found, corners).max(axis=1)
+    known = np.flatnonzero(np.isfinite(worst))
+    frames = found.frame_index[np.flatnonzero(worst > UNSURE)]
+    text = "Corners: no standard error, as four points decide in every frame."
+    if len(known):
+        most = known[worst[known].argmax()]
+        text = (
+            f"Corners: standard error median {np.median(worst[known]):.2g} px, largest {worst[most]:.2g} px in frame "
+            f"{found.frame_index[most]}."
+        )
+    if len(frames):
+        text += (
+            f" Above {UNSURE:g} px in {count(len(frames), 'frame')} ({frames[0]} to {frames[-1]}): few points agree "
+            "there, or the corners lie far from them."
+        )
+    return text
+
+
 def corner_pin(tracks: Tracks, found: Plane, corners: Sequence[tuple[float, float]]) -> Tracks:
     """Return tracks of four corners on a plane, with the ids ``CORNERS``; any export writes them.
 
@@ -216,6 +276,7 @@ def corner_pin(tracks: Tracks, found: Plane, corners: Sequence[tuple[float, floa
     start = int(np.flatnonzero(found.frame_index == found.reference)[0])
     xy[start] = corners
     known = np.isfinite(xy).all(axis=2)
+    sentence = corner_sentence(found, corners)
     share = found.inliers / np.maximum(found.points, 1)
     return replace(
         tracks,
@@ -224,7 +285,7 @@ def corner_pin(tracks: Tracks, found: Plane, corners: Sequence[tuple[float, floa
         confidence=np.where(known, share[:, None], 0).astype(np.float32),
         queries=np.column_stack([np.full(4, start), np.asarray(corners)]).astype(np.float32),
         ids=np.asarray(CORNERS),
-        info=replace(tracks.info, settings="", warnings=(*tracks.info.warnings, *found.sentences)),
+        info=replace(tracks.info, settings="", warnings=(*tracks.info.warnings, *found.sentences, sentence)),
     )
 
 

@@ -26,9 +26,10 @@ def plot_measures(found: Measures, path: Path | str) -> None:
     from matplotlib.figure import Figure
 
     u, ids = found.unit, list(found.ids)
+    side = f"y ({u})" if found.y_up else f"y ({u}, downwards)"
     parts = [
         (f"x ({u})", ids, found.position[..., 0]),
-        (f"y ({u})", ids, found.position[..., 1]),
+        (side, ids, found.position[..., 1]),
         (f"speed ({u}/s)", ids, found.speed),
         (f"acceleration ({u}/s²)", ids, found.acceleration),
         (f"path ({u})", ids, found.path),
@@ -37,7 +38,7 @@ def plot_measures(found: Measures, path: Path | str) -> None:
     ]
     parts = [part for part in parts if part[1]]
     sd = found.position_sd
-    sides = {} if sd is None else {f"x ({u})": sd[..., 0], f"y ({u})": sd[..., 1]}  # bands of one standard deviation
+    sides = {} if sd is None else {f"x ({u})": sd[..., 0], side: sd[..., 1]}  # bands of one standard deviation
     figure = Figure(figsize=(11, 1.9 * len(parts) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = np.atleast_1d(figure.subplots(len(parts), 1, sharex=True))

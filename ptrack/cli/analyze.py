@@ -269,9 +269,10 @@ def planar(
     if table is not None:
         write_rows(table, list(work.PLANE_COLUMNS), work.plane_rows(found))
         output.result(str(table))
-    for line in found.sentences:
+    sentences = (*found.sentences, work.corner_sentence(found, four)) if four else found.sentences
+    for line in sentences:
         output.result(line)
-    output.document(work.as_document(found))
+    output.document({**work.as_document(found), "sentences": sentences})
 
 
 def _background(tracks: Tracks) -> tuple[str, ...]:

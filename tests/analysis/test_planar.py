@@ -3,7 +3,7 @@ import pytest
 
 from ptrack import homography
 from ptrack.analysis import PlanarConfig, corner_pin, plane
-from ptrack.analysis.planar import CORNERS, parse_corners
+from ptrack.analysis.planar import CORNERS, corner_errors, corner_sentence, parse_corners
 from ptrack.errors import ConfigError, TracksError
 from ptrack.exports import export
 from tests.analysis.make import made
@@ -51,6 +51,37 @@ def test_noise_and_a_third_of_wrong_points_leave_the_corners_within_a_pixel():
     assert found.inliers[10:].max() <= 28
     assert 0.2 < np.median(found.residual[5:]) < 0.9
     assert "Residual of the points that agree" in found.sentences[1]
+
+
+def test_the_standard_error_of_a_corner_is_what_repeated_noise_gives():
+    """40 runs with other noise, of points that cover the left half alone: the right corners are less sure."""
+    exact = seen()
+    left = exact[0, :, 0] < 300
+    found, spread = [], []
+    for seed in range(40):
+        xy = exact[[0, 20]][:, left].copy()
+        xy[1] += np.random.default_rng(seed).normal(0, 0.3, xy[1].shape)
+        tracks = made(xy)
+        one = plane(tracks)
+        spread.append(corner_pin(tracks, one, FOUR).tracks[1])
+        found.append(corner_errors(one, FOUR))
+    errors = np.stack(found)
+    assert errors[:, 0].max() == 0  # the reference frame
+    real = np.sqrt(np.var(np.stack(spread), axis=0).sum(axis=-1))
+    assert np.median(errors[:, 1], axis=0) == pytest.approx(real, rel=0.35)
+    assert real[1:3].min() > 2 * real[[0, 3]].max()
+
+
+def test_unsure_corners_are_named():
+    xy = seen(noise=0.3)
+    xy[25:, 5:] = np.nan
+    tracks = made(xy)
+    found = plane(tracks)
+    pin = corner_pin(tracks, found, ((20, 15), (600, 15), (600, 440), (20, 440)))
+    assert "px in 5 frames (25 to 29): few points agree there" in pin.info.warnings[-1]
+    four = plane(made(seen(points=4)))
+    assert corner_errors(four, FOUR)[1:].min() == np.inf
+    assert "Above 2 px in 29 frames (1 to 29)" in corner_sentence(four, FOUR)
 
 
 def test_the_way_back_holds_the_plane_still():
