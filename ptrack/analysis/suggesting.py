@@ -11,22 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from ptrack.errors import ConfigError, InputError, count
+from ptrack.fileio import atomic_path, check_writable
 from ptrack.video import ReadOptions, open_source
 from ptrack.video.frames import FrameSource
 from ptrack.video.seeking import SeekableVideo
 
 MOST_FRAMES = 1000  # that can be suggested
-MOST_SAMPLED = 10_000  # about 260 MB of pictures and descriptions
+MOST_SAMPLED = 3000  # about 300 MB of pictures, descriptions and their products
 IN_ORDER = 2000  # frames up to which a video is decoded whole; of a longer one only key frames
 SIDE = 160  # pixels of the longest side of a sampled picture
 LOOK = (96, 128)  # (H, W) of what the encoder sees; multiples of 16
 AT_ONCE = 16  # pictures per encoder call
-KEPT = 64  # principal components; on the ten labelled clips they hold 80 to 99 % of the variance
+KEPT = 64  # principal components; more only make k-means slower
 ROUNDS = 100  # of k-means, at most
 SAME = 1e-3  # distance below which two descriptions are the same picture, of the usual length of a description
 
@@ -225,6 +228,45 @@ def _distances(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Return (S, K) squared distances."""
     square = (features**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)
     return np.maximum(square - 2 * features @ centres.T, 0)
+
+
+def picture_paths(folder: Path | str, report: SuggestReport) -> list[Path]:
+    """Return where ``write_pictures`` puts the suggested frames: ``img00012.png`` for frame 12."""
+    digits = max(5, len(str(int(report.sampled.max()))))
+    return [Path(folder) / f"img{s.frame:0{digits}}.png" for s in report.frames]
+
+
+def write_pictures(video: Any, report: SuggestReport, folder: Path | str, *, overwrite: bool = False) -> list[Path]:
+    """Write the suggested frames as PNG, in full size, for a labelling program; returns the files.
+
+    Raises:
+        OutputError: a file exists and ``overwrite`` is false, or the folder cannot be written to.
+        InputError: the video cannot be read again.
+    """
+    paths = [check_writable(path, overwrite=overwrite) for path in picture_paths(folder, report)]
+    wanted = {s.frame: path for s, path in zip(report.frames, paths, strict=True)}
+    for index, rgb in _whole(video, sorted(wanted)):
+        with atomic_path(wanted.pop(index)) as temporary:
+            Image.fromarray(rgb).save(temporary, "PNG")
+    if wanted:
+        raise InputError(f"{video}: frame {min(wanted)} cannot be decoded in full size.")
+    return paths
+
+
+def _whole(video: Any, numbers: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield number and (H, W, 3) of the frames with these numbers, ascending."""
+    with open_source(video) as source:
+        access = SeekableVideo.open(source)
+        if access is not None:
+            with closing(access):
+                for number in numbers:
+                    yield from access.frames(number, number + 1)
+            return
+        for frame in source:
+            if frame.index in numbers:
+                yield frame.index, frame.rgb
+            if frame.index >= numbers[-1]:
+                return
 
 
 SUGGEST_COLUMNS = ("frame", "time_s", "share")

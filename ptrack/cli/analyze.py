@@ -290,6 +290,8 @@ _SUGGEST = """Examples:
 ptrack analyze suggest walk.mp4
 
 ptrack analyze suggest walk.mp4 frames.csv --frames 50 --sample 600
+
+ptrack analyze suggest walk.mp4 --frames 40 --images to_label
 """
 
 
@@ -301,6 +303,9 @@ def suggest(
     ] = None,
     frames: Annotated[int, typer.Option(help="Frames to suggest.")] = 20,
     sample: Annotated[int, typer.Option(help="Frames of the video to look at, at most, evenly spread.")] = 300,
+    images: Annotated[
+        Path | None, typer.Option(help="Also write the frames into this folder, as img00012.png for frame 12.")
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -310,18 +315,23 @@ def suggest(
     Of videos of more than 2000 frames only key frames are looked at. The same video gives the same frames.
     """
     from ptrack.analysis.files import check_outputs, write_rows
-    from ptrack.analysis.suggesting import SUGGEST_COLUMNS, SuggestConfig, suggest_frames, suggest_rows
+    from ptrack.analysis.suggesting import SUGGEST_COLUMNS, SuggestConfig, suggest_frames, suggest_rows, write_pictures
 
     output = Output(json_mode=json, quiet=quiet)
     config = SuggestConfig(frames=frames, sample=sample)
-    check_outputs(video, [target], overwrite=overwrite)
+    probe = images / "img.png" if images is not None else None  # is the folder one that can be written to?
+    check_outputs(video, [target, probe], overwrite=overwrite)
     report = suggest_frames(video, config)
     rows = suggest_rows(report)
     if target is not None:
         write_rows(target, SUGGEST_COLUMNS, rows)
+    files = write_pictures(video, report, images, overwrite=overwrite) if images is not None else []
     shown = [[str(s.frame), f"{s.time_s:.3f}", f"{100 * s.share:.0f} %"] for s in report.frames]
     output.table("Frames to label", ["frame", "time (s)", "like this one"], shown)
     for line in report.sentences:
         output.note(line)
     named = [dict(zip(SUGGEST_COLUMNS, row, strict=True)) for row in rows]
-    output.document({"frames": named, "sampled": report.sampled.tolist(), "sentences": report.sentences})
+    if files:
+        output.note(f"{len(files)} pictures in {images}.")
+    document = {"frames": named, "sampled": report.sampled.tolist(), "sentences": report.sentences}
+    output.document({**document, "images": [str(file) for file in files]})

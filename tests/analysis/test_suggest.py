@@ -6,6 +6,7 @@ import json
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from ptrack.analysis import SuggestConfig, suggest_frames, suggesting
@@ -118,7 +119,24 @@ def test_the_command_prints_and_writes_the_frames(tmp_path, scenes, monkeypatch)
     assert [row["share"] for row in rows] == ["0.1", "0.15", "0.25", "0.5"]
     done = CliRunner().invoke(app, ["analyze", "suggest", "a.mp4", "--frames", "4", "--json"], catch_exceptions=False)
     assert [str(f["frame"]) for f in json.loads(done.stdout)["frames"]] == [row["frame"] for row in rows]
+    run = ["analyze", "suggest", "a.mp4", "--frames", "4", "--images", "to_label", "--quiet"]
+    assert CliRunner().invoke(app, run, catch_exceptions=False).output == ""
+    files = sorted(path.name for path in (tmp_path / "to_label").iterdir())
+    assert files == [f"img{int(row['frame']):05}.png" for row in rows]
+    assert "already exists" in str(CliRunner().invoke(app, run).exception)
     assert "already exists" in str(CliRunner().invoke(app, ["analyze", "suggest", "a.mp4", "out.csv"]).exception)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "array"])
+def test_pictures_are_the_frames_in_full_size(kind, tmp_path, scenes):
+    write(tmp_path / "a.mp4", scenes, crf="0")
+    video = tmp_path / "a.mp4" if kind == "mp4" else scenes
+    report = suggest_frames(video, SuggestConfig(frames=4))
+    files = suggesting.write_pictures(video, report, tmp_path / "out")
+    for suggestion, file in zip(report.frames, files, strict=True):
+        assert file.name == f"img{suggestion.frame:05}.png"
+        got = np.asarray(Image.open(file)).astype(int)
+        assert np.abs(got - scenes[suggestion.frame]).mean() < (12 if kind == "mp4" else 0.01)
 
 
 def test_a_stream_is_no_video_to_label(monkeypatch):
