@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ptrack.evaluation.runner import EvalProgress
     from ptrack.evaluation.subjects import EvalRequest
 
+videos_option = options.panel("Videos")
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -38,56 +40,47 @@ def evaluate(
     model: options.Models = None,
     checkpoint: options.Checkpoints = None,
     from_predictions: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder of VIDEO.npz with tracks, ours or another tool's.", rich_help_panel="Model"),
+        list[Path] | None, options.model_option(help="Folder of VIDEO.npz with tracks, ours or another tool's.")
     ] = None,
     quality: options.Quality = None,
     memory: Annotated[
-        int | None, typer.Option(help="Memory slots per point; the protocol's by default.", rich_help_panel="Model")
+        int | None, options.model_option(help="Memory slots per point; the protocol's by default.")
     ] = None,
     support_grid: options.SupportGrid = None,
     threshold: Annotated[
-        float | None,
-        typer.Option(help="Visibility probability from which a point counts as visible.", rich_help_panel="Model"),
+        float | None, options.model_option(help="Visibility probability from which a point counts as visible.")
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = None,
     batch: Annotated[
-        int | None,
-        typer.Option(help="Frames per encoder call; results do not depend on it.", min=1, rich_help_panel="Model"),
+        int | None, options.model_option(help="Frames per encoder call; results do not depend on it.", min=1)
     ] = None,
-    query_mode: Annotated[str, typer.Option(help="first or strided.", rich_help_panel="Videos")] = "first",
-    videos: Annotated[
-        str, typer.Option(help="Only these: names or patterns, separated by commas.", rich_help_panel="Videos")
-    ] = "",
-    limit: Annotated[
-        int | None, typer.Option(help="Only the first so many videos.", min=1, rich_help_panel="Videos")
-    ] = None,
+    query_mode: Annotated[str, videos_option(help="first or strided.")] = "first",
+    videos: Annotated[str, videos_option(help="Only these: names or patterns, separated by commas.")] = "",
+    limit: Annotated[int | None, videos_option(help="Only the first so many videos.", min=1)] = None,
     workers: options.Workers = None,
     retries: options.Retries = 1,
     timeout: options.Timeout = None,
     out: Annotated[
-        list[Path] | None,
-        typer.Option(help="Results as .json, .csv (per video) or .md; may be repeated.", rich_help_panel="Output"),
+        list[Path] | None, options.output_option(help="Results as .json, .csv (per video) or .md; may be repeated.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="EvaluationReport with curves and the worst videos.", rich_help_panel="Output")
+        Path | None, options.output_option(help="EvaluationReport with curves and the worst videos.")
     ] = None,
     save_predictions: Annotated[
-        Path | None, typer.Option(help="Folder for VIDEO.npz with the tracks.", rich_help_panel="Output")
+        Path | None, options.output_option(help="Folder for VIDEO.npz with the tracks.")
     ] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(
-            "--run-dir",  # torchrun takes --run for an abbreviation of an option of its own
+        options.output_option(
+            "--run-dir",
             help="Folder of per-video results, reused when content and settings are the same. "
             "Default: eval-runs/DATASET in this folder.",
-            rich_help_panel="Output",
         ),
     ] = None,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Do not reuse results of earlier runs.", rich_help_panel="Output")
+        bool, options.output_option("--recompute", help="Do not reuse results of earlier runs.")
     ] = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,

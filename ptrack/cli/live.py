@@ -26,7 +26,7 @@ ptrack live rtsp://host/stream --jsonl - --max-lost 30 --min-coverage 0.5
 
 ptrack live video.mp4 --pace --point 320,240 --jsonl tcp://127.0.0.1:5555
 """
-POINTS, STREAM, MODEL, OUTPUT = "Points", "Stream", "Model", "Output"
+stream_option = options.panel("Stream")
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|min|h|d)?")
 _UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -52,52 +52,37 @@ def live(
         typer.Argument(help="Camera number, device, rtsp/udp/tcp/http address, or a file.", show_default=False),
     ],
     grid: Annotated[
-        int | None,
-        typer.Option(help="Follow an N x N grid (16 if nothing else).", metavar="N", rich_help_panel=POINTS),
+        int | None, options.points_option(help="Follow an N x N grid (16 if nothing else).", metavar="N")
     ] = None,
     point: Annotated[
-        list[str] | None, typer.Option(help="Follow the pixel X,Y. Repeatable.", metavar="X,Y", rich_help_panel=POINTS)
+        list[str] | None, options.points_option(help="Follow the pixel X,Y. Repeatable.", metavar="X,Y")
     ] = None,
     queries: options.QueryFile = None,
     mask: options.Mask = None,
     reference: Annotated[
         Path | None,
-        typer.Option(
-            help="Picture or video on which the points were chosen; they are looked for on the stream.",
-            metavar="FILE",
-            rich_help_panel=POINTS,
+        options.points_option(
+            help="Picture or video on which the points were chosen; they are looked for on the stream.", metavar="FILE"
         ),
     ] = None,
     max_lost: Annotated[
-        int | None,
-        typer.Option(help="Remove a point after so many frames unseen.", metavar="FRAMES", rich_help_panel=POINTS),
+        int | None, options.points_option(help="Remove a point after so many frames unseen.", metavar="FRAMES")
     ] = None,
     min_coverage: Annotated[
-        float | None,
-        typer.Option(
-            help="Add points when fewer than this share of the grid's cells hold one.", rich_help_panel=POINTS
-        ),
+        float | None, options.points_option(help="Add points when fewer than this share of the grid's cells hold one.")
     ] = None,
     realtime: Annotated[
         bool | None,
-        typer.Option(
+        stream_option(
             "--realtime/--every-frame",
             help="Drop the oldest waiting frame, or track all. Default: drop, except for files without --pace.",
-            rich_help_panel=STREAM,
         ),
     ] = None,
-    pace: Annotated[
-        bool, typer.Option("--pace", help="Play a file as fast as it was taken.", rich_help_panel=STREAM)
-    ] = False,
-    reconnect: Annotated[
-        bool, typer.Option(help="Connect again when the stream breaks off.", rich_help_panel=STREAM)
-    ] = True,
-    duration: Annotated[
-        str | None, typer.Option(help="Stop after 90, 90s, 5m, 1h.", metavar="TIME", rich_help_panel=STREAM)
-    ] = None,
+    pace: Annotated[bool, stream_option("--pace", help="Play a file as fast as it was taken.")] = False,
+    reconnect: Annotated[bool, stream_option(help="Connect again when the stream breaks off.")] = True,
+    duration: Annotated[str | None, stream_option(help="Stop after 90, 90s, 5m, 1h.", metavar="TIME")] = None,
     max_size: Annotated[
-        int | None,
-        typer.Option(help="Reduce pictures to this longest side; coordinates stay.", rich_help_panel=STREAM),
+        int | None, stream_option(help="Reduce pictures to this longest side; coordinates stay.")
     ] = None,
     model: options.Model = "",
     checkpoint: options.Checkpoint = None,
@@ -107,25 +92,19 @@ def live(
     threads: options.Threads = None,
     jsonl: Annotated[
         str | None,
-        typer.Option(
-            help="One JSON line per frame: - for stdout, a file, or tcp://HOST:PORT to listen there.",
-            metavar="TARGET",
-            rich_help_panel=OUTPUT,
+        options.output_option(
+            help="One JSON line per frame: - for stdout, a file, or tcp://HOST:PORT to listen there.", metavar="TARGET"
         ),
     ] = None,
     osc: Annotated[
-        str | None,
-        typer.Option(help="OSC messages over UDP to this address.", metavar="HOST:PORT", rich_help_panel=OUTPUT),
+        str | None, options.output_option(help="OSC messages over UDP to this address.", metavar="HOST:PORT")
     ] = None,
     page: Annotated[
-        bool, typer.Option("--page", help="Show it in the browser, on this machine only.", rich_help_panel=OUTPUT)
+        bool, options.output_option("--page", help="Show it in the browser, on this machine only.")
     ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Tracks file (.h5, .npz, .csv, .json).", rich_help_panel=OUTPUT)
-    ] = None,
+    out: Annotated[Path | None, options.output_option(help="Tracks file (.h5, .npz, .csv, .json).")] = None,
     split: Annotated[
-        str | None,
-        typer.Option(help="Begin another tracks file after 10m, 1h, ...", metavar="TIME", rich_help_panel=OUTPUT),
+        str | None, options.output_option(help="Begin another tracks file after 10m, 1h, ...", metavar="TIME")
     ] = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,

@@ -4,38 +4,44 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+
+def panel(title: str) -> Any:
+    """Return ``typer.Option`` for the options of one panel of the help."""
+    return partial(typer.Option, rich_help_panel=title)
+
+
+points_option, model_option, look_option = panel("Points"), panel("Model"), panel("Look")
+output_option, many_option = panel("Output"), panel("Many videos")
+
 Occluded = Annotated[
     bool | None,
-    typer.Option(
+    look_option(
         "--occluded/--no-occluded",
         help="Draw occluded points, as rings, always or never. Default: fading, for some frames.",
-        rich_help_panel="Look",
         show_default=False,
     ),
 ]
 Trail = Annotated[
     int | None,
-    typer.Option(
+    look_option(
         min=0,
         help="Frames of a trail, 0 for none. Default: 12, and no longer than a quarter of the frame.",
-        rich_help_panel="Look",
         show_default=False,
     ),
 ]
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel="Output")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel="Output")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel="Output")]
+Json = Annotated[bool, output_option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, output_option("--quiet", "-q", help="Only errors.")]
+Overwrite = Annotated[bool, output_option("--overwrite", help="Replace existing outputs.")]
 ResultFile = Annotated[
     Path | None,
-    typer.Option(
-        "--out", help="Also write the result as JSON into this file.", metavar="FILE", rich_help_panel="Output"
-    ),
+    output_option("--out", help="Also write the result as JSON into this file.", metavar="FILE"),
 ]
 
 
@@ -47,43 +53,31 @@ def _complete_model(incomplete: str) -> list[str]:
 
 Model = Annotated[
     str,
-    typer.Option(
-        help="Model name; 'ptrack models' lists them.", autocompletion=_complete_model, rich_help_panel="Model"
-    ),
+    model_option(help="Model name; 'ptrack models' lists them.", autocompletion=_complete_model),
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Option(
-        "--model",
-        help="Model name; several give one table.",
-        autocompletion=_complete_model,
-        rich_help_panel="Model",
-    ),
+    model_option("--model", help="Model name; several give one table.", autocompletion=_complete_model),
 ]
 Checkpoint = Annotated[
     Path | None,
-    typer.Option(help="Weights file, for models that take one.", metavar="FILE", rich_help_panel="Model"),
+    model_option(help="Weights file, for models that take one.", metavar="FILE"),
 ]
 Checkpoints = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--checkpoint",
-        help="Weights, one per model that takes a file, in order.",
-        metavar="FILE",
-        rich_help_panel="Model",
-    ),
+    model_option("--checkpoint", help="Weights, one per model that takes a file, in order.", metavar="FILE"),
 ]
 Quality = Annotated[
     str | None,
-    typer.Option(help="fast, default or best: the input's size, for models that have it.", rich_help_panel="Model"),
+    model_option(help="fast, default or best: the input's size, for models that have it."),
 ]
-Memory = Annotated[int | None, typer.Option(help="Memory slots per point (Track-On2).", rich_help_panel="Model")]
+Memory = Annotated[int | None, model_option(help="Memory slots per point (Track-On2).")]
 SupportGrid = Annotated[
     int | None,
-    typer.Option(help="Points per side of the extra grid that gives Track-On2 context.", rich_help_panel="Model"),
+    model_option(help="Points per side of the extra grid that gives Track-On2 context."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel="Model")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Model")]
+Device = Annotated[str, model_option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Dtype = Annotated[str, model_option(help="auto, float32, bfloat16 or float16.")]
 
 
 def _use_threads(number: int | None) -> int | None:
@@ -97,39 +91,27 @@ def _use_threads(number: int | None) -> int | None:
 
 Threads = Annotated[
     int | None,
-    typer.Option(
+    model_option(
         help="CPU threads of the model. Default: what OMP_NUM_THREADS says, else one per core.",
         min=1,
         metavar="N",
         callback=_use_threads,
         show_default=False,
-        rich_help_panel="Model",
     ),
 ]
 
-MANY = "Many videos"
-Workers = Annotated[
-    int | None, typer.Option(help="Processes, each with its own model.", metavar="N", rich_help_panel=MANY)
-]
+Workers = Annotated[int | None, many_option(help="Processes, each with its own model.", metavar="N")]
 Retries = Annotated[
     int,
-    typer.Option(help="Further tries after a crash, a timeout or a network error.", rich_help_panel=MANY),
+    many_option(help="Further tries after a crash, a timeout or a network error."),
 ]
-Timeout = Annotated[
-    float | None, typer.Option(help="Seconds for one video or clip.", metavar="SECONDS", rich_help_panel=MANY)
-]
+Timeout = Annotated[float | None, many_option(help="Seconds for one video or clip.", metavar="SECONDS")]
 
 QueryFile = Annotated[
     Path | None,
-    typer.Option(
-        "--queries", help="Points from a CSV (t,x,y[,id]), JSON or NPZ.", metavar="FILE", rich_help_panel="Points"
-    ),
+    points_option("--queries", help="Points from a CSV (t,x,y[,id]), JSON or NPZ.", metavar="FILE"),
 ]
 Mask = Annotated[
     Path | None,
-    typer.Option(
-        help="Points inside an image of the object: its non-zero or opaque pixels.",
-        metavar="FILE",
-        rich_help_panel="Points",
-    ),
+    points_option(help="Points inside an image of the object: its non-zero or opaque pixels.", metavar="FILE"),
 ]

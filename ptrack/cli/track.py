@@ -29,6 +29,8 @@ ptrack track --camera 0 --grid 8
 """
 MAX_POINTS = 10_000  # a 100 x 100 grid
 
+frames_option = options.panel("Frames")
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -74,74 +76,43 @@ def track(
     ] = None,
     grid: Annotated[
         int | None,
-        typer.Option(
+        options.points_option(
             help="Track an N x N grid of points (16 when nothing else is asked for). With --mask: inside it.",
             metavar="N",
-            rich_help_panel="Points",
         ),
     ] = None,
-    grid_frame: Annotated[
-        int, typer.Option(help="Frame on which the grid or the mask's points start.", rich_help_panel="Points")
-    ] = 0,
+    grid_frame: Annotated[int, options.points_option(help="Frame on which the grid or the mask's points start.")] = 0,
     point: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Track the pixel X,Y, from frame T if given. Repeatable.",
-            metavar="X,Y[@T]",
-            rich_help_panel="Points",
-        ),
+        options.points_option(help="Track the pixel X,Y, from frame T if given. Repeatable.", metavar="X,Y[@T]"),
     ] = None,
     queries: options.QueryFile = None,
     mask: options.Mask = None,
     num: Annotated[
-        int | None,
-        typer.Option(help="This many points inside the mask instead of a grid.", rich_help_panel="Points"),
+        int | None, options.points_option(help="This many points inside the mask instead of a grid.")
     ] = None,
-    max_points: Annotated[
-        int, typer.Option(help="Refuse more points than this.", min=1, rich_help_panel="Points")
-    ] = MAX_POINTS,
+    max_points: Annotated[int, options.points_option(help="Refuse more points than this.", min=1)] = MAX_POINTS,
     backward: Annotated[
-        bool,
-        typer.Option(
-            "--backward", help="Also track from each point's frame back to the first.", rich_help_panel="Points"
-        ),
+        bool, options.points_option("--backward", help="Also track from each point's frame back to the first.")
     ] = False,
-    start: Annotated[
-        str | None,
-        typer.Option(help="First frame: a number (100) or a time (2.5, 2s, 1:30).", rich_help_panel="Frames"),
-    ] = None,
-    end: Annotated[str | None, typer.Option(help="Stop before this frame or time.", rich_help_panel="Frames")] = None,
-    stride: Annotated[int, typer.Option(help="Track every N-th frame.", rich_help_panel="Frames")] = 1,
+    start: Annotated[str | None, frames_option(help="First frame: a number (100) or a time (2.5, 2s, 1:30).")] = None,
+    end: Annotated[str | None, frames_option(help="Stop before this frame or time.")] = None,
+    stride: Annotated[int, frames_option(help="Track every N-th frame.")] = 1,
     max_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Reduce frames to this longest side; coordinates stay those of the original.", rich_help_panel="Frames"
-        ),
+        int | None, frames_option(help="Reduce frames to this longest side; coordinates stay those of the original.")
     ] = None,
     fps: Annotated[
-        float | None,
-        typer.Option(
-            help="Frames per second of image folders and raw streams; 25 if unknown.", rich_help_panel="Frames"
-        ),
+        float | None, frames_option(help="Frames per second of image folders and raw streams; 25 if unknown.")
     ] = None,
     value_range: Annotated[
         str | None,
-        typer.Option(
-            "--range",
-            help="Values that become black and white, for pictures of more than 8 bits.",
-            metavar="LOW,HIGH",
-            rich_help_panel="Frames",
+        frames_option(
+            "--range", help="Values that become black and white, for pictures of more than 8 bits.", metavar="LOW,HIGH"
         ),
     ] = None,
-    max_pixels: Annotated[
-        int,
-        typer.Option(help="Refuse pictures of more pixels than this.", rich_help_panel="Frames"),
-    ] = 1 << 27,
+    max_pixels: Annotated[int, frames_option(help="Refuse pictures of more pixels than this.")] = 1 << 27,
     strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict", help="Damage or a clock that jumps is an error, not a warning.", rich_help_panel="Frames"
-        ),
+        bool, frames_option("--strict", help="Damage or a clock that jumps is an error, not a warning.")
     ] = False,
     model: options.Model = "",
     checkpoint: options.Checkpoint = None,
@@ -153,62 +124,46 @@ def track(
     threads: options.Threads = None,
     out: Annotated[
         str | None,
-        typer.Option(
-            help="Tracks file (one source), folder or URL. Default: SOURCE.tracks.h5 in this folder.",
-            rich_help_panel="Output",
+        options.output_option(
+            help="Tracks file (one source), folder or URL. Default: SOURCE.tracks.h5 in this folder."
         ),
     ] = None,
     format: Annotated[
-        str | None, typer.Option(help="h5, npz, csv or json; default from --out, or h5.", rich_help_panel="Output")
+        str | None, options.output_option(help="h5, npz, csv or json; default from --out, or h5.")
     ] = None,
-    overlay: Annotated[
-        bool, typer.Option(help="Also write SOURCE.overlay.mp4 with the tracks drawn.", rich_help_panel="Output")
-    ] = True,
+    overlay: Annotated[bool, options.output_option(help="Also write SOURCE.overlay.mp4 with the tracks drawn.")] = True,
     trail: options.Trail = None,
     occluded: options.Occluded = None,
     overwrite: options.Overwrite = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an unfinished run.", rich_help_panel="Output")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, write nothing.", rich_help_panel="Output")
-    ] = False,
+    resume: Annotated[bool, options.output_option("--resume", help="Go on with an unfinished run.")] = False,
+    dry_run: Annotated[bool, options.output_option("--dry-run", help="Check everything, write nothing.")] = False,
     list_file: Annotated[
         str | None,
-        typer.Option(
+        options.many_option(
             "--list",
             help="Text file with one source per line (- is standard input); a tab and a name choose the outputs' name.",
             metavar="FILE",
-            rich_help_panel=options.MANY,
         ),
     ] = None,
     workers: options.Workers = None,
     retries: options.Retries = 1,
     timeout: options.Timeout = None,
     report: Annotated[
-        Path | None,
-        typer.Option(help="What became of each video, as .json or .csv.", metavar="FILE", rich_help_panel=options.MANY),
+        Path | None, options.many_option(help="What became of each video, as .json or .csv.", metavar="FILE")
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(
-            help="Only part I (from 0) of N. Default: that of a Slurm job array; none for all.",
-            metavar="I/N",
-            rich_help_panel=options.MANY,
+        options.many_option(
+            help="Only part I (from 0) of N. Default: that of a Slurm job array; none for all.", metavar="I/N"
         ),
     ] = None,
     ray: Annotated[
-        str | None,
-        typer.Option(
-            help="Track on a Ray cluster: its address, auto, or local.", metavar="ADDRESS", rich_help_panel=options.MANY
-        ),
+        str | None, options.many_option(help="Track on a Ray cluster: its address, auto, or local.", metavar="ADDRESS")
     ] = None,
     trust_mtime: Annotated[
         bool,
-        typer.Option(
-            "--trust-mtime",
-            help="Take a video of the same path, size and time for unchanged, without reading it.",
-            rich_help_panel=options.MANY,
+        options.many_option(
+            "--trust-mtime", help="Take a video of the same path, size and time for unchanged, without reading it."
         ),
     ] = False,
     json: options.Json = False,

@@ -23,7 +23,7 @@ ptrack visualize one.h5 two.h5 --truth true.h5 --out compare.mp4
 ptrack visualize walk.tracks.h5 --follow 17 --zoom 4 --out close.mp4
 """
 
-_LOOK, _PLACE, _MORE = "Look", "What is shown", "Outputs"
+shown_option, more_option = options.panel("What is shown"), options.panel("Outputs")
 
 
 def register(app: typer.Typer) -> None:
@@ -37,74 +37,43 @@ def visualize(
     ],
     video: Annotated[str | None, typer.Option(help="The video, if it is not where the tracks say.")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            help=".mp4 .mov .mkv .gif, a folder or frame_%05d.png; .png is one picture.", rich_help_panel=_MORE
-        ),
+        Path | None, more_option(help=".mp4 .mov .mkv .gif, a folder or frame_%05d.png; .png is one picture.")
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write the viewer: one HTML file that needs no network.", rich_help_panel=_MORE)
-    ] = None,
-    embed: Annotated[
-        bool, typer.Option("--embed/--beside", help="Video inside the HTML file, or beside it.", rich_help_panel=_MORE)
-    ] = True,
-    rerun: Annotated[
-        Path | None, typer.Option(help="Write a recording (.rrd) for the Rerun viewer.", rich_help_panel=_MORE)
-    ] = None,
-    table: Annotated[
-        Path | None, typer.Option(help="Write a CSV with one row per point.", rich_help_panel=_MORE)
-    ] = None,
+    html: Annotated[Path | None, more_option(help="Write the viewer: one HTML file that needs no network.")] = None,
+    embed: Annotated[bool, more_option("--embed/--beside", help="Video inside the HTML file, or beside it.")] = True,
+    rerun: Annotated[Path | None, more_option(help="Write a recording (.rrd) for the Rerun viewer.")] = None,
+    table: Annotated[Path | None, more_option(help="Write a CSV with one row per point.")] = None,
     style: Annotated[
         str,
-        typer.Option(
-            help="overlay; stabilised: trails without the camera's motion; exposure: all trails in one "
-            "still; sheet: contact sheet; plots.",
-            rich_help_panel=_LOOK,
+        options.look_option(
+            help="overlay; stabilised: trails without the camera's motion; exposure: all trails in one still; "
+            "sheet: contact sheet; plots."
         ),
     ] = "overlay",
-    colour: Annotated[
-        str, typer.Option(help="start, id, motion, visibility or confidence.", rich_help_panel=_LOOK)
-    ] = "start",
+    colour: Annotated[str, options.look_option(help="start, id, motion, visibility or confidence.")] = "start",
     trail: options.Trail = None,
-    fade: Annotated[
-        float, typer.Option(help="How far a trail fades to its old end, 0 to 1.", rich_help_panel=_LOOK)
-    ] = 1.0,
-    width: Annotated[float | None, typer.Option(help="Pixels of a trail.", rich_help_panel=_LOOK)] = None,
-    radius: Annotated[float | None, typer.Option(help="Pixels of a point.", rich_help_panel=_LOOK)] = None,
+    fade: Annotated[float, options.look_option(help="How far a trail fades to its old end, 0 to 1.")] = 1.0,
+    width: Annotated[float | None, options.look_option(help="Pixels of a trail.")] = None,
+    radius: Annotated[float | None, options.look_option(help="Pixels of a point.")] = None,
     occluded: options.Occluded = None,
-    labels: Annotated[bool, typer.Option("--labels", help="Write the ids.", rich_help_panel=_LOOK)] = False,
-    truth: Annotated[
-        Path | None, typer.Option(help="Ground truth: draw error lines to it.", rich_help_panel=_PLACE)
-    ] = None,
-    points: Annotated[
-        str | None, typer.Option(help="Only these ids, separated by commas.", rich_help_panel=_PLACE)
-    ] = None,
-    follow: Annotated[
-        str | None, typer.Option(help="A zoomed crop that follows this id.", rich_help_panel=_PLACE)
-    ] = None,
-    crop: Annotated[int, typer.Option(help="Side of that crop in pixels.", rich_help_panel=_PLACE)] = 160,
-    zoom: Annotated[float, typer.Option(help="Enlargement of that crop.", rich_help_panel=_PLACE)] = 3.0,
+    labels: Annotated[bool, options.look_option("--labels", help="Write the ids.")] = False,
+    truth: Annotated[Path | None, shown_option(help="Ground truth: draw error lines to it.")] = None,
+    points: Annotated[str | None, shown_option(help="Only these ids, separated by commas.")] = None,
+    follow: Annotated[str | None, shown_option(help="A zoomed crop that follows this id.")] = None,
+    crop: Annotated[int, shown_option(help="Side of that crop in pixels.")] = 160,
+    zoom: Annotated[float, shown_option(help="Enlargement of that crop.")] = 3.0,
     attention: Annotated[
         str | None,
-        typer.Option(
-            help="What the model looks at for this id: Track-On2's correlation map, the transformer's attention.",
-            rich_help_panel=_PLACE,
+        shown_option(
+            help="What the model looks at for this id: Track-On2's correlation map, the transformer's attention."
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Model for --attention; default: the one of the tracks.", rich_help_panel=_PLACE)
-    ] = "",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights file for --attention.", rich_help_panel=_PLACE)
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps, for --attention.", rich_help_panel=_PLACE)
-    ] = "auto",
-    frame: Annotated[int | None, typer.Option(help="One picture of this frame.", rich_help_panel=_PLACE)] = None,
-    count: Annotated[int, typer.Option(help="Frames on a contact sheet.", rich_help_panel=_PLACE)] = 12,
-    max_size: Annotated[
-        int | None, typer.Option(help="Longest side of what is drawn, in pixels.", rich_help_panel=_PLACE)
-    ] = None,
+    model: Annotated[str, shown_option(help="Model for --attention; default: the one of the tracks.")] = "",
+    checkpoint: Annotated[Path | None, shown_option(help="Weights file for --attention.")] = None,
+    device: Annotated[str, shown_option(help="auto, cpu, cuda, cuda:1 or mps, for --attention.")] = "auto",
+    frame: Annotated[int | None, shown_option(help="One picture of this frame.")] = None,
+    count: Annotated[int, shown_option(help="Frames on a contact sheet.")] = 12,
+    max_size: Annotated[int | None, shown_option(help="Longest side of what is drawn, in pixels.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Draw over another video than the tracked one.")] = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,

@@ -72,13 +72,7 @@ class FrameTracker:
     """Tracks points through a stream of frames in constant memory; ``reset``, ``add`` points, then ``step``.
 
     Calls from several threads take turns; hold ``lock`` over calls that belong together.
-
-    Args:
-        model: an online model.
-        support_grid: points per side of an extra grid added on the first frame, tracked along and never returned;
-            it gives the model context. Default: what the model wants.
-        weights_sha256: of the weights file, recorded in the tracks.
-        options: that the model was built with, recorded in the tracks.
+    Its arguments are those of ``ptrack.Tracker``.
     """
 
     def __init__(

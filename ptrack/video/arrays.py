@@ -151,6 +151,11 @@ class Fitter:
         self.resized |= rgb.shape[:2] != (self.height, self.width)
         return resize(rgb, self.size)
 
+    def info(self, name: str, kind: str, options: ReadOptions, **more: Any) -> SourceInfo:
+        """Return what is known of a source of pictures that have no times of their own."""
+        rate = options.fps and options.fps / options.stride
+        return SourceInfo(name=name, kind=kind, width=self.width, height=self.height, fps=rate, **more)
+
     def warning(self, name: str) -> str:
         """Return the sentence about mixed sizes."""
         return f"{name}: the pictures differ in size; all are resized to {self.size[0]}x{self.size[1]}."
@@ -183,14 +188,7 @@ class ArraySource(FrameSource):
             raise nothing_selected(name, options)
         self._rgb = Pictures(options.range)
         self._fit = Fitter(self._rgb(frames[0], "The first frame"), options.max_size)
-        self.info = SourceInfo(
-            name=name,
-            kind="array",
-            width=self._fit.width,
-            height=self._fit.height,
-            fps=options.fps and options.fps / options.stride,
-            expected_frames=len(self._numbers),
-        )
+        self.info = self._fit.info(name, "array", options, expected_frames=len(self._numbers))
 
     def _frame(self, number: int) -> Frame:
         rgb = self._fit(self._rgb(self._frames[number], f"Frame {number}"))
@@ -226,14 +224,7 @@ class IteratorSource(FrameSource):
             raise InputError("The iterator gives no frames; give at least one.") from None
         self._fit = Fitter(self._first, options.max_size)
         self._begun = False
-        self.info = SourceInfo(
-            name=name,
-            kind="array",
-            width=self._fit.width,
-            height=self._fit.height,
-            fps=options.fps and options.fps / options.stride,
-            rereadable=False,
-        )
+        self.info = self._fit.info(name, "array", options, rereadable=False)
 
     def _timeline(self) -> Iterator[Shown[np.ndarray]]:
         fps = self.options.fps or NOMINAL_FPS

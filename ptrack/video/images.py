@@ -15,7 +15,7 @@ from ptrack.errors import InputError
 from ptrack.video.arrays import Fitter, chosen
 from ptrack.video.depth import Depth, chosen_range, range_warning, sample_of, spread, type_range
 from ptrack.video.findings import untimed_warning
-from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
+from ptrack.video.frames import Frame, FrameSource, ReadOptions
 from ptrack.video.picture import as_colours
 from ptrack.video.select import NOMINAL_FPS, nothing_selected
 from ptrack.video.still import DamagedPictureError, PictureFile
@@ -53,14 +53,7 @@ class ImageSequence(FrameSource):
         self._depth = Depth(*options.range) if options.range is not None else self._chosen_depth()
         self._fit = Fitter(self._first_good(), options.max_size)
         self.close()
-        self.info = SourceInfo(
-            name=name,
-            kind="images",
-            width=self._fit.width,
-            height=self._fit.height,
-            fps=options.fps and options.fps / options.stride,
-            expected_frames=len(self._numbers),
-        )
+        self.info = self._fit.info(name, "images", options, expected_frames=len(self._numbers))
 
     def _chosen_depth(self) -> Depth | None:
         """Return the range for pictures of more than eight bits, from a few of them; None if they have eight."""

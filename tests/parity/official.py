@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from tests.parity.track_on2 import fill
 
 DATA = Path(__file__).parent / "track_on2"
 BACKBONES = ("dinov2_s", "dinov3_s_plus")
@@ -30,17 +31,9 @@ def manifest(backbone: str) -> dict:
 
 
 @functools.cache
-def fill_module():
-    spec = importlib.util.spec_from_file_location("track_on2_fill", DATA / "fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@functools.cache
 def weights(backbone: str, size: str) -> dict[str, torch.Tensor]:
     """The official state dict of a backbone at the model size "tiny" (64x96) or "small" (384x512). Do not change it."""
     shapes = {name: tuple(shape) for name, shape, *_ in manifest(backbone)["keys"]}
     if size == "tiny":
         shapes["backbone.pos_embedding"] = (1, 256, 16, 24)
-    return {k: torch.from_numpy(np.asarray(v)) for k, v in fill_module().fill_state_dict(shapes).items()}
+    return {k: torch.from_numpy(np.asarray(v)) for k, v in fill.fill_state_dict(shapes).items()}

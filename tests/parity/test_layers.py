@@ -15,6 +15,7 @@ from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.heads import cell_to_xy, correlation_volume
 from ptrack.models.online.model import TrackOn2
 from tests.parity import official
+from tests.parity.track_on2 import fill
 
 CLOSE = {"atol": 2e-6, "rtol": 1e-5}
 
@@ -139,7 +140,7 @@ def test_rotary_table() -> None:
 def test_position_embedding() -> None:
     data = _group("dinov2_position")
     key = "backbone.vit_encoder.dinov2.embeddings.position_embeddings"
-    table = torch.from_numpy(official.fill_module().fill_array(key, (1, 1370, 384)))
+    table = torch.from_numpy(fill.fill_array(key, (1, 1370, 384)))
     for grid, step in (((4, 6), 1), ((27, 36), 37)):
         found = resize_positions(table, grid)[0, ::step]
         torch.testing.assert_close(found, data[f"out_{grid[0]}x{grid[1]}"], atol=1e-5, rtol=0)

@@ -18,7 +18,7 @@ from ptrack.models.tapnext.heads import around, locate, mass_near
 from ptrack.models.tapnext.model import TapNext, sine_rows
 from ptrack.models.tapnext.state import State
 from ptrack.models.tapnext.weights import TABLE, TapNextCheckpoint, build_model, expected_shapes, to_model
-from tests.parity.tapnext import recorded
+from tests.parity.tapnext import fill, recorded
 from tests.parity.tapnext.plain import Plain, table
 
 PIXELS = 3e-3  # a wrong GELU costs 8e-3
@@ -79,7 +79,7 @@ def test_table_of_query_positions() -> None:
         y, x = (int(n) for n in place.split(","))
         row = np.concatenate([waves[x], waves[y]])
         assert all(np.abs(row - value).min() <= 1e-7 for value in values), place
-    official = recorded.fill_module().query_pos_embed(24, 24, 64).reshape(24, 24, 64)
+    official = fill.query_pos_embed(24, 24, 64).reshape(24, 24, 64)
     waves = sine_rows(24, 32).numpy()
     assert np.abs(official[..., :32] - waves).max() <= 1e-7
     assert np.abs(official[..., 32:] - waves[:, None]).max() <= 1e-7
@@ -234,7 +234,7 @@ def _words(logits: torch.Tensor, visibility: torch.Tensor) -> dict[str, np.ndarr
 @recorded.whole_network
 def test_weights_are_those_of_the_fixtures() -> None:
     arrays = {k: v.numpy() for k, v in recorded.whole().items()}
-    assert recorded.fill_module().digest(arrays) == recorded.manifest()["fill"]["sha256"]
+    assert fill.digest(arrays) == recorded.manifest()["fill"]["sha256"]
 
 
 @recorded.whole_network

@@ -14,6 +14,7 @@ from ptrack.models.online.checkpoint import VIT
 from ptrack.models.online.official import from_official, to_official
 from ptrack.models.online.weights import build_model, checkpoint_of
 from tests.parity import official
+from tests.parity.track_on2 import fill
 
 MAPS = 1e-4  # of a map's largest value
 PIXELS = 0.02
@@ -47,7 +48,7 @@ def test_names_and_shapes_are_the_official_ones(backbone: str) -> None:
 @pytest.mark.parametrize("backbone", official.BACKBONES)
 def test_weights_are_those_of_the_fixtures(backbone: str) -> None:
     arrays = {k: v.numpy() for k, v in official.weights(backbone, "small").items()}
-    assert official.fill_module().digest(arrays) == official.manifest(backbone)["fill"]["sha256"]
+    assert fill.digest(arrays) == official.manifest(backbone)["fill"]["sha256"]
 
 
 @pytest.mark.parametrize("size", ["tiny", "small"])

@@ -6,19 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ptrack.data import source
 from ptrack.data.clips import Clip, FileFrames
-from ptrack.data.source import (
-    SPLITS,
-    ClipRef,
-    Source,
-    check_count,
-    filled,
-    first_size,
-    folders,
-    load_npz,
-    need,
-    numbered_frames,
-)  # fmt: skip
+from ptrack.data.source import SPLITS, ClipRef, Source
 
 
 class EgoPoints(Source):
@@ -35,12 +25,12 @@ class EgoPoints(Source):
             raise self.nothing()
         own = self.root.name if self.root.name in SPLITS else self.default_split
         found = []
-        for folder in folders(self.root):
+        for folder in source.folders(self.root):
             if _is_sequence(folder):
                 found.append(self.ref(own, folder.name, str(folder)))
             else:
                 split = folder.name if folder.name in SPLITS else self.default_split
-                found += [self.ref(split, f.name, str(f)) for f in folders(folder) if _is_sequence(f)]
+                found += [self.ref(split, f.name, str(f)) for f in source.folders(folder) if _is_sequence(f)]
         if not found:
             raise self.nothing()
         return found
@@ -48,22 +38,22 @@ class EgoPoints(Source):
     def load(self, ref: ClipRef) -> Clip:
         """Load a sequence; its frames are numbered from 1."""
         folder = Path(ref.key[0])
-        where, anno = load_npz([folder / "annot.npz"])
-        frames = FileFrames(numbered_frames(folder / "rgbs", r"frame_(\d+)\.(?:jpe?g|png)", first=1))
-        tracks, valid = need(anno, "trajs_2d", where), need(anno, "valids", where)
-        check_count(folder, len(frames), len(tracks))
+        where, anno = source.load_npz([folder / "annot.npz"])
+        frames = FileFrames(source.numbered_frames(folder / "rgbs", r"frame_(\d+)\.(?:jpe?g|png)", first=1))
+        tracks, valid = source.need(anno, "trajs_2d", where), source.need(anno, "valids", where)
+        source.check_count(folder, len(frames), len(tracks))
         sparse = "vis_valids" in anno
         return self.clip(
             ref,
             frames,
-            first_size(frames),
+            source.first_size(frames),
             tracks=tracks,
-            visibility=need(anno, "visibs", where),
+            visibility=source.need(anno, "visibs", where),
             valid=valid,
-            vis_valid=filled(anno, "vis_valids"),
-            out_of_view=filled(anno, "out_of_view"),
-            occluded_label=filled(anno, "occluded"),
-            is_dynamic=filled(anno, "dynamic_obj_tracks"),
+            vis_valid=source.filled(anno, "vis_valids"),
+            out_of_view=source.filled(anno, "out_of_view"),
+            occluded_label=source.filled(anno, "occluded"),
+            is_dynamic=source.filled(anno, "dynamic_obj_tracks"),
             annotated_frames=np.flatnonzero((valid != 0).any(axis=1)) if sparse else None,
         )
 

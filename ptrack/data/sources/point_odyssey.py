@@ -7,19 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ptrack.data import source
 from ptrack.data.clips import Clip, FileFrames, Frames
-from ptrack.data.source import (
-    SPLITS,
-    ClipRef,
-    Source,
-    check_count,
-    filled,
-    first_size,
-    folders,
-    load_npz,
-    need,
-    numbered_frames,
-)  # fmt: skip
+from ptrack.data.source import SPLITS, ClipRef, Source
 
 ANNOTATIONS = ("anno.npz", "annot.npz", "annotations.npz")  # v1.2, the authors' example, v1.0
 PICTURES = {"rgbs": r"rgb_(\d+)\.(?:jpe?g|png)", "frames": r"frame_(\d+)\.(?:jpe?g|png)"}
@@ -44,11 +34,11 @@ class PointOdyssey(Source):
         if _is_sequence(self.root):
             return [self._ref(self.root, self.root.parent.name)]
         found = []
-        for folder in folders(self.root):
+        for folder in source.folders(self.root):
             if _is_sequence(folder):
                 found.append(self._ref(folder, self.root.name))
             else:
-                found += [self._ref(inner, folder.name) for inner in folders(folder) if _is_sequence(inner)]
+                found += [self._ref(inner, folder.name) for inner in source.folders(folder) if _is_sequence(inner)]
         if not found:
             raise self.nothing()
         return found
@@ -61,18 +51,18 @@ class PointOdyssey(Source):
     def load(self, ref: ClipRef) -> Clip:
         """Load a sequence; cameras of v1.0 follow another axis convention and are kept as they are."""
         folder = Path(ref.key[0])
-        where, anno = load_npz([folder / name for name in ANNOTATIONS], OPTIONAL)
+        where, anno = source.load_npz([folder / name for name in ANNOTATIONS], OPTIONAL)
         kind = "frames" if (folder / "frames").is_dir() and not (folder / "rgbs").is_dir() else "rgbs"
-        frames = FileFrames(numbered_frames(folder / kind, PICTURES[kind], first=0))
-        tracks = need(anno, "trajs_2d", where)
-        check_count(folder, len(frames), len(tracks))
+        frames = FileFrames(source.numbered_frames(folder / kind, PICTURES[kind], first=0))
+        tracks = source.need(anno, "trajs_2d", where)
+        source.check_count(folder, len(frames), len(tracks))
         return self.clip(
             ref,
             frames,
-            first_size(frames),
+            source.first_size(frames),
             tracks=tracks,
             **_visibility(anno, where, simple=kind == "frames"),
-            **{key: filled(anno, key) for key in ("trajs_3d", "intrinsics", "extrinsics")},
+            **{key: source.filled(anno, key) for key in ("trajs_3d", "intrinsics", "extrinsics")},
             fps=float(anno["fps"]) if "fps" in anno and anno["fps"].size == 1 else None,
             masks=_pictures(folder / "masks", len(frames)),
             depth=_pictures(folder / "depths", len(frames)) if self.depth else None,
@@ -89,9 +79,9 @@ def _visibility(anno: dict[str, np.ndarray], where: Path, simple: bool) -> dict[
 
     In PointOdyssey the flags may be 0 (hidden), 1 (visible) or 2 (invalid).
     """
-    flags = need(anno, "visibilities" if "visibs" not in anno and "visibilities" in anno else "visibs", where)
+    flags = source.need(anno, "visibilities" if "visibs" not in anno and "visibilities" in anno else "visibs", where)
     if simple:
-        return {"visibility": flags != 0, "valid": filled(anno, "valids")}
+        return {"visibility": flags != 0, "valid": source.filled(anno, "valids")}
     valid = anno["valids"] if "valids" in anno else flags.astype(np.float32) < 2
     return {"visibility": flags.astype(np.float32) == 1, "valid": valid}
 

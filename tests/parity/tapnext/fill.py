@@ -8,12 +8,13 @@ in README.md. Needs numpy only. About 194 million values: 5 to 10 s.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+
+from tests.parity.values import digest_of, normal
 
 # (pattern found in the key with re.search, offset, scale). The first match counts. A scale given as ("fan", axes, gain)
 # means gain / sqrt(product of those axes of the shape).
@@ -71,8 +72,7 @@ def fill_array(name: str, shape: Sequence[int]) -> np.ndarray:
         side = math.isqrt(shape[1])
         return query_pos_embed(side, side, shape[2])
     offset, scale = rule(name, shape)
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    values = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float64)
+    values = normal(name, shape)
     return np.asarray(offset + scale * values, dtype=np.float32)
 
 
@@ -83,10 +83,4 @@ def fill_state_dict(shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray
 
 def digest(arrays: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> str:
     """sha256 over key names and little-endian float32 bytes, keys sorted, query_pos_embed left out."""
-    h = hashlib.sha256()
-    for name in sorted(arrays if names is None else names):
-        if name == "query_pos_embed":
-            continue
-        h.update(name.encode() + b"\0")
-        h.update(np.ascontiguousarray(np.asarray(arrays[name]), dtype="<f4").tobytes())
-    return h.hexdigest()
+    return digest_of(arrays, (name for name in (arrays if names is None else names) if name != "query_pos_embed"))

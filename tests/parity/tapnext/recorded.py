@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import torch
 
 from ptrack.models.tapnext.config import TapNextConfig
 from ptrack.models.tapnext.weights import expected_shapes
+from tests.parity.tapnext import fill as fill_rules
 
 DATA = Path(__file__).parent
 TINY = TapNextConfig(
@@ -36,17 +36,9 @@ def manifest() -> dict:
     return json.loads((DATA / "manifest_torch.json").read_text())
 
 
-@functools.cache
-def fill_module():
-    spec = importlib.util.spec_from_file_location("tapnext_fill", DATA / "fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """Weights by name; two threads make them."""
-    make = fill_module().fill_array
+    make = fill_rules.fill_array
     with ThreadPoolExecutor(2) as pool:
         arrays = pool.map(lambda item: make(*item), shapes.items())
         return {name: torch.from_numpy(array) for name, array in zip(shapes, arrays, strict=True)}

@@ -7,12 +7,13 @@ Needs numpy only. The rule is also written in words in README.md, next to this f
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+
+from tests.parity.values import digest_of, normal
 
 # Tensors that are added to tokens (embeddings): 0 + scale * N(0,1), whatever their number of dimensions.
 EMBEDDINGS = {
@@ -73,8 +74,7 @@ def fill_array(name: str, shape: Sequence[int]) -> np.ndarray:
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, dtype=np.int64)
     offset, scale, absolute = rule(name, shape)
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    values = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float64)
+    values = normal(name, shape)
     if absolute:
         values = np.abs(values)
     return np.asarray(offset + scale * values, dtype=np.float32)
@@ -87,11 +87,6 @@ def fill_state_dict(shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray
 
 def digest(arrays: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> str:
     """sha256 over key names and little-endian float32 bytes, keys sorted (integer counters left out)."""
-    h = hashlib.sha256()
-    for name in sorted(arrays if names is None else names):
-        a = np.asarray(arrays[name])
-        if a.dtype.kind != "f":
-            continue
-        h.update(name.encode() + b"\0")
-        h.update(np.ascontiguousarray(a, dtype="<f4").tobytes())
-    return h.hexdigest()
+    return digest_of(
+        arrays, (name for name in (arrays if names is None else names) if np.asarray(arrays[name]).dtype.kind == "f")
+    )
