@@ -8,7 +8,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # From the top. Files outside a folder belong to the floor of their name; those not listed are at the bottom.
 FLOORS = (
-    *("__main__", "cli", "bench", "training", "evaluation", "viz", "batch", "live", "analysis", "exports", "tracking"),
+    *(
+        "__main__",
+        "cli",
+        "integrations",
+        "bench",
+        "training",
+        "evaluation",
+        "viz",
+        "batch",
+        "live",
+        "analysis",
+        "exports",
+        "tracking",
+    ),
     *("data", "models", "tracks_io", "tracks_h5", "queries_io", "video", "config", "untrusted", "tracks"),
 )
 
