@@ -475,7 +475,7 @@ def test_features_and_state_are_trees_of_tensors(frames, queries):
 def test_a_checkpoint_is_loaded_by_name(tmp_path, frames, queries):
     weights.save_weights(tmp_path / "a.safetensors", scrambled())
     tracker = ptrack.load("nano", checkpoint=tmp_path / "a.safetensors", device="cpu", quality="fast")
-    assert tracker.model.config.input_size == weights.QUALITIES["fast"][0]
+    assert tracker.model.config.input_size == weights.QUALITIES["fast"].sizes[0]
     assert tracker.track(frames, queries).tracks.shape == (10, 12, 2)
 
 
@@ -536,9 +536,9 @@ def test_bad_settings():
 @pytest.mark.parametrize("quality", list(weights.QUALITIES))
 def test_qualities_change_size_and_nothing_learned(quality):
     config, _ = weights.packaged()
-    changed = weights.at_quality(config, quality)
-    size, iterations = weights.QUALITIES[quality]
-    assert changed == dataclasses.replace(config, input_size=size, iterations=iterations)
+    sizes, iterations = weights.QUALITIES[quality]
+    for changed, size in zip(weights.at_quality(config, quality), sizes, strict=True):
+        assert changed == dataclasses.replace(config, input_size=size, iterations=iterations)
 
 
 def test_the_shipped_weights_track_the_packaged_clip_as_recorded():

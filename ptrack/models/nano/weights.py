@@ -11,28 +11,39 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ptrack.errors import CheckpointError, ModelError, did_you_mean
 from ptrack.fileio import sha256_of
+from ptrack.geometry import Size
 from ptrack.models import saved
 from ptrack.models.backbones.lite0 import Lite0
 from ptrack.models.backbones.lite0 import packaged_weights as packaged_backbone
 from ptrack.models.entry import LoadedModel, LoadRequest
 from ptrack.models.nano.config import NanoConfig
+from ptrack.models.nano.consensus import Consensus
 from ptrack.models.nano.model import Nano
 
 FORMAT = "ptrack-nano-1"  # in the metadata of the safetensors files
 SHIPPED = "nano.safetensors"
 BACKBONE = "backbone."  # key prefix of what is not stored if it is that of the package
 
-# Input size (H, W) and refinement iterations of --quality; measured in docs/nano.md.
-QUALITIES: dict[str, tuple[tuple[int, int], int]] = {
-    "fast": ((256, 352), 1),
-    "default": ((432, 576), 2),
-    "best": ((480, 640), 2),
+
+class Quality(NamedTuple):
+    """What ``--quality`` chooses."""
+
+    sizes: tuple[Size, ...]  # (H, W) of the inputs; of several, the positions on which they agree
+    iterations: int  # of the refinement
+
+
+# Measured in docs/nano.md.
+QUALITIES = {
+    "fast": Quality(((256, 352),), 1),
+    "default": Quality(((432, 576),), 2),
+    "best": Quality(((432, 576), (576, 768)), 2),
 }
 
 
@@ -104,8 +115,8 @@ def packaged() -> tuple[NanoConfig, dict[str, Tensor]]:
         return read_weights(path)
 
 
-def at_quality(config: NanoConfig, quality: str) -> NanoConfig:
-    """Return the configuration of ``fast``, ``default`` or ``best``.
+def at_quality(config: NanoConfig, quality: str) -> tuple[NanoConfig, ...]:
+    """Return the configurations of ``fast``, ``default`` or ``best``, one per size.
 
     Raises:
         ModelError: there is no such quality.
@@ -114,8 +125,8 @@ def at_quality(config: NanoConfig, quality: str) -> NanoConfig:
         raise ModelError(
             f"quality must be one of {', '.join(QUALITIES)}, not '{quality}'.{did_you_mean(quality, QUALITIES)}"
         )
-    size, iterations = QUALITIES[quality]
-    return replace(config, input_size=size, iterations=iterations)
+    sizes, iterations = QUALITIES[quality]
+    return tuple(replace(config, input_size=size, iterations=iterations) for size in sizes)
 
 
 def build(request: LoadRequest) -> LoadedModel:
@@ -124,6 +135,8 @@ def build(request: LoadRequest) -> LoadedModel:
     with nullcontext(path) if path is not None else _packaged(SHIPPED) as file:
         config, state = read_weights(file)
         digest = sha256_of(file)
-    model = untrained(at_quality(config, request.options.get("quality", "default")))
-    fill(model, state, str(path or "nano"))
-    return LoadedModel(model=model.eval().to(request.device), weights_sha256=digest)
+    members = [untrained(c).eval() for c in at_quality(config, request.options.get("quality", "default"))]
+    for member in members:
+        fill(member, state, str(path or "nano"))
+    model = (members[0] if len(members) == 1 else Consensus(members)).to(request.device)
+    return LoadedModel(model=model, weights_sha256=digest)
