@@ -19,7 +19,7 @@ class PrefetchedFrames:
     Args:
         frames: a FrameSource or any iterable of frames; it is read in the thread only.
         depth: the most frames held ready.
-        max_bytes: and the most bytes of pixels; one frame is always allowed.
+        max_bytes: and the most bytes of pixels. A frame that is larger is read when it is asked for, not ahead.
     """
 
     def __init__(self, frames: Iterable[Frame], depth: int = 4, max_bytes: int = 128 << 20) -> None:
@@ -27,7 +27,7 @@ class PrefetchedFrames:
         self._ready: deque[Frame] = deque()
         self._bytes = 0
         self._error: BaseException | None = None
-        self._over = self._stop = False
+        self._over = self._stop = self._wanted = False
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="ptrack-prefetch", daemon=True)
 
@@ -40,6 +40,7 @@ class PrefetchedFrames:
                 frame = next(frames, None)
                 if frame is None or not self._put(frame):
                     break
+                del frame  # it may have 400 MB, and the next one is being made
         except BaseException as error:  # handed to the consumer
             self._error = error
         finally:
@@ -65,12 +66,17 @@ class PrefetchedFrames:
             self._ready.append(frame)
             self._bytes += size
             self._change.notify_all()
+            if size > self._max_bytes:
+                self._change.wait_for(lambda: self._stop or (self._wanted and not self._ready))
             return True
 
     def _get(self) -> Frame | None:
         """Wait for the next frame; None when there are no more."""
         with self._change:
+            self._wanted = True
+            self._change.notify_all()
             self._change.wait_for(lambda: self._ready or self._over)
+            self._wanted = False
             if not self._ready:
                 return None
             frame = self._ready.popleft()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,10 +36,12 @@ _PLUGINS = {
     "TGA": "Tga",  # has no signature: taken by the file's name
 }
 _PAGED = frozenset(["TIFF", "PNG", "WEBP", "AVIF", "GIF"])  # not MPO: a photo with its preview or depth map
+_PLAIN = frozenset(["TIFF", "BMP", "DIB", "PPM", "TGA"])  # whose values may stand in the file as they are
 _ORIENTATION = 274  # EXIF and TIFF tag
 _REDUCED = 1  # NewSubfileType: the page is a smaller copy of another one
 
 
+_BLOCK = 16 << 20  # pixels that are converted at once: Pillow holds three copies of them meanwhile
 _LIMIT = threading.RLock()
 
 
@@ -165,10 +168,26 @@ class PictureFile:
         _guarded(partial(self._seek, page))
         width, height = self._image.size
         check_size(width, height, self._most, str(self.path))
+        self._check_stored()
         if self.kind == "TIFF":
             with _own_limit():  # this decoder looks at the limit again when it takes memory
                 _guarded(self._image.load_prepare)
         return _guarded(self._decoded)
+
+    def _check_stored(self) -> None:
+        """Raise DamagedPictureError if the present picture is larger than what its file holds of it.
+
+        Pillow leaves the rows of a TIFF black that no strip covers; it takes memory for all.
+        """
+        tiles = getattr(self._image, "tile", None) or ()
+        width, height = self._image.size
+        rows = self._tags().get(257, 0)  # as they are stored: the height may be that of the picture turned
+        if self.kind == "TIFF" and tiles and max(tile[1][3] for tile in tiles) < rows:
+            raise DamagedPictureError(f"not all of its {rows} rows are stored")
+        least = width * height * (16 if self._image.mode.startswith("RGB") else 1) // 8  # bytes; grey can have one bit
+        held = os.fstat(self._file.fileno()).st_size
+        if self.kind in _PLAIN and tiles and all(tile[0] == "raw" for tile in tiles) and least > held:
+            raise DamagedPictureError(f"{width}x{height} pixels are more than its {held} bytes can hold")
 
     def _seek(self, page: int) -> None:
         with _own_limit():
@@ -180,20 +199,18 @@ class PictureFile:
         return milliseconds / 1000 if milliseconds > 0 else None
 
     def _decoded(self) -> np.ndarray:
-        from PIL import ImageOps
-
         if self._deep_colour():
             return self._colour16()
         image = self._image  # copied only where it must be: it may have 400 MB
-        if image.getexif().get(_ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
+        image.load()  # of a TIFF this turns it, too
+        turned = image.getexif().get(_ORIENTATION, 1)
         if image.mode.startswith("I;16"):
-            return np.asarray(image).astype(np.uint16, copy=False)  # of either byte order
-        if image.mode in ("I", "F"):
-            return np.asarray(image)
-        if image.has_transparency_data:
-            return over_black(np.asarray(image if image.mode == "RGBA" else image.convert("RGBA")))
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            values = np.asarray(image).astype(np.uint16, copy=False)  # of either byte order
+        elif image.mode in ("I", "F"):
+            values = np.asarray(image)
+        else:
+            values = _eight_bits(image)
+        return values if turned == 1 else upright(values, turned)
 
     def _deep_colour(self) -> bool:
         """Return whether it has 16 bits a colour, of which Pillow would keep eight."""
@@ -228,6 +245,26 @@ class PictureFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _eight_bits(image: Any) -> np.ndarray:
+    """Return a decoded Pillow image as (H, W, 3) uint8 RGB, alpha over black, a block of rows after the other."""
+    width, height = image.size
+    clear = image.has_transparency_data
+    rows = max(1, _BLOCK // width)
+    if height <= rows:
+        return _converted(image, clear)
+    whole = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        below = min(top + rows, height)
+        whole[top:below] = _converted(image.crop((0, top, width, below)), clear)
+    return whole
+
+
+def _converted(image: Any, clear: bool) -> np.ndarray:
+    mode = "RGBA" if clear else "RGB"
+    values = np.asarray(image if image.mode == mode else image.convert(mode))
+    return over_black(values) if clear else values
 
 
 def _guarded(work: Any) -> Any:

@@ -50,6 +50,16 @@ def test_same_frames_in_order(tmp_path):
     assert threads() == []
 
 
+def test_frames_too_large_to_hold_two_of_are_not_read_ahead():
+    frames = Counted(5, size=(10, 10))
+    ahead = iter(PrefetchedFrames(frames, max_bytes=299))
+    for index in range(5):
+        assert next(ahead).index == index
+        time.sleep(0.02)
+        assert frames.taken == index + 1
+    assert list(ahead) == []
+
+
 def test_reads_ahead_in_another_thread_and_no_further_than_depth():
     frames = Counted(100)
     ahead = iter(PrefetchedFrames(frames, depth=4))

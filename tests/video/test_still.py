@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ptrack.errors import InputError
-from ptrack.video import open_source, read_frames
+from ptrack.video import open_source, read_frames, still
 
 from . import clips
 from .test_animation import stack
@@ -38,6 +38,57 @@ def gif_bomb(path, bare):
     data = bytearray(path.read_bytes())
     data[6:10] = struct.pack("<HH", SIDE, SIDE)
     path.write_bytes(data)
+
+
+def taller(path, height):
+    """Let a TIFF claim another height."""
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack("<HHI", 257, 4, 1))
+    data[at + 8 : at + 12] = struct.pack("<I", height)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("height", [97, 1_000_000])
+def test_a_tiff_that_claims_more_rows_than_it_stores_is_damaged(tmp_path, height):
+    """Read as it was, the rest was black, and 2 GB were taken for 14 kB."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(clips.numbered(0)).save(path)
+    if struct.pack("<HHI", 257, 4, 1) not in path.read_bytes():
+        data = path.read_bytes()
+        at = data.index(struct.pack("<HHI", 257, 3, 1))
+        path.write_bytes(data[: at + 2] + struct.pack("<HII", 4, 1, 96) + data[at + 12 :])
+    taller(path, height)
+    with pytest.raises(InputError, match="is not an image that can be read"):
+        open_source(path)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.bmp", "RGB"), ("a.ppm", "RGB"), ("a.bmp", "1"), ("a.pgm", "L")])
+def test_a_picture_that_is_not_packed_and_larger_than_its_file_is_damaged(tmp_path, monkeypatch, name, mode):
+    from PIL import ImageFile
+
+    image = Image.fromarray(clips.numbered(0)).convert(mode)
+    image.save(tmp_path / name)
+    assert next(iter(read_frames(tmp_path / name))).rgb.shape == (96, 128, 3)
+    data = (tmp_path / name).read_bytes()
+    if name.endswith("bmp"):
+        data = data[:18] + struct.pack("<ii", 9000, 9000) + data[26:]
+    else:
+        data = data.replace(b"128 96", b"9000 9000")
+    (tmp_path / name).write_bytes(data)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("memory is taken"))
+    with pytest.raises(InputError, match="is not an image that can be read"):
+        open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
+def test_large_pictures_are_converted_by_rows_to_the_same(tmp_path, monkeypatch, mode):
+    rgba = np.dstack([clips.numbered(7), np.tile(np.arange(128, dtype=np.uint8), (96, 1))])
+    image = Image.fromarray(rgba).convert("RGB" if mode in ("P", "1", "CMYK") else mode).convert(mode)
+    image.save(tmp_path / "a.tif", tiffinfo={274: 6})
+    whole = next(iter(read_frames(tmp_path / "a.tif"))).rgb
+    monkeypatch.setattr(still, "_BLOCK", 128 * 7)
+    assert whole.shape == (128, 96, 3)
+    assert np.array_equal(next(iter(read_frames(tmp_path / "a.tif"))).rgb, whole)
 
 
 @pytest.mark.parametrize("kind", ["a.png", "folder", "a.gif", "bare.gif", "b.tif"])
