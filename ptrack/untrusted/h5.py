@@ -134,10 +134,32 @@ def attribute(item: Any, name: str) -> Any:
     """Return an attribute of an h5py group or dataset; raises Refused if it is missing or too large."""
     if name not in item.attrs:
         raise Refused(f"lacks the attribute '{name}'")
+    check_attribute(item, name)
+    return item.attrs[name]
+
+
+def check_attribute(item: Any, name: str) -> None:
+    """Raise Refused when an attribute is too large, or of a type at which HDF5 crashes."""
     found = item.attrs.get_id(name)
+    check_type(found.get_type(), name)
     if found.shape is not None and array_bytes(found.shape, found.dtype.itemsize) > ATTRIBUTE_BYTES:
         raise Refused(f"holds an attribute '{name}' of more than 1 MiB")
-    return item.attrs[name]
+
+
+def check_type(kind: Any, name: str) -> None:
+    """Raise Refused for an h5py type that is, or contains, a kind of variable length that does not exist.
+
+    HDF5 (2.0) reads such values through a null pointer. The kind, 0 for lists and 1 for text, is in the lower half of
+    the fourth byte of the encoded type; types of text have a class of their own.
+    """
+    number = kind.get_class()
+    if number == h5py.h5t.VLEN and kind.encode()[3] & 15:
+        raise Refused(f"is damaged: '{name}' is of a type that does not exist")
+    if number in (h5py.h5t.VLEN, h5py.h5t.ARRAY):
+        check_type(kind.get_super(), name)
+    elif number == h5py.h5t.COMPOUND:
+        for member_number in range(kind.get_nmembers()):
+            check_type(kind.get_member_type(member_number), name)
 
 
 def member(group: Any, name: str) -> Any:
@@ -162,6 +184,7 @@ def check_dataset(data: Any, name: str) -> None:
     """Raise Refused when the data of an h5py dataset lie elsewhere, need a plugin, or come in huge or many chunks."""
     if data.is_virtual or data.external:
         raise Refused(f"keeps '{name}' in other files, which ptrack does not open")
+    check_type(data.id.get_type(), name)
     plist = data.id.get_create_plist()
     for i in range(plist.get_nfilters()):
         if plist.get_filter(i)[0] not in FILTERS:
@@ -183,12 +206,19 @@ def check_tree(group: Any, file_bytes: int, depth: int = 3) -> None:
     Raises:
         Refused: see ``member``; groups nest too deeply; an array claims more than the file holds or may unpack to.
     """
+    _check_attributes(group)
     _check_below(group, Budget(file_bytes), depth)
+
+
+def _check_attributes(item: Any) -> None:
+    for name in item.attrs:
+        check_attribute(item, name)
 
 
 def _check_below(group: Any, budget: Budget, depth: int) -> None:
     for name in group:
         item = member(group, name)
+        _check_attributes(item)
         if isinstance(item, h5py.Group):
             if depth == 0:
                 raise Refused(f"holds groups in groups below '{name}'")

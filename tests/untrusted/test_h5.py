@@ -167,6 +167,30 @@ def test_a_heap_without_an_end_is_found_in_a_large_file_too(tmp_path, monkeypatc
         group.texts("a")
 
 
+TEXT = bytes.fromhex("19010100 10000000 10000000 01000000 00000800")  # the type of texts of any length
+
+
+@pytest.mark.parametrize("place", ["attribute", "data", "member"])
+def test_a_kind_of_variable_length_that_does_not_exist_is_refused(tmp_path, place):
+    """HDF5 ends the process when it reads a value of it."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("clip")
+        if place == "attribute":
+            group.attrs["name"] = "nose"
+        else:
+            text = h5py.string_dtype()
+            group.create_dataset("name", 2, text if place == "data" else np.dtype([("a", "f4"), ("b", text)]))
+    whole = path.read_bytes()
+    at = whole.index(TEXT)
+    for kind in (2, 5, 15):
+        path.write_bytes(whole[: at + 1] + bytes([kind]) + whole[at + 2 :])
+        with h5py.File(path) as file, pytest.raises(Refused, match="'name' is of a type that does not exist"):
+            h5.check_tree(file, len(whole))
+        with h5.opened(path) as file, pytest.raises(Refused, match="does not exist"):
+            h5.attribute(file.group("clip")._group, "name") if place == "attribute" else file.item("clip/name")
+
+
 def test_a_text_that_claims_to_be_longer_than_the_file_is_refused(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
