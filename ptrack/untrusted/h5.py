@@ -33,6 +33,7 @@ ATTRIBUTE_BYTES = 1 << 20  # of one attribute
 CHUNKS = 1 << 22  # of one dataset
 AT_ONCE = 1 << 14  # chunks that one call reads: HDF5 keeps 4 KB for each of them meanwhile
 COLLECTION = b"GCOL\x01\0\0\0"  # the beginning of a heap of texts
+NAMES = b"HEAP\0\0\0\0"  # of a heap of the names in a group
 SEARCHED_BYTES = 128 << 20  # at each end of a file that are searched for heaps without an end: 0.1 s of reading
 _REFERENCE = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])  # an element of a list of texts
 REFERENCE = _REFERENCE.itemsize
@@ -252,7 +253,7 @@ def check_references(data: Any, name: str) -> None:
 
 
 def check_heaps(path: Path | str) -> None:
-    """Raise Refused when a heap of texts in an HDF5 file has no end: HDF5 (2.0) walks through it for ever.
+    """Raise Refused when a heap of texts or names in an HDF5 file has no end: HDF5 (2.0) walks through it for ever.
 
     A collection is "GCOL", version 1, its size and its objects: number, references, size, data. Number 0 is what is
     free; its size counts its own header, so 0 leads back to itself. Of a large file its two ends are searched, where
@@ -264,10 +265,11 @@ def check_heaps(path: Path | str) -> None:
     with _mapped(path) as data:
         first = min(size, SEARCHED_BYTES + len(COLLECTION))
         for begin, end in ((0, first), (max(SEARCHED_BYTES, size - SEARCHED_BYTES), size)):
-            at = data.find(COLLECTION, begin, end)
-            while at >= 0:
-                _check_heap(data, at)
-                at = data.find(COLLECTION, at + 1, end)
+            for signature, check in ((COLLECTION, _check_heap), (NAMES, _check_names)):
+                at = data.find(signature, begin, end)
+                while at >= 0:
+                    check(data, at)
+                    at = data.find(signature, at + 1, end)
 
 
 @contextmanager
@@ -288,6 +290,21 @@ def _check_heap(data: mmap.mmap, at: int) -> None:
         if step < 16 or step > 1 << 62:
             raise Refused("is damaged: a heap of texts in it has no end")
         at += step
+
+
+def _check_names(data: mmap.mmap, at: int) -> None:
+    """Follow the list of free places in the heap of names at a byte: each begins with the place of the next one, or 1.
+
+    The heap's size, the first free place and the address of its content follow the signature. A place takes 16 bytes.
+    """
+    if at + 32 > len(data):
+        return
+    size, free, begin = struct.unpack_from("<QQQ", data, at + 8)
+    for _ in range(min(size, len(data)) // 16 + 1):
+        if free == 1 or free + 16 > size or begin + free + 16 > len(data):
+            return
+        (free,) = struct.unpack_from("<Q", data, begin + free)
+    raise Refused("is damaged: a heap of names in it has no end")
 
 
 @contextmanager

@@ -167,6 +167,25 @@ def test_a_heap_without_an_end_is_found_in_a_large_file_too(tmp_path, monkeypatc
         group.texts("a")
 
 
+def test_a_heap_of_names_without_an_end_is_refused(tmp_path):
+    """HDF5 follows its free places for ever, and takes memory for each."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="earliest") as file:
+        for name in ("nose", "a much longer name", "tail"):
+            file.create_group(name)
+        del file["a much longer name"]
+    data = bytearray(path.read_bytes())
+    with h5.opened(path) as group:
+        assert sorted(group.names()) == ["nose", "tail"]
+    at = data.index(h5.NAMES)
+    free, begin = (int.from_bytes(data[at + k : at + k + 8], "little") for k in (16, 24))
+    assert free != 1
+    data[begin + free : begin + free + 8] = free.to_bytes(8, "little")
+    path.write_bytes(data)
+    with pytest.raises(Refused, match="a heap of names in it has no end"), h5.opened(path):
+        pass
+
+
 TEXT = bytes.fromhex("19010100 10000000 10000000 01000000 00000800")  # the type of texts of any length
 
 
