@@ -110,14 +110,16 @@ class Refiner(nn.Module):
         Returns:
             I + 1 positions (N, 2), the coarse one first, and the tokens (N, D).
         """
-        positions, token, xy = [coarse], points.token, coarse.detach()
         if not iterations:
-            return positions, token
+            return [coarse], points.token
         score, entropy = found.clearness(self.config.temperature)
-        for iteration in range(iterations):
 
-            def refined(part: slice, xy: Tensor = xy, iteration: int = iteration) -> Tensor:
-                seen = self._surroundings(points.select(part), frame, clip[part], xy[part], back[part], iteration)
+        def refined(part: slice) -> Tensor:
+            """All iterations of the points of ``part``, whose templates stay in the cache: (n, 2 I + D)."""
+            chosen, xy, positions = points.select(part), coarse[part].detach(), []
+            token = chosen.token
+            for iteration in range(iterations):
+                seen = self._surroundings(chosen, frame, clip[part], xy, back[part], iteration)
                 inputs = RefinerInputs(
                     **seen,
                     score=score[part],
@@ -125,12 +127,15 @@ class Refiner(nn.Module):
                     shift=motion.shift[part] / LENGTH,
                     trust=motion.trust[part, None],
                 )
-                return torch.cat(self(inputs.joined()), dim=1)
+                move, token = self(inputs.joined())
+                positions.append(xy + torch.where(chosen.added[:, None], 0.0, move))
+                xy = positions[-1].detach()
+            return torch.cat([*positions, token], dim=1)
 
-            move, token = by_points(refined, len(xy), xy.device).split([2, points.token.shape[1]], dim=1)
-            positions.append(xy + torch.where(points.added[:, None], 0.0, move))
-            xy = positions[-1].detach()
-        return positions, token
+        *positions, token = by_points(refined, len(coarse), coarse.device).split(
+            [*[2] * iterations, points.token.shape[1]], dim=1
+        )
+        return [coarse, *positions], token
 
     def _surroundings(
         self, points: PointStates, frame: NanoFeatures, clip: Tensor, xy: Tensor, back: Tensor, iteration: int
