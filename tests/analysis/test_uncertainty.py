@@ -52,7 +52,7 @@ def test_measures_have_columns_in_units_and_a_sentence(tmp_path):
     assert rows[4]["x_sd_mm"] == pytest.approx(uncertainty.NANO.rows[-1][1] * 640 / 2)
     assert (rows[3]["id"], rows[3]["x_sd_mm"]) == ("nose-tail", None)
     assert "68 % of nano's errors are smaller" in found.sentences[2]
-    assert "median 0.426 and 0.449 mm" in found.sentences[2]
+    assert "median 0.419 and 0.439 mm" in found.sentences[2]
     plot_measures(found, tmp_path / "a.svg")
     assert (tmp_path / "a.svg").read_text().count("FillBetweenPolyCollection") == 6
 
