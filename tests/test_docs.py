@@ -76,7 +76,11 @@ def test_quick_commands_do_what_they_say(line, tmp_path, monkeypatch):
         if "dlc" in words[2]:
             export(tracks, tmp_path / words[2], "dlc-csv")
         else:
-            save_tracks(tracks, tmp_path / words[2])
+            path = tmp_path / words[2]
+            if words[2].endswith("/"):
+                path.mkdir()
+                path /= "walk.tracks.h5"
+            save_tracks(tracks, path)
     found = CliRunner().invoke(app, words)
     assert found.exit_code == 0, found.output
     if "--list" not in words and words[0] == "convert":

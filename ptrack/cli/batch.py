@@ -76,7 +76,7 @@ def track_many(request: BatchRequest, output: Output, report: Path | None, dry_r
         return
     with BatchDisplay(output, len(batch.jobs)) as display:
         summary = run_batch(batch, display.listener())
-    _finish(summary, output, report)
+    finish(summary, output, report)
 
 
 def _print_plan(batch: Batch, output: Output) -> None:
@@ -148,7 +148,7 @@ def _named(source: str, sentence: str) -> str:
     return sentence if sentence.startswith(source) else f"{source}: {sentence}"
 
 
-def _finish(summary: Summary, output: Output, report: Path | None) -> None:
+def finish(summary: Summary, output: Output, report: Path | None) -> None:
     """Print the table and the counts, write the report, and end with the right exit code."""
     from ptrack.batch.report import rows_of, write_report
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ptrack.cli import options
 from ptrack.cli.console import Output
 from ptrack.errors import count
+
+if TYPE_CHECKING:
+    from ptrack.batch.exporting import ExportRequest
 
 _EPILOG = """Examples:
 
@@ -21,6 +25,8 @@ ptrack convert tracks walk_dlc.csv walk.tracks.h5 --size 854x480
 
 ptrack convert tracks walk.tracks.h5 walk.nk --start-frame 1001
 
+ptrack convert tracks results/ tables/ --to csv
+
 ptrack convert tracks --list
 """
 
@@ -31,8 +37,13 @@ def register(group: typer.Typer) -> None:
 
 
 def convert_tracks(
-    source: Annotated[Path | None, typer.Argument(help="Tracks to read.", metavar="IN", show_default=False)] = None,
-    target: Annotated[Path | None, typer.Argument(help="File to write.", metavar="OUT", show_default=False)] = None,
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="Tracks to read: a file, a folder or a pattern.", metavar="IN", show_default=False),
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Argument(help="File to write; a folder for many.", metavar="OUT", show_default=False)
+    ] = None,
     to: Annotated[
         str | None, typer.Option(help="Format to write; --list shows them. Default: by the ending of OUT.")
     ] = None,
@@ -49,6 +60,10 @@ def convert_tracks(
         int | None, typer.Option(help="Number that the video's first frame gets (Nuke, Natron), for example 1001.")
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the formats with their coordinate origins.")] = False,
+    workers: options.Workers = None,
+    retries: options.Retries = 1,
+    timeout: options.Timeout = None,
+    report: options.Report = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -62,6 +77,24 @@ def convert_tracks(
         return
     if source is None or target is None:
         raise TracksError("Name the tracks to read and the file to write: ptrack convert tracks IN OUT --to FORMAT.")
+    from ptrack.batch.exporting import ExportRequest, is_many
+
+    if is_many(source):
+        from ptrack.batch.driver import BatchOptions
+
+        request = ExportRequest(
+            source=str(source),
+            out=str(target),
+            to=to or "",
+            from_=from_,
+            size=size,
+            fps=fps,
+            start_frame=start_frame,
+            workers=workers,
+            options=BatchOptions(retries=retries, timeout=timeout, overwrite=overwrite),
+        )
+        _convert_many(request, report, output)
+        return
     from ptrack.exports.convert import convert_file
 
     found, tracks = convert_file(
@@ -78,6 +111,26 @@ def convert_tracks(
             "frames": tracks.num_frames,
         }
     )
+
+
+def _convert_many(request: ExportRequest, report: Path | None, output: Output) -> None:
+    from ptrack.batch.driver import BatchListener
+    from ptrack.batch.exporting import export_many
+    from ptrack.batch.report import check_report
+    from ptrack.cli.batch import BatchDisplay, finish
+    from ptrack.errors import TracksError
+
+    if not request.to:
+        raise TracksError("Name the format that many files are converted to with --to; --list shows them.")
+    if report is not None:
+        check_report(report)
+    with ExitStack() as shown:
+
+        def listener(total: int) -> BatchListener:
+            return shown.enter_context(BatchDisplay(output, total)).listener()
+
+        summary = export_many(request, listener)
+    finish(summary, output, report)
 
 
 def _list(output: Output) -> None:

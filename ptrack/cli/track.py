@@ -148,9 +148,7 @@ def track(
     workers: options.Workers = None,
     retries: options.Retries = 1,
     timeout: options.Timeout = None,
-    report: Annotated[
-        Path | None, options.many_option(help="What became of each video, as .json or .csv.", metavar="FILE")
-    ] = None,
+    report: options.Report = None,
     shard: Annotated[
         str | None,
         options.many_option(
