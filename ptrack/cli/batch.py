@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptrack.cli import options
-from ptrack.cli.console import Output, last_part
-from ptrack.cli.progress import Bar, Display, duration
+from ptrack.cli.console import Output, last_part, terminal_columns
+from ptrack.cli.progress import NARROW, Bar, Display, duration
 from ptrack.errors import count
 
 if TYPE_CHECKING:
@@ -136,10 +137,9 @@ class BatchDisplay(Display):
         for job, began, data in list(self._running.values())[:MOST_BARS]:
             done, expected = data.get("done", 0), data.get("expected")
             phase = data.get("phase", "tracking") if data else "starting"  # its worker may have to load the model
-            name = last_part(job.source) if phase == "tracking" else f"{phase} {last_part(job.source)}"
             total = max(expected, done) if expected else None
-            details = (duration(time.monotonic() - began),)
-            bars.append(Bar(name=name, done=done, total=total, unit="frames", details=details))
+            details = ("" if phase == "tracking" else phase, duration(time.monotonic() - began))
+            bars.append(Bar(name=job.name, done=done, total=total, unit="frames", details=details))
         self.show(*(bars if self.live else bars[:1]))
 
 
@@ -155,9 +155,12 @@ def finish(summary: Summary, output: Output, report: Path | None) -> None:
     about = {"counts": summary.counts, "halted": summary.halted}
     if len(summary.results) > 1:
         shown = [r for r in summary.results if len(summary.results) <= MOST_ROWS or not r.good]
+        wide = not sys.stdout.isatty() or terminal_columns(sys.stdout) >= NARROW
         rows = [_row(r) for r in shown[:MOST_ROWS]]
-        if rows:
+        if rows and wide:
             output.table("Summary", ["source", "frames", "points", "seconds", "result"], rows)
+        elif rows:
+            output.table("Summary", ["source", "seconds", "result"], [[r[0], r[3], r[4]] for r in rows])
     output.result(", ".join(f"{number} {state}" for state, number in summary.counts.items()) or "nothing to do")
     output.document({"sources": [_document(r) for r in summary.results], **about})
     if report is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,13 +100,17 @@ def test_list_and_dry_run(place, monkeypatch, capsys):
     assert sorted(p.name for p in Path("out").glob("*.h5")) == ["c0.tracks.h5", "other.tracks.h5"]
 
 
-def test_a_terminal_shows_bars_and_ends_clean(place, monkeypatch):
-    seen = in_terminal(["track", "clips", *ARGUMENTS, "--out", "out"], monkeypatch, 80)
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_terminal_shows_bars_and_ends_clean(place, monkeypatch, columns):
+    seen = in_terminal(["track", "clips", *ARGUMENTS, "--out", "out"], monkeypatch, columns)
     assert seen.code == 1
     assert "Traceback" not in seen.raw
     assert "videos" in seen.raw
     assert "Summary" in seen.text
     assert "1 of 4 sources failed" in seen.text
+    head = next(line for line in seen.text.splitlines() if line.lstrip().startswith("source"))
+    assert head.split() == (["source", "frames", "points"] if columns == 80 else ["source"]) + ["seconds", "result"]
+    assert re.search(r"c0\.mp4 .* c0\.tracks\.h5", seen.text)  # whole names in a narrow terminal too
     assert MOST_BARS < 24
 
 
