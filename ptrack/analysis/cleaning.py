@@ -95,13 +95,13 @@ def clean(tracks: Tracks, config: CleanConfig | None = None) -> tuple[Tracks, Cl
     far = filters.hampel(xy, config.hampel, config.sigmas, config.least) if config.hampel else np.zeros_like(low)
     xy[far] = np.nan
     xy, filled = _fill(xy, tracks, config)
-    smooth, how = _smoother(tracks, config)
+    smooth, smoothing = _smoother(tracks, config)
     moved = np.zeros(xy.shape[1])
     for n in range(xy.shape[1]):
         before = xy[:, n].copy()
         xy[:, n] = smooth(before)
         moved[n] = np.nan_to_num(np.abs(xy[:, n] - before)).max(initial=0)
-    report = _report(config, low, far, filled, _inner_gaps(xy), moved, how)
+    report = _report(config, low, far, filled, _inner_gaps(xy), moved, smoothing)
     confidence = np.where(np.isfinite(xy).all(axis=2) & ~filled, tracks.confidence, 0).astype(np.float32)
     info = replace(tracks.info, settings="", warnings=(*tracks.info.warnings, *report.sentences))
     visibility = np.where(np.isfinite(xy).all(axis=2), tracks.visibility, 0).astype(np.float32)
@@ -176,7 +176,7 @@ def _report(
     filled: np.ndarray,
     left: int,
     moved: np.ndarray,
-    how: str,
+    smoothing: str,
 ) -> CleanReport:
     sentences = []
     if config.below_confidence:
@@ -191,8 +191,8 @@ def _report(
         gaps = f"gaps of up to {count(config.max_gap, 'frame')}"
         sentences.append(f"{count(int(filled.sum()), 'position')} in {gaps} interpolated{stay}.")
     smoothed, largest = int((moved > 0).sum()), float(moved.max(initial=0))
-    if how:
-        sentences.append(f"{count(smoothed, 'point')} smoothed, by at most {largest:.3g} px ({how.rstrip('.')}).")
+    if smoothing:
+        sentences.append(f"{count(smoothed, 'point')} smoothed, by at most {largest:.3g} px ({smoothing.rstrip('.')}).")
     return CleanReport(
         removed=int(low.sum()),
         outliers=int(far.sum()),

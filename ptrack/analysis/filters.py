@@ -69,9 +69,9 @@ def off_path(xy: np.ndarray, reach: int) -> np.ndarray:
         return padded[2 * reach + k : 2 * reach + k + len(xy)]
 
     pairs = np.stack([(shifted(k) + shifted(-k)) / 2 for k in range(1, reach + 1)])
-    apart = np.sort(np.linalg.norm(pairs - xy, axis=2), axis=0)  # NaN comes last
-    number = np.isfinite(apart).sum(axis=0)
-    middle = np.take_along_axis(apart, np.maximum(number - 1, 0)[None] // 2, axis=0)[0]
+    distances = np.sort(np.linalg.norm(pairs - xy, axis=2), axis=0)  # NaN comes last
+    number = np.isfinite(distances).sum(axis=0)
+    middle = np.take_along_axis(distances, np.maximum(number - 1, 0)[None] // 2, axis=0)[0]
     sides = [np.linalg.norm(2 * shifted(k) - shifted(2 * k) - xy, axis=1) for k in (-1, 1)]
     return np.where(number >= min(2, reach), np.fmin(middle, np.fmin(*sides)), np.nan)
 

@@ -91,7 +91,7 @@ def _of_point(tracks: Tracks, n: int, config: JumpConfig) -> list[Jump]:
         return []
     passed = np.diff(tracks.frame_index[at]).astype(np.float64)
     velocity = np.diff(xy[at], axis=0) / passed[:, None]
-    beyond = np.linalg.norm((velocity - _around(velocity)) * passed[:, None], axis=1)
+    beyond = np.linalg.norm((velocity - _neighbouring(velocity)) * passed[:, None], axis=1)
     spread = float(np.median(beyond)) / RAYLEIGH
     found = np.flatnonzero(beyond > max(config.min_px, config.sigmas * spread))
     seen = tracks.visible[:, n]
@@ -108,7 +108,7 @@ def _of_point(tracks: Tracks, n: int, config: JumpConfig) -> list[Jump]:
     ]
 
 
-def _around(velocity: np.ndarray) -> np.ndarray:
+def _neighbouring(velocity: np.ndarray) -> np.ndarray:
     """Return (K, 2): the median of the velocities around each one, itself left out; 0 where there are none."""
     padded = np.pad(velocity, ((AROUND, AROUND), (0, 0)), constant_values=np.nan)
     views = np.lib.stride_tricks.sliding_window_view(padded, 2 * AROUND + 1, axis=0)  # (K, 2, 2 * AROUND + 1)

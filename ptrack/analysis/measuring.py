@@ -94,10 +94,10 @@ def scale_of_distance(tracks: Tracks, first: str, second: str, length: float, un
         raise ConfigError(f"A known distance of {length:g} {unit} gives no scale; it must be above 0.")
     pair = tracks.select([first, second])
     xy = _seen(pair, occluded=False)
-    apart = np.linalg.norm(xy[:, 0] - xy[:, 1], axis=1)
-    if not np.isfinite(apart).any():
+    distance = np.linalg.norm(xy[:, 0] - xy[:, 1], axis=1)
+    if not np.isfinite(distance).any():
         raise TracksError(f"The points '{first}' and '{second}' are never visible in one frame: they give no scale.")
-    return Scale(px=float(np.nanmedian(apart)) / length, unit=unit)
+    return Scale(px=float(np.nanmedian(distance)) / length, unit=unit)
 
 
 def parse_known_distance(text: str) -> tuple[str, str, float, str]:

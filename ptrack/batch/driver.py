@@ -176,7 +176,7 @@ class Driver:
     ) -> None:
         self._jobs, self._place, self._task = list(jobs), place, task
         self._executor, self._options, self._run = executor, options, run
-        self._tell = listener or BatchListener()
+        self._listener = listener or BatchListener()
         self._pending: deque[tuple[Job, int]] = deque()  # with the tries they have had
         self._later: list[tuple[float, Job, int]] = []  # monotonic seconds before which they are not tried again
         self._running: dict[str, _Running] = {}
@@ -214,7 +214,7 @@ class Driver:
             PTrackError: no worker can be made.
         """
         plan = plan_jobs(self._jobs, self._place, self._task, self._options.overwrite)
-        self._tell.planned(len(plan.to_do), len(plan.to_compare))
+        self._listener.planned(len(plan.to_do), len(plan.to_compare))
         with StopRequest() as stop:
             try:
                 self._queue(plan.to_do)
@@ -248,7 +248,7 @@ class Driver:
         """Write that the jobs wait; a job that was begun before keeps its file until it is begun again."""
         for job, reason in to_do:
             if reason:
-                self._tell.note(f"{job.source}: done again, {reason}")
+                self._listener.note(f"{job.source}: done again, {reason}")
             if self._place.size(file_name(job.name)) is None:
                 write_status(self._place, self._status(job))
             self._pending.append((job, 0))
@@ -284,7 +284,7 @@ class Driver:
                 return
             job, status, changed = item
             if changed:
-                self._tell.note(f"{job.source}: done again, the source has changed")
+                self._listener.note(f"{job.source}: done again, the source has changed")
                 self._pending.append((job, 0))
             else:
                 self._finish(JobResult(job, "unchanged", status))
@@ -342,12 +342,12 @@ class Driver:
             return
         if event.kind == "started":
             running.began = time.monotonic()
-            self._tell.started(running.job, running.tries)
+            self._listener.started(running.job, running.tries)
         elif event.kind == "progress":
             if "loaded" in event.data:
                 running.began = time.monotonic()  # the model's time is not the video's
                 return
-            self._tell.progress(running.job, event.data)
+            self._listener.progress(running.job, event.data)
         elif event.kind == "result":
             self._answered(running, event.data)
             if stop is not None and event.data.get("signum"):
@@ -392,7 +392,7 @@ class Driver:
         return status if ours else None
 
     def _retry(self, running: _Running, reason: str, wait: float) -> None:
-        self._tell.note(f"{running.job.source}: {reason}; tried again")
+        self._listener.note(f"{running.job.source}: {reason}; tried again")
         self._later.append((time.monotonic() + wait, running.job, running.tries))
 
     def _watch_time(self) -> None:
@@ -433,4 +433,4 @@ class Driver:
     def _finish(self, result: JobResult) -> None:
         self._results[result.job.name] = result
         self._ended.append(result)
-        self._tell.finished(result)
+        self._listener.finished(result)

@@ -57,11 +57,11 @@ class InProcess:
 
     Args:
         spec: what to run.
-        tell: called with events while a job runs.
+        notify: called with events while a job runs.
     """
 
-    def __init__(self, spec: WorkSpec, tell: Callable[[JobEvent], None] = lambda event: None) -> None:
-        self._spec, self._tell = spec, tell
+    def __init__(self, spec: WorkSpec, notify: Callable[[JobEvent], None] = lambda event: None) -> None:
+        self._spec, self._notify = spec, notify
         self._work: Any = None
         self._waiting: queue.SimpleQueue[Order] = queue.SimpleQueue()
 
@@ -80,9 +80,9 @@ class InProcess:
         order = self._waiting.get()
         if self._work is None:
             self._work = self._spec.make()
-        self._tell(JobEvent("started", order["job"]))
+        self._notify(JobEvent("started", order["job"]))
         answer = do_job(
-            self._work, self._spec.place, order, lambda data: self._tell(JobEvent("progress", order["job"], data))
+            self._work, self._spec.place, order, lambda data: self._notify(JobEvent("progress", order["job"], data))
         )
         return [JobEvent("result", order["job"], answer)]
 

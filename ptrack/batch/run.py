@@ -185,7 +185,7 @@ def _executor(batch: Batch, listener: BatchListener) -> Executor:
 
         return RayActors(batch.task.spec(batch.out, request.workers or 0), request.ray)
     if request.workers is None and request.options.timeout is None:
-        return InProcess(batch.task.spec(batch.out), _teller(batch, listener))
+        return InProcess(batch.task.spec(batch.out), _notifier(batch, listener))
     return local_processes(lambda workers, threads: batch.task.spec(batch.out, workers, threads), request.workers)
 
 
@@ -205,14 +205,14 @@ def threads_each(workers: int) -> int:
     return max(1, cores // workers)
 
 
-def _teller(batch: Batch, listener: BatchListener) -> Any:
+def _notifier(batch: Batch, listener: BatchListener) -> Any:
     """Return what hands news of a job in this process on while it runs: the driver only looks in between."""
     by_name = {job.name: job for job in batch.jobs}
 
-    def tell(event: JobEvent) -> None:
+    def notify(event: JobEvent) -> None:
         if event.kind == "started":
             listener.started(by_name[event.job], 1)
         elif event.kind == "progress":
             listener.progress(by_name[event.job], event.data)
 
-    return tell
+    return notify

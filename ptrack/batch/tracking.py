@@ -41,8 +41,8 @@ class TrackTask:
         self.request = replace(request, sources=(), out=None)
         self.trust_time = trust_time
         self.plan = plan_queries(request.queries)
-        look = {"trail": request.trail, "occluded": request.occluded}  # of the overlay
-        self.settings: Mapping[str, Any] = deciding_settings(request) | look
+        style = {"trail": request.trail, "occluded": request.occluded}  # of the overlay
+        self.settings: Mapping[str, Any] = deciding_settings(request) | style
         self.outputs("x")  # the format is known
 
     def outputs(self, job: str) -> list[str]:
@@ -176,17 +176,17 @@ class TrackWork:
             options = self._options(order, folder)
             check_outputs(options)
 
-            def tell(now: Progress) -> None:
+            def report(now: Progress) -> None:
                 progress({"done": now.done, "expected": now.expected, "phase": now.phase, "visible": now.visible})
 
             if partial_path(options.out).exists():  # of a killed run: with other settings or damaged, it is made anew
                 try:
                     return track_to_files(
-                        tracker, opened, queries, replace(options, resume=True, overwrite=False), tell
+                        tracker, opened, queries, replace(options, resume=True, overwrite=False), report
                     )
                 except TracksError:
                     pass
-            return track_to_files(tracker, opened, queries, options, tell)
+            return track_to_files(tracker, opened, queries, options, report)
 
     def _options(self, order: Order, folder: Path) -> TrackOptions:
         from ptrack.tracking.run import TrackOptions

@@ -63,9 +63,9 @@ def colours_wanted() -> bool:
 
 def terminal_columns(stream: Any) -> int:
     """Return the width of the terminal behind ``stream``: what COLUMNS says, else its own, else 80."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isdecimal() and int(said) > 0:
-        return int(said)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError, AttributeError):

@@ -90,7 +90,7 @@ def _add_source(name: str) -> None:
     ) -> None:
         from ptrack.data.sources import open_dataset
 
-        how = make_options(
+        wanted = make_options(
             codec=codec,
             quality=quality,
             shards=shards,
@@ -101,7 +101,7 @@ def _add_source(name: str) -> None:
         )
         output = Output(json_mode, quiet)
         loader = make_loader(workers, retries, timeout, output)
-        run(open_dataset(name, root, depth=depth), out, how, loader, dry_run, output)
+        run(open_dataset(name, root, depth=depth), out, wanted, loader, dry_run, output)
 
 
 def make_loader(workers: int, retries: int, timeout: float | None, output: Output) -> Loader:

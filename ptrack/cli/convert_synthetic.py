@@ -47,7 +47,7 @@ def synthetic(
     from ptrack.data.sources.synthetic import Synthetic
     from ptrack.data.synthetic.config import SyntheticConfig
 
-    how = convert.make_options(codec=codec, quality=quality, shards=shards, overwrite=overwrite, clips="")
+    wanted = convert.make_options(codec=codec, quality=quality, shards=shards, overwrite=overwrite, clips="")
     world = SyntheticConfig(
         frames=frames,
         height=size,
@@ -61,4 +61,4 @@ def synthetic(
     )
     source = Synthetic(world, clips, start, device, batch)
     output = Output(json_mode, quiet)
-    convert.run(source, out, how, convert.make_loader(workers, retries, timeout, output), dry_run, output)
+    convert.run(source, out, wanted, convert.make_loader(workers, retries, timeout, output), dry_run, output)

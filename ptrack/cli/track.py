@@ -225,7 +225,6 @@ def track(
     output = Output(json_mode=json, quiet=quiet)
     many = remote or list_file or workers or shard or ray or report or timeout is not None or trust_mtime
     if many or is_batch(request):
-        how = BatchOptions(retries=retries, timeout=timeout, overwrite=overwrite)
         batch = BatchRequest(
             track=request,
             list_file=list_file or "",
@@ -234,7 +233,7 @@ def track(
             ray=ray or "",
             shard=shard or "",
             trust_mtime=trust_mtime,
-            options=how,
+            options=BatchOptions(retries=retries, timeout=timeout, overwrite=overwrite),
         )
         track_many(batch, output, report, dry_run)
     else:

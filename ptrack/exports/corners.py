@@ -56,10 +56,10 @@ def corner_order(quad: np.ndarray) -> np.ndarray:
         TracksError: one lies inside the triangle of the others, or three on a line.
     """
     offset = quad - quad.mean(axis=0)
-    around = np.argsort(np.arctan2(offset[:, 1], offset[:, 0]), kind="stable")
-    side = np.roll(quad[around], -1, axis=0) - quad[around]
+    order = np.argsort(np.arctan2(offset[:, 1], offset[:, 0]), kind="stable")
+    side = np.roll(quad[order], -1, axis=0) - quad[order]
     turn = side[:, 0] * np.roll(side[:, 1], -1) - side[:, 1] * np.roll(side[:, 0], -1)
     if not (turn > 1e-6).all():
         raise TracksError("The 4 points do not form a four-sided figure in their first common frame; pick its corners.")
-    start = int((quad[around] - quad.min(axis=0)).sum(axis=1).argmin())
-    return np.roll(around, -start)
+    start = int((quad[order] - quad.min(axis=0)).sum(axis=1).argmin())
+    return np.roll(order, -start)

@@ -153,8 +153,8 @@ def register(name: str | None = None, model: str = "nano", **options: Any) -> No
     """
     _, models = _theirs()
     entries = {name: (model, options)} if name else {key: ("nano", value) for key, value in OFFERED.items()}
-    for key, (which, how) in entries.items():
-        models.register_backbone(key)(backbone(key, which, **how))
+    for key, (which, arguments) in entries.items():
+        models.register_backbone(key)(backbone(key, which, **arguments))
 
 
 def _theirs() -> tuple[Any, Any]:

@@ -29,7 +29,7 @@ class PointsState:
 
     xy: Tensor  # (N, 2) float32 raster pixels
     image: Any = None  # (H, W) uint8 grey picture of the last frame, for ``lk``
-    fresh: Tensor | None = None  # (N,) bool, added on the current frame and not yet stepped, for ``lk``
+    added: Tensor | None = None  # (N,) bool, added on the current frame and not yet stepped, for ``lk``
 
 
 class StaticModel:
@@ -101,27 +101,27 @@ class LucasKanadeModel:
 
     def init_state(self) -> PointsState:
         """Return a state without points."""
-        return PointsState(torch.zeros(0, 2), fresh=torch.zeros(0, dtype=torch.bool))
+        return PointsState(torch.zeros(0, 2), added=torch.zeros(0, dtype=torch.bool))
 
     def add(self, state: PointsState, features: np.ndarray, xy: Tensor) -> PointsState:
         """Append (N, 2) points given in pixels of this frame."""
-        fresh = torch.zeros(0, dtype=torch.bool) if state.fresh is None else state.fresh
+        added = torch.zeros(0, dtype=torch.bool) if state.added is None else state.added
         new = torch.ones(len(xy), dtype=torch.bool)
-        return replace(state, xy=torch.cat([state.xy, xy.cpu().float()]), fresh=torch.cat([fresh, new]))
+        return replace(state, xy=torch.cat([state.xy, xy.cpu().float()]), added=torch.cat([added, new]))
 
     def keep(self, state: PointsState, index: Tensor) -> PointsState:
         """Keep the points of ``index``."""
-        return replace(state, xy=state.xy[index], fresh=None if state.fresh is None else state.fresh[index])
+        return replace(state, xy=state.xy[index], added=None if state.added is None else state.added[index])
 
     def step(self, state: PointsState, features: np.ndarray) -> tuple[PointsState, StepOutput]:
         """Follow every point from the last frame into this one."""
         xy, error = self._flow(state, features)
         size = features.shape
         good = (error <= self.config.max_error) & geometry.inside(xy, (size[0], size[1]))
-        fresh = np.zeros(len(xy), bool) if state.fresh is None else state.fresh.numpy()
-        good |= fresh
-        xy = np.where(good[:, None] & ~fresh[:, None], xy, state.xy.numpy())
-        sure = np.where(fresh, 1.0, np.exp(-np.where(np.isfinite(error), error, np.inf) / self.config.max_error))
+        added = np.zeros(len(xy), bool) if state.added is None else state.added.numpy()
+        good |= added
+        xy = np.where(good[:, None] & ~added[:, None], xy, state.xy.numpy())
+        sure = np.where(added, 1.0, np.exp(-np.where(np.isfinite(error), error, np.inf) / self.config.max_error))
         positions = torch.from_numpy(xy.astype(np.float32))
         visibility = torch.from_numpy(good.astype(np.float32))
         new = PointsState(positions, features, torch.zeros(len(xy), dtype=torch.bool))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ptrack.models.tapnext.config import TapNextConfig
-from ptrack.models.tapnext.heads import around, locate, mass_near
+from ptrack.models.tapnext.heads import locate, mass_near, window_probabilities
 from ptrack.models.tapnext.model import TapNext, sine_rows
 from ptrack.models.tapnext.state import State
 from ptrack.models.tapnext.weights import TABLE, TapNextCheckpoint, build_model, expected_shapes, to_model
@@ -57,7 +57,7 @@ def _agrees(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], prefix:
 def _read(logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Positions (..., 2) as (x, y), and the official program's certainty of (..., 2, R) logits."""
     yx = locate(logits, 0.5, 20)
-    (py, dy), (px, dx) = (around(logits[..., axis, :], yx[..., axis]) for axis in (0, 1))
+    (py, dy), (px, dx) = (window_probabilities(logits[..., axis, :], yx[..., axis]) for axis in (0, 1))
     # The official program exchanges the two distances inside its disc; ptrack does not.
     return yx.flip(-1).numpy(), mass_near(py, px, dx, dy, 8.0).numpy()
 

@@ -264,12 +264,12 @@ def _pairs(
     inside = take(flat, row1 + x1 + 1) - take(flat, row0 + x1 + 1) - take(flat, row1 + x0) + take(flat, row0 + x0)
     touched = (box[2] >= box[0]) & (inside > 0)
     free = raster.may_read(device)
-    some = torch.nonzero(touched)[:, 0] if free else torch.arange(len(picture), device=device)
-    tall = torch.where(touched[some], y1[some] - y0[some] + 1, 0)
-    rows = None if free else len(some) * PAIR_ROWS + pictures * h * raster.ROOM_FACES
+    chosen = torch.nonzero(touched)[:, 0] if free else torch.arange(len(picture), device=device)
+    tall = torch.where(touched[chosen], y1[chosen] - y0[chosen] + 1, 0)
+    rows = None if free else len(chosen) * PAIR_ROWS + pictures * h * raster.ROOM_FACES
     which, row, rows_asked = raster.expand(tall, rows)
-    lost = which >= len(some)
-    entry = some[which.clamp(max=len(some) - 1)] if len(some) else which
+    lost = which >= len(chosen)
+    entry = chosen[which.clamp(max=len(chosen) - 1)] if len(chosen) else which
     line = ((take(picture, entry) * h + take(y0, entry) + row).clamp(max=pictures * h - 1)) * w
     begin, end = take(before, line + take(x0, entry)), take(before, line + take(x1, entry) + 1)
     wide = torch.where(lost, 0, end - begin)

@@ -1,4 +1,4 @@
-"""The plan of one clip: what stands where, how it moves, how it is lit. All chance is drawn here, from (seed, index).
+"""The plan of one clip: what stands where, how it moves, how it is lit. All random numbers come from (seed, index).
 
 Letters: T frames, V vertices, F faces, J joints.
 """
@@ -101,7 +101,7 @@ class _Stage:
     def frames(self) -> int:
         return len(self.time)
 
-    def chance(self, p: float) -> bool:
+    def likely(self, p: float) -> bool:
         return bool(self.rng.random() < p)
 
 
@@ -167,7 +167,7 @@ def _fill(stage: _Stage) -> str:
         _add_actor(stage)
     for _ in range(rng.integers(*things)):
         (_add_static, _add_primitive, _add_sheet)[rng.choice(3, p=[0.45, 0.38, 0.17])](stage)
-    if stage.chance(stage.config.occluders):
+    if stage.likely(stage.config.occluders):
         _add_occluder(stage)
     return kind
 
@@ -234,8 +234,8 @@ def _compose(path: motion.Path, scale: np.ndarray, joints: np.ndarray) -> np.nda
 
 def _extent(mesh: Mesh, joints: np.ndarray) -> tuple[float, float]:
     """Return the lowest height of the posed mesh and its reach from the origin, over a few frames; model units."""
-    some = joints[:: max(1, len(joints) // 3) if mesh.clips else len(joints)].astype(np.float32)
-    posed = np.stack([mesh.posed(m) for m in some])
+    sampled = joints[:: max(1, len(joints) // 3) if mesh.clips else len(joints)].astype(np.float32)
+    posed = np.stack([mesh.posed(m) for m in sampled])
     return float(posed[..., 1].min()), float(np.linalg.norm(posed, axis=-1).max())
 
 
@@ -262,7 +262,7 @@ def _add_actor(stage: _Stage) -> None:
     joints, travels = _animation(stage, mesh)
     scale = _actor_size(stage)
     _walk(stage, mesh, joints, travels, scale)
-    if stage.chance(0.25):
+    if stage.likely(0.25):
         _add_carried(stage, mesh, joints, scale)
 
 
@@ -495,7 +495,7 @@ def _light(stage: _Stage) -> Light:
         direction=direction,
         direct=flicker[:, None] * warm * level * share * 1.3,
         ambient=np.repeat((level * (1 - share) * 1.1 / warm)[None], stage.frames, 0),
-        shadow=float(rng.uniform(0.4, 0.95)) if stage.chance(config.shadows) else 0.0,
+        shadow=float(rng.uniform(0.4, 0.95)) if stage.likely(config.shadows) else 0.0,
     )
 
 

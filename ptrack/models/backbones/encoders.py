@@ -7,6 +7,7 @@ their widths. Nothing is downloaded here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from ptrack.models.backbones.adapter import VitAdapter
 from ptrack.models.backbones.lite0 import Lite0Encoder
 from ptrack.models.backbones.resnet import RESNETS, ResNetEncoder
 from ptrack.models.backbones.vit import VITS
+from ptrack.models.backbones.vit_weights import fetch_vit, vit_from_any
 
 LITE = "lite0"
 BACKBONES = (*VITS, *RESNETS, LITE)
@@ -46,3 +48,15 @@ def build_encoder(name: str, strides: Sequence[int], upsample: float = 1.0, *, c
             raise ConfigError(f"The backbone {name} has the strides 4, 8, 16, 32, not {tuple(strides)}.")
         return VitAdapter(name, upsample, checkpoint=checkpoint)
     return Lite0Encoder(strides) if name == LITE else ResNetEncoder(name, strides)
+
+
+def load_published(encoder: Any, name: str) -> None:
+    """Fill an encoder with the published weights of its network.
+
+    Raises:
+        CheckpointError: they are not here and cannot be fetched; says which file belongs where.
+    """
+    if name in VITS:
+        encoder.vit.load_state_dict(vit_from_any(fetch_vit(name), name))
+    elif name != LITE:  # which has its packaged weights from the start
+        encoder.load_imagenet()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ptrack.errors import CheckpointError
 from ptrack.models.backbones.vit import VITS, VitSpec
 
 State = dict[str, Tensor]
@@ -31,6 +32,24 @@ _RENAMES = [
     (r"\.mlp\.w2\.", ".mlp.fc1_x."),
     (r"\.mlp\.(down_proj|w3)\.", ".mlp.fc2."),
 ]
+
+
+def fetch_vit(name: str) -> State:
+    """Fetch the published weights of a DINO transformer through timm, which keeps them in Hugging Face's cache.
+
+    Raises:
+        CheckpointError: they are not here and cannot be fetched.
+    """
+    import timm
+
+    weights = VITS[name].weights
+    try:
+        return timm.create_model(weights, pretrained=True, num_classes=0).state_dict()
+    except Exception as error:  # the hub raises many kinds without a network
+        raise CheckpointError(
+            f"The weights of {name} cannot be fetched ({type(error).__name__}). Fetch https://huggingface.co/timm/"
+            f"{weights} into the Hugging Face cache, or start from a Track-On2 checkpoint with --init-from."
+        ) from error
 
 
 def vit_from_any(state: Mapping[str, Tensor], backbone: str) -> State:

@@ -228,10 +228,10 @@ class PointTransformer(nn.Module):
     def points(self, maps: Sequence[Tensor], time: Tensor, xy: Tensor) -> QueryTemplates:
         """Take the templates of queries: ``maps`` L x (B, T, h, w, C), ``time`` (B, N), ``xy`` (B, N, 2)."""
         side = torch.arange(TEMPLATE, device=xy.device) - TEMPLATE // 2
-        around = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).flatten(0, 1)  # (K, 2)
+        offsets = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).flatten(0, 1)  # (K, 2)
         templates = []
         for level, stride in zip(maps, self.strides, strict=True):
-            cells = (xy / stride - 0.5)[:, :, None] + around
+            cells = (xy / stride - 0.5)[:, :, None] + offsets
             templates.append(gather_bilinear(level, time[..., None].expand(cells.shape[:-1]), cells))
         return QueryTemplates(tuple(templates), time, xy)
 

@@ -131,8 +131,8 @@ class Reranking(nn.Module):
         seen = q[:, :, None]  # all candidates start from the same token: the first layer plans once per query
         for block, value in zip(self.local_decoder, values, strict=True):
             seen = block(seen, candidates[:, :, :, None], value, shapes)
-        look, own = self.fusion_layer.weight.chunk(2, dim=1)  # [seen; q] without writing q K times
-        seen = linear(seen, look) + linear(q, own, self.fusion_layer.bias)[:, :, None]
+        candidate, own = self.fusion_layer.weight.chunk(2, dim=1)  # [seen; q] without writing q K times
+        seen = linear(seen, candidate) + linear(q, own, self.fusion_layer.bias)[:, :, None]
         rows = seen.flatten(0, 1)
         summary = self.fusion.forward_one(q.flatten(0, 1), rows, rows).view_as(q)
         return self.final_projection_layer(torch.cat([summary, q], dim=-1)), seen

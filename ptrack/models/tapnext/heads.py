@@ -39,7 +39,7 @@ def locate(logits: Tensor, temperature: float, window: int) -> Tensor:
     return (p * bins).sum(-1) / p.sum(-1) + 0.5
 
 
-def around(logits: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+def window_probabilities(logits: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Return the probabilities of the 17 bins around a position on one axis, and their distances to it.
 
     At the border the 17 bins are moved inside.

@@ -31,7 +31,7 @@ from ptrack.models.layers.attention import MultiHead
 from ptrack.models.online.preprocess import prepare
 from ptrack.models.tapnext.blocks import Block, Expansion
 from ptrack.models.tapnext.config import TapNextConfig
-from ptrack.models.tapnext.heads import around, head, locate, mass_near
+from ptrack.models.tapnext.heads import head, locate, mass_near, window_probabilities
 from ptrack.models.tapnext.state import BlockState, State
 
 Memory = list[tuple[Tensor, ...]]  # of every block: the recurrence's output, then the convolution's last inputs
@@ -210,7 +210,7 @@ class TapNext(nn.Module):
         """Turn outputs of (..., N) points into positions in pixels of a frame (H, W), and probabilities."""
         c, logits = self.config, outputs.coordinate_logits
         yx = locate(logits, c.temperature, c.window)
-        (py, dy), (px, dx) = (around(logits[..., axis, :], yx[..., axis]) for axis in (0, 1))
+        (py, dy), (px, dx) = (window_probabilities(logits[..., axis, :], yx[..., axis]) for axis in (0, 1))
         return StepOutput(
             xy=geometry.rescale(yx.flip(-1), (c.raster, c.raster), size),
             visibility=outputs.visibility_logit.sigmoid(),

@@ -6,7 +6,7 @@ Letters: B clips, T frames, N points, P correlation cells, K candidates, L offse
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,7 @@ from torch import Tensor
 
 from ptrack import geometry
 from ptrack.data.samples import TrainingBatch
-from ptrack.errors import CheckpointError
-from ptrack.models.backbones.encoders import LITE
-from ptrack.models.backbones.vit import VITS
-from ptrack.models.backbones.vit_weights import vit_from_any
+from ptrack.models.backbones.encoders import load_published
 from ptrack.models.online import weights
 from ptrack.models.online.model import OnlineOutputs, TrackOn2
 from ptrack.training import losses
@@ -57,7 +54,7 @@ def build(config: TrainConfig) -> TrackOn2System:
     """
     model = TrackOn2(arch_of(config), checkpoint=config.checkpoint)
     if config.pretrained and config.init_from is None:
-        fill_backbone(model)
+        load_published(model.backbone.encoder, model.config.backbone)
     return TrackOn2System(model, checkpoint=config.checkpoint)
 
 
@@ -177,35 +174,3 @@ def frame_terms(
 def per(counts: Counts, name: str) -> Tensor:
     """Return the divisor of a term; at least 1, so that a batch with nothing to supervise has loss 0 and not NaN."""
     return (counts.point if name in POINT_TERMS else counts.time).clamp(min=1.0)
-
-
-# ---- published backbones ---------------------------------------------------------------------------------------------
-
-
-def fill_backbone(model: Any) -> None:
-    """Fill the encoder of Track-On2 with published weights.
-
-    Raises:
-        CheckpointError: they are not here and cannot be fetched; says which file belongs where.
-    """
-    name = model.config.backbone
-    encoder = model.backbone.encoder
-    if name in VITS:
-        _fill_vit(encoder, name)
-    elif name != LITE:  # which has its packaged weights from the start
-        encoder.load_imagenet()
-
-
-def _fill_vit(encoder: Any, name: str) -> None:
-    """Fetch a DINO transformer through timm."""
-    import timm
-
-    spec = VITS[name]
-    try:
-        source = timm.create_model(spec.weights, pretrained=True, num_classes=0)
-    except Exception as error:  # the hub raises many kinds without a network
-        raise CheckpointError(
-            f"The weights of {name} cannot be fetched ({type(error).__name__}). Fetch https://huggingface.co/timm/"
-            f"{spec.weights} into the Hugging Face cache, or start from a Track-On2 checkpoint with --init-from."
-        ) from error
-    encoder.vit.load_state_dict(vit_from_any(source.state_dict(), name))
