@@ -1,4 +1,4 @@
-"""Every error a user can cause, as a sentence that says what is wrong, where, and what to do.
+"""Every error a user can cause, as a sentence that states what is wrong, where, and what to do.
 
 Functions raise these; ``ptrack.cli.app`` turns each into one line on stderr and its ``exit_code``.
 """

@@ -34,7 +34,7 @@ class MemoryMeter:
             RESET.write_text("5")  # resets VmHWM, see proc(5)
 
     def now(self) -> int:
-        """Return the resident memory in bytes, 0 where the system does not say."""
+        """Return the resident memory in bytes, 0 where the system does not report it."""
         return _status("VmRSS")
 
     def peak(self) -> Peak:
@@ -52,7 +52,7 @@ def _status(key: str) -> int:
 
 
 def resident_peak() -> int:
-    """Return the largest resident memory in bytes since the process began, 0 where the system does not say."""
+    """Return the largest resident memory in bytes since the process began, 0 where the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows

@@ -185,7 +185,7 @@ def _read_npz(path: Path) -> tuple[Any, Any]:
 
 
 def load_mask(path: Path | str) -> np.ndarray:
-    """Read a mask image as (h, w) bool, turned as its EXIF says.
+    """Read a mask image as (h, w) bool, turned as its EXIF states.
 
     Where the image has transparency that varies, what is at least half opaque is inside (a cut-out). Else pixels count
     by their brightest channel, images with a coloured palette by their index: of labels (0 and 1, object numbers, label

@@ -104,7 +104,7 @@ class TracksWriter:
                 _lock(os.open(self.path, os.O_RDWR | fileio.NOFOLLOW), self.path).close()
             self._lock = _lock(fileio.new_file(self.path), self.path)
             fileio.check_space(self.path, SPACE)
-            # HDF5's own locks are refused on network drives. Its types cannot tell a dataset from a group.
+            # HDF5's own locks are refused on network drives. Its types cannot distinguish a dataset from a group.
             self._file: Any = h5py.File(self.path, "w", locking=False)
             self._create(queries, ids, growing)
             self._hold()

@@ -3,7 +3,7 @@
 python scripts/check_gpu.py
 python scripts/check_gpu.py --video video.mp4
 
-Each part says what it found; a part that fails says why, the others go on, and the exit status is 1.
+Each part reports what it found; a part that fails gives the reason, the others go on, and the exit status is 1.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def send(port: int, rate: int, seconds: float) -> subprocess.Popen[str]:
 
 
 def sent_frames(sender: subprocess.Popen[str]) -> int:
-    """Return how many pictures an ffmpeg that has ended says it sent."""
+    """Return how many pictures an ffmpeg that has ended reports to have sent."""
     assert sender.stdout is not None
     return int([line for line in sender.stdout if line.startswith("frame=")][-1].partition("=")[2])
 

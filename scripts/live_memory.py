@@ -3,7 +3,7 @@
     python -m scripts.live_memory docs/images/live_memory.png
 
 216 000 frames of 160x120 go through ``run_live`` as a camera's would: points are lost, removed and added all the time,
-the tracks file is cut every half hour of the stream, and every frame is told as a JSON line.
+the tracks file is cut every half hour of the stream, and every frame is published as a JSON line.
 """
 
 from __future__ import annotations

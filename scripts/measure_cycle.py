@@ -1,4 +1,4 @@
-"""How well tracks of unlabelled videos close: forward to a later frame, from there back with fresh templates.
+"""How well tracks of unlabelled videos close: forward to a later frame, from there back with new templates.
 
 python scripts/measure_cycle.py --model nano --model matching a.mp4 b.mp4
 

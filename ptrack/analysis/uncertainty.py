@@ -58,7 +58,7 @@ def calibration_of(tracks: Tracks) -> Calibration | None:
 def position_sd(tracks: Tracks) -> np.ndarray | None:
     """Return (T, N, 2) standard deviations in pixels along x and y, None for tracks of a model without a calibration.
 
-    NaN where there is nothing to tell: no position, an occluded point, a filled gap, the frame of the point's query.
+    NaN where nothing is known: no position, an occluded point, a filled gap, the frame of the point's query.
     They are those of the tracker's own positions: smoothing afterwards makes them smaller, by an unknown amount.
     """
     calibration = calibration_of(tracks)

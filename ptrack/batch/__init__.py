@@ -1,4 +1,4 @@
-"""Many videos: every one a job, beside whose outputs a small status file says what became of it.
+"""Many videos: every one a job, beside whose outputs a small status file states what became of it.
 
 ``jobs`` makes the list, ``status`` and ``places`` keep the state of each job, one ``driver`` loop gives jobs to an
 executor (``executors``: this process; ``local``: worker processes; ``ray_actors``: other machines), and ``worker`` is

@@ -84,7 +84,7 @@ class Summary:
 class _Running:
     job: Job
     tries: int
-    began: float | None = None  # monotonic seconds, when the worker said that it began
+    began: float | None = None  # monotonic seconds, when the worker reported that it began
     overdue: bool = False
 
 
@@ -116,9 +116,9 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What the status files say about the jobs, before any content is compared."""
+    """What the status files state about the jobs, before any content is compared."""
 
-    to_do: list[tuple[Job, str]]  # and why it is done again, "" if there is nothing to say
+    to_do: list[tuple[Job, str]]  # and why it is done again, "" if there is no reason
     to_compare: list[tuple[Job, Status]]  # done with the same settings; the source may have changed
 
 

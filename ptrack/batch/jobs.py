@@ -151,7 +151,7 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def takes(self, name: str) -> bool:
-        """Return whether a job belongs to this part: the sha256 of its name modulo ``count`` says so."""
+        """Return whether a job belongs to this part: the sha256 of its name modulo ``count`` decides."""
         return int(hashlib.sha256(name.encode()).hexdigest(), 16) % self.count == self.index
 
 

@@ -59,7 +59,7 @@ def boot_id() -> str:
 
 
 def birth(pid: int) -> str | None:
-    """Return when a process of this machine began ("" where the system does not say), None if there is none."""
+    """Return when a process of this machine began ("" where the system does not report it), None if there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         fields = stat.rpartition(")")[2].split()
@@ -207,4 +207,4 @@ class RunOwner:
                 owner = replace(owner, beat=owner.beat + 1)
                 self.place.write(self.file, owner.to_json())
             except (OSError, OutputError):
-                continue  # a full or vanished drive: the jobs themselves will say so
+                continue  # a full or vanished drive: the jobs themselves will report it

@@ -17,7 +17,7 @@ from ptrack.batch.work import Order, WorkSpec
 from ptrack.errors import ConfigError, PTrackError
 
 IN_FLIGHT = 2  # jobs given to an actor at once, so that it never waits for the driver
-CPUS_EACH = 4  # of an actor, where there is no GPU and nobody says how many there are
+CPUS_EACH = 4  # of an actor, where there is no GPU and nobody states how many there are
 START_SECONDS = 120.0  # until a cluster on which no actor comes up is given up
 
 

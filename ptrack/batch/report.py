@@ -1,4 +1,4 @@
-"""What became of a batch, as tables and files, and what the status files of a folder say together."""
+"""What became of a batch, as tables and files, and what the status files of a folder state together."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def counts_of(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class FolderStatus:
-    """What the status files of a folder say."""
+    """What the status files of a folder state."""
 
     rows: list[dict[str, Any]]  # one per job, by name
     runs: list[str]  # "process 12 on host, shard 0/3" of runs that are alive

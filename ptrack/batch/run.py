@@ -198,7 +198,7 @@ def local_processes(spec: Callable[[int, int], WorkSpec], workers: int | None) -
 
 
 def threads_each(workers: int) -> int:
-    """Return the CPU threads of each of ``workers`` processes; 0 where the environment has said it already."""
+    """Return the CPU threads of each of ``workers`` processes; 0 where the environment has set it already."""
     if "OMP_NUM_THREADS" in os.environ:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

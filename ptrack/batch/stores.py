@@ -116,7 +116,7 @@ def expand_remote(url: str) -> list[str]:
 
 
 def remote_content(url: str) -> dict[str, Any]:
-    """Return what a store says about a file: its size and a checksum, version or time.
+    """Return what a store states about a file: its size and a checksum, version or time.
 
     Raises:
         InputError: there is no such file, or it is refused.
@@ -134,7 +134,7 @@ def fetched(url: str) -> Iterator[Path]:
     """Yield a local copy of a file, removed afterwards.
 
     Raises:
-        InputError, TransientError: as ``remote_content``; what arrives is shorter than the store says.
+        InputError, TransientError: as ``remote_content``; what arrives is shorter than the store states.
     """
     store, path = open_store(url)
     with temporary_folder() as folder:

@@ -71,7 +71,7 @@ class TrackTask:
 def content_of(path: str, trust_time: bool = False) -> dict[str, Any]:
     """Return what a source is: the sha256 of its bytes, or with ``trust_time`` its path, size and time.
 
-    Files behind URLs are known by what their store says about them.
+    Files behind URLs are known by what their store states about them.
 
     Raises:
         InputError: it cannot be read.

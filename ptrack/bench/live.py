@@ -1,4 +1,4 @@
-"""How old results are when they are told: a stream on this machine, tracked as ``ptrack live`` does, at given rates."""
+"""How old results are when they are published: a stream on this machine, tracked as ``ptrack live`` does it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ptrack bench live``: how old results are when they are told."""
+"""``ptrack bench live``: how old results are when they are published."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def remark(text: str, label: str = "", colour: str = "") -> None:
 
 
 def last_part(source: str) -> str:
-    """Return the file's or folder's own name, which is what tells sources from each other; addresses stay whole."""
+    """Return the file's or folder's own name, which is what distinguishes sources; addresses stay whole."""
     return source if "://" in source else source.rstrip("/").rpartition("/")[2] or source
 
 
@@ -62,7 +62,7 @@ def colours_wanted() -> bool:
 
 
 def terminal_columns(stream: Any) -> int:
-    """Return the width of the terminal behind ``stream``: what COLUMNS says, else its own, else 80."""
+    """Return the width of the terminal behind ``stream``: what COLUMNS states, else its own, else 80."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns) > 0:
         return int(columns)

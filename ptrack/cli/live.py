@@ -1,4 +1,4 @@
-"""``ptrack live``: follow points on a camera or stream and tell others about every frame."""
+"""``ptrack live``: follow points on a camera or stream and publish every frame."""
 
 from __future__ import annotations
 

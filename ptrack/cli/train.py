@@ -166,7 +166,7 @@ def seconds(text: str) -> float:
 
 
 def describe_best(result: TrainResult) -> str:
-    """Return the best validation as a part of a sentence; says so if training never came above its start."""
+    """Return the best validation as a part of a sentence; mentions it if training never came above its start."""
     if not result.best:
         return ""
     score, step = result.best["score"], result.best["step"]

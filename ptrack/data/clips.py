@@ -1,7 +1,7 @@
 """A clip in memory: frames that are decoded when asked for, and the tracks of its points.
 
 Every dataset, the synthetic world and the HDF5 store speak this type. Nothing is filtered, clipped or shifted here:
-evaluation protocols apply *different* bounds and filters, so a clip holds what its source says.
+evaluation protocols apply *different* bounds and filters, so a clip holds what its source states.
 
 Letters: T frames, N tracks, Q queries, H W pixels.
 """

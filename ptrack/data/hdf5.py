@@ -13,7 +13,7 @@ Layout (V clips; T frames, N tracks; H W pixels)::
 
 Why: pictures are the source's own bytes, so nothing is lost and a frame is one contiguous read; gzip cannot shrink
 them. Tracks are stored frame by frame and unfiltered, so "T' frames of all tracks" is one contiguous read (inflating
-gzip chunks costs more than reading); flags are 0/1 bytes that gzip shrinks about fiftyfold. Group numbers say the
+gzip chunks costs more than reading); flags are 0/1 bytes that gzip shrinks about fiftyfold. Group numbers state the
 order of writing, /index the order of the dataset.
 """
 

@@ -36,7 +36,7 @@ def open_clips(protocol: Protocol, data: str | Path) -> list[ClipRow]:
     """List the videos of a benchmark in a fixed order.
 
     Args:
-        protocol: says which reader and which split.
+        protocol: names which reader and which split.
         data: the original files, or a clip store (a file, a folder of them, or a pattern with ``*``); empty for the
             synthetic benchmark: 64 clips of its held-out split, made on the spot.
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def subject_folder(root: Path, name: str, settings: Mapping[str, Any]) -> Path:
-    """Make and return the folder of one model's results; its name says what the numbers depend on.
+    """Make and return the folder of one model's results; its name states what the numbers depend on.
 
     Raises:
         OutputError: it cannot be made.

@@ -26,7 +26,7 @@ BADJA_EXTRA = ("cat_jump", "impala0", "rs_dog", "tiger")  # animals that PIPs do
 
 
 class Skip(Exception):
-    """The protocol does not score this video; the message says why."""
+    """The protocol does not score this video; the message gives the reason."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

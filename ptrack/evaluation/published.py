@@ -1,6 +1,6 @@
 """Numbers that others published for these benchmarks, to be printed beside, never mixed with, measured ones.
 
-Queries are "first" unless said; values are percent. ``source`` names the public page that states the value.
+Queries are "first" unless stated; values are percent. ``source`` names the public page that states the value.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def key_frames(tracks: Tracks) -> tuple[float, np.ndarray]:
     passed = seconds - seconds[:1]
     if (np.abs(passed * rate - (index - index[:1])) < 0.5).all():
         return rate, index
-    begin = index[:1] / rate  # seconds before the first row, as far as a frame number tells them
+    begin = index[:1] / rate  # seconds before the first row, as far as a frame number gives them
     units = index
     for _ in range(MOST_DOUBLINGS):
         units = np.round((begin + passed) * rate).astype(np.int64)

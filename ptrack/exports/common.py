@@ -16,7 +16,7 @@ from ptrack.tracks_io import check_values
 
 
 def frame_size(tracks: Tracks, name: str) -> Size:
-    """Return (H, W) of the displayed frame. Raises TracksError when the tracks do not say it and ``name`` needs it."""
+    """Return (H, W) of the displayed frame. Raises TracksError when the tracks lack it and ``name`` needs it."""
     size = (tracks.info.height, tracks.info.width)
     if min(size) < 1:
         raise TracksError(

@@ -1,1 +1,1 @@
-"""ptrack inside other programs: what they load. Each file needs its program installed, and says so."""
+"""ptrack inside other programs: what they load. Each file needs its program installed, and an error names it."""

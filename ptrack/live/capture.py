@@ -18,7 +18,7 @@ from ptrack.video.arrays import Fitter
 from ptrack.video.frames import Frame, FrameSource, SourceInfo
 
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between tries to reconnect; the last one repeats
-SILENCE_SECONDS = 2.0  # without a picture before it is said
+SILENCE_SECONDS = 2.0  # without a picture before it is reported
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
 
 

@@ -1,4 +1,4 @@
-"""What is told to others about every frame: JSON lines on a file, pipe or TCP port, and OSC over UDP."""
+"""What is published of every frame: JSON lines on a file, pipe or TCP port, and OSC over UDP."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _rounded(values: np.ndarray, digits: int) -> list[Any]:
 
 
 class Publisher(Protocol):
-    """Somewhere that every frame is told."""
+    """Somewhere that every frame is published to."""
 
     def send(self, frame: LiveFrame) -> None:
         """Tell a frame; raises OutputError when nobody will ever hear."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GRID = 20  # points per side that are tracked to lay the picture over the stream
 RETURN_SHARE = 0.006  # of the longer side: how far a point may be from its start after the way there and back
 AGREE_SHARE = 0.01  # of the longer side: how far points may be from where the homography puts them
-MIN_AGREEING = 24  # points of the grid that must agree: 6 %; by chance 5 of 400 do
+MIN_AGREEING = 24  # points of the grid that must agree: 6 %; at random 5 of 400 do
 ROUNDS = 3  # of laying the picture over, each from where the last one left it
 # What the picture is tried with, one after the other: scale, turn in degrees, shift as shares of the frame.
 TRIES = ((1.0, 0, 0.0, 0.0), (0.7, 0, 0.0, 0.0), (1.4, 0, 0.0, 0.0), (1.0, 20, 0.0, 0.0), (1.0, -20, 0.0, 0.0),

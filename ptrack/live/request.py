@@ -33,7 +33,7 @@ LOW_DELAY = {"fpsprobesize": "0", "analyzeduration": "1000000", "probesize": "10
 
 @dataclass(frozen=True, kw_only=True)
 class LiveRequest:
-    """What to follow, and who is told."""
+    """What to follow, and where it is published."""
 
     source: str  # camera number, device, address, or file
     queries: QueryOptions = field(default_factory=QueryOptions)

@@ -1,4 +1,4 @@
-"""The live loop: a frame comes, all points are tracked into it, everybody is told, points come and go."""
+"""The live loop: a frame comes, all points are tracked into it, the result is published, points come and go."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LiveOptions:
 
 
 class Ages:
-    """How old frames were when they were told, in memory that does not grow."""
+    """How old frames were when they were published, in memory that does not grow."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(AGE_BINS, np.int64)
@@ -101,7 +101,7 @@ def run_live(
         queries: points that start on the first frame, whatever their ``t``, or a picture on which they were chosen.
         options: duration, points that come and go.
         on_frame: called with every frame's result; returning False ends the run.
-        publishers: told every frame; closed at the end.
+        publishers: given every frame; closed at the end.
         recorder: where tracks are written; closed at the end.
         on_picture: called with every decoded (H, W, 3) picture and its result.
 
@@ -173,7 +173,7 @@ class _Loop:
         return self.started
 
     def _frame(self, item: Captured) -> None:
-        """Track one frame and tell everybody."""
+        """Track one frame and publish the result."""
         result = self.tracker.step(item.rgb)
         ids = self.tracker.ids
         message = self._message(item, result, ids)

@@ -26,7 +26,7 @@ def choose_device(wanted: str | torch.device = "auto") -> DeviceChoice:
     """Return the device for "auto", "cpu", "cuda", "cuda:1" or "mps", or for one of torch.
 
     Raises:
-        DeviceError: unknown name, or the device is not there; the message says what is.
+        DeviceError: unknown name, or the device is not there; the message states what is.
     """
     wanted = str(wanted)
     kind = wanted.partition(":")[0]

@@ -41,7 +41,7 @@ def fetch(repo: str, filename: str, *, option: str = "--checkpoint") -> Path:
         option: how the user can give the file instead, for messages.
 
     Raises:
-        CheckpointError: not in the cache, and offline or not reachable; the sentence says which file goes where.
+        CheckpointError: not in the cache, and offline or not reachable; the sentence names which file goes where.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -76,8 +76,8 @@ def fetch_address(address: str, *, sha256: str = "", option: str = "--checkpoint
         option: how the user can give the file instead, for messages.
 
     Raises:
-        CheckpointError: not in the cache, and offline, not reachable, or not what was expected; the sentence says which
-            file goes where.
+        CheckpointError: not in the cache, and offline, not reachable, or not what was expected; the sentence
+            names which file goes where.
     """
     from huggingface_hub.utils import WeakFileLock
 
@@ -156,7 +156,7 @@ def _md5(path: Path) -> str:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise OSError where no way leads to the server: the hub's client tries for 30 to 46 s before it says so."""
+    """Raise OSError where no way leads to the server: the hub's client tries for 30 to 46 s before it reports so."""
     parts = urllib.parse.urlsplit(address)
     if parts.scheme in urllib.request.getproxies():
         return  # the proxy finds the way

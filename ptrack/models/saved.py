@@ -1,4 +1,4 @@
-"""Files of weights with their configuration inside: safetensors whose metadata say format and configuration.
+"""Files of weights with their configuration inside: safetensors whose metadata state format and configuration.
 
 Files of ``torch.save`` are read too, without running anything in them.
 """
@@ -60,7 +60,7 @@ def read(path: Path | str, advice: str = "") -> tuple[dict[str, str], dict[str, 
 
 
 def read_format(path: Path | str) -> str:
-    """Return what a safetensors file says it is, without its tensors; empty if it does not say.
+    """Return what a safetensors file declares itself to be, without its tensors; empty if it states nothing.
 
     Raises:
         CheckpointError: missing or damaged.

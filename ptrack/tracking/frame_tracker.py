@@ -265,7 +265,7 @@ class FrameTracker:
             positions[at] = geometry.rescale(out.xy.float().cpu().numpy()[index], size, s.size or size)
             visibility[at] = out.visibility.float().cpu().numpy()[index]
             confidence[at] = out.confidence.float().cpu().numpy()[index]
-            # The query is the truth on its own frame, whatever the model says there.
+            # The query is the truth on its own frame, whatever the model predicts there.
             first = starting & (s.points[:, 0] == s.frame)
             positions[first], visibility[first], confidence[first] = s.points[first, 1:], 1, 1
         s.frame += 1

@@ -155,7 +155,7 @@ def _equal(one: Queries, two: Queries) -> bool:
 
 
 def _stated(info: TracksInfo, queries: Queries) -> dict[str, Any]:
-    """Return the settings that files without them tell: CSV, and files of older versions."""
+    """Return the settings that files without them hold: CSV, and files of older versions."""
     stated = {"number of points": len(queries), UNSTATED: ""}
     if info.model:
         stated |= {"video": info.source_sha256 or info.source, "model": info.model, "weights": info.weights_sha256}

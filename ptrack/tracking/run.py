@@ -228,7 +228,7 @@ def _passes(run: _Run) -> int:
 
 def _close_after(run: _Run, error: BaseException) -> None:
     """Close the partial file. Finished work is kept for --resume; a run that never saved leaves nothing behind."""
-    with contextlib.suppress(OutputError):  # the error that ended the run says more
+    with contextlib.suppress(OutputError):  # the error that ended the run names the cause
         run.writer.close()
     if not run.state_path.exists():
         partial.remove_partial(run.options.out)
@@ -276,7 +276,7 @@ def _save(run: _Run) -> None:
     }
     try:
         save_snapshot(run.state_path, content)
-    except (OutputError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
+    except (OutputError, RuntimeError) as error:  # torch raises RuntimeError when the disk is full
         full = f"Cannot write {run.state_path}: No space left on device"
         what = full if isinstance(error, RuntimeError) else str(error).rstrip(".")
         raise OutputError(f"{what}; {space_left(run.state_path)}. Free space and run again with --resume.") from error

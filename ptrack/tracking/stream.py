@@ -22,7 +22,7 @@ from ptrack.tracks import Queries, TracksInfo
 from ptrack.video.frames import Frame, FrameSource, SourceInfo
 from ptrack.video.prefetch import PrefetchedFrames
 
-NAMED = 5  # ids spelled out in a warning before it says "and so many more"
+NAMED = 5  # ids spelled out in a warning, which ends with "and so many more"
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def open_data(
         note: called with a sentence on what is converted and how many clips there are.
 
     Raises:
-        DataError: nothing usable is there; the message says where.
+        DataError: nothing usable is there; the message names the place.
     """
     group = group or Group()
     train, valid = open_samples(config, note)
@@ -106,7 +106,7 @@ def open_samples(config: TrainConfig, note: Note = lambda _: None) -> tuple[Samp
     """Return the clips to train on, and those to validate on if there are any.
 
     Raises:
-        DataError: nothing usable is there; the message says where.
+        DataError: nothing usable is there; the message names the place.
     """
     data = config.data
     if data.root is None:

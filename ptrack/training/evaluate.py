@@ -42,7 +42,7 @@ class Scorer:
     """Scores a system on a data set, the videos shared out over the processes.
 
     Args:
-        text: what ``--eval-data`` says.
+        text: the value of ``--eval-data``.
         group: this process among all.
 
     Raises:

@@ -135,7 +135,7 @@ def loader(
     """Yield the batches in order, read ahead by ``workers`` processes (0: by this one)."""
     with preserved_random_state():  # DataLoader draws a base seed
         torch.manual_seed(derive_seed(seed, "loader"))
-        data: Any = samples  # any object with length and items will do, which DataLoader's types do not say
+        data: Any = samples  # any object with length and items will do, which DataLoader's types do not express
         keys: Any = batches
         batch_iterator = iter(
             DataLoader(

@@ -58,7 +58,7 @@ def resolve(request: TrainRequest) -> RunPlan:
 
 
 def _current(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration with Track-On2 under its present name; earlier ones say "online"."""
+    """Return a configuration with Track-On2 under its present name; earlier ones call it "online"."""
     return {**values, "model": "track-on2"} if values.get("model") == "online" else values
 
 

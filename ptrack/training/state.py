@@ -81,7 +81,7 @@ def save_best(folder: Path, state: RunState) -> Path:
 
 
 def _write(path: Path, state: RunState) -> None:
-    """Write a checkpoint. Into an open file: given a path, torch does not say why writing failed.
+    """Write a checkpoint. Into an open file: given a path, torch does not give the reason why writing failed.
 
     Raises:
         OSError: the disk is full.

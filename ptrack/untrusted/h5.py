@@ -37,7 +37,7 @@ NAMES = b"HEAP\0\0\0\0"  # of a heap of the names in a group
 SEARCHED_BYTES = 128 << 20  # at each end of a file that are searched for heaps without an end: 0.1 s of reading
 _REFERENCE = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])  # an element of a list of texts
 REFERENCE = _REFERENCE.itemsize
-TEXT_BLOCK = 64 << 20  # texts are read in blocks that take no more than this, whatever their heap says
+TEXT_BLOCK = 64 << 20  # texts are read in blocks that take no more than this, whatever their heap declares
 
 
 class H5Group:

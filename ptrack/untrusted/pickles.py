@@ -143,7 +143,7 @@ class ArrayUnpickler(pickle._Unpickler):
         raise pickle.UnpicklingError("objects outside of the file")
 
     def load_build(self) -> None:
-        """Fill the array or turn the type on the stack as a state says; nothing else has one."""
+        """Fill the array or turn the type on the stack as a state asks; nothing else has one."""
         state = self.stack.pop()
         value = self.stack[-1]
         if isinstance(value, np.ndarray):

@@ -172,7 +172,7 @@ class VideoFile(FrameSource):
         return self._open()
 
     def convert(self, picture: VideoFrame) -> np.ndarray:
-        """Return a decoded picture as it is displayed, (H, W, 3) uint8 RGB, reduced as the options say."""
+        """Return a decoded picture as it is displayed, (H, W, 3) uint8 RGB, reduced as the options ask."""
         return self._converter(picture)
 
     def _first(self, container: InputContainer, stream: VideoStream) -> tuple[_First, bool]:

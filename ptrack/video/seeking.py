@@ -37,7 +37,7 @@ class NumberedFrame(NamedTuple):
 
 
 class PacketStamps(NamedTuple):
-    """What the packets tell of T frames, in the order of their presentation."""
+    """What the packets state of T frames, in the order of their presentation."""
 
     ticks: np.ndarray  # (T,) int64 presentation times in the stream's time base, ascending
     keys: np.ndarray  # (T,) bool, frames that can be decoded alone
@@ -46,7 +46,7 @@ class PacketStamps(NamedTuple):
 def packet_stamps(container: InputContainer, stream: VideoStream) -> PacketStamps | None:
     """Return when all frames are presented and which are key frames; reads no picture.
 
-    None where packets do not tell the frames: other containers, packets without a time, with a shared one or called
+    None where packets do not describe the frames: other containers, packets without a time, with a shared one or called
     corrupt, a decoding time that steps back, a first packet that is no key frame.
     """
     import av
@@ -96,7 +96,7 @@ class SeekableVideo:
 
     @classmethod
     def open(cls, source: FrameSource) -> Self | None:
-        """Return access to a source; None if it is no file whose packets tell its frames, or one of several parts."""
+        """Return access to a source; None if its packets do not describe its frames, or it has several parts."""
         from ptrack.video.files import VideoFile
 
         if not isinstance(source, VideoFile):

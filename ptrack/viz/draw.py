@@ -88,7 +88,7 @@ class Canvas:
         return (high >= 0).all(axis=1) & (low[:, 0] <= self.width) & (low[:, 1] <= self.height)
 
     def _capsules(self, begin: np.ndarray, vector: np.ndarray, shape: np.ndarray, radius: float, brush: _Brush) -> None:
-        """Draw short round-ended pieces; ``shape`` (K,) tells which line a piece belongs to."""
+        """Draw short round-ended pieces; ``shape`` (K,) states which line a piece belongs to."""
         reach = float(np.abs(vector).max(initial=0.0)) / 2 + radius + 0.5
         vectors = vector.astype(np.float32)[:, :, None, None]
         inverse = 1.0 / np.maximum((vectors**2).sum(axis=1), 1e-12)

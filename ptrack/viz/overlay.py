@@ -41,11 +41,11 @@ class Overlay:
         Args:
             frame: (H, W, 3) uint8 RGB.
             xy: (N, 2) raster pixels of this frame; rows with NaN are not drawn.
-            visible: (N,) bool; False draws a ring, as ``style.occluded`` says.
+            visible: (N,) bool; False draws a ring, as ``style.occluded`` states.
             confidence: (N,) 0 to 1; a low one draws a smaller and paler point. None: all are sure.
 
         Raises:
-            ValueError: there are fewer points than in the last frame (say which with ``keep``) or shapes do not agree.
+            ValueError: there are fewer points than in the last frame (choose with ``keep``) or shapes do not agree.
         """
         xy = np.array(xy, dtype=np.float64).reshape(-1, 2)
         visible = np.array(visible, dtype=bool)

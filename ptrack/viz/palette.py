@@ -25,7 +25,7 @@ def hex_colours(rgb: np.ndarray) -> list[str]:
 
 
 def by_start(tracks: Tracks) -> np.ndarray:
-    """Return (N, 3) by where a point's query is: neighbours get like colours, so a patch that falls apart is seen."""
+    """Return (N, 3) by where a point's query is: neighbours get like colours, so a patch that breaks up is seen."""
     size = (max(tracks.info.height, 1), max(tracks.info.width, 1))
     return colours.by_position(tracks.queries[:, 1:], size)
 

@@ -150,7 +150,7 @@ def draw_points(canvas: Canvas, recent: RecentTracks, colours: np.ndarray, style
 
     Args:
         canvas: holds the picture.
-        recent: the last row is drawn; the rows before it tell how long a point has been occluded.
+        recent: the last row is drawn; the rows before it show how long a point has been occluded.
         colours: (N, 3) uint8.
         style: ``occluded``, ``linger`` and ``outline``.
         radius: pixels of a disc that is sure.

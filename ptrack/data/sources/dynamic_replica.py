@@ -100,7 +100,7 @@ def _trajectory(path: Path) -> dict[str, np.ndarray]:
 
 
 def _rate(times: np.ndarray) -> float | None:
-    """Return frames per second from timestamps, None if they do not say."""
+    """Return frames per second from timestamps, None if they hold none."""
     steps = np.diff(times)
     return float(np.round(1 / np.median(steps), 3)) if len(steps) and np.median(steps) > 0 else None
 

@@ -242,8 +242,8 @@ def _pairs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the pairs (entry, sample) whose sample's pixel touches the entry's box, -1 in places that are not used.
 
-    Samples (picture by picture, n each) are sorted by pixel; a running count over the pixels of all pictures tells
-    which samples lie in a span of a pixel row, and a summed-area table which boxes hold any. The third result says
+    Samples (picture by picture, n each) are sorted by pixel; a running count over the pixels of all pictures shows
+    which samples lie in a span of a pixel row, and a summed-area table which boxes hold any. The third result states
     whether a fixed capacity was too small.
     """
     h, w = size

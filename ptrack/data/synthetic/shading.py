@@ -58,7 +58,7 @@ def pictures_of(geometry: Geometry, count: int) -> Tensor:
 def lit(geometry: Geometry, light: Lighting, frames: slice, front: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the direct light (3, T, F) at the corners, cos of the angle, and the highlight (3, T, F) or None.
 
-    A face is lit from the side that is seen: ``front`` (T, F) says whether that is its outside.
+    A face is lit from the side that is seen: ``front`` (T, F) states whether that is its outside.
     """
     b = geometry.clip.new_zeros(geometry.vertices.shape[2])
     b[geometry.faces] = geometry.clip[:, None]

@@ -54,7 +54,7 @@ def load_published(encoder: Any, name: str) -> None:
     """Fill an encoder with the published weights of its network.
 
     Raises:
-        CheckpointError: they are not here and cannot be fetched; says which file belongs where.
+        CheckpointError: they are not here and cannot be fetched; names which file belongs where.
     """
     if name in VITS:
         encoder.vit.load_state_dict(vit_from_any(fetch_vit(name), name))

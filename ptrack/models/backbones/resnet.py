@@ -117,7 +117,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     """Return torchvision's ImageNet state dict of a ResNet from torch's cache, or download it.
 
     Raises:
-        CheckpointError: offline without cache, or the cached file is damaged; says which file belongs where.
+        CheckpointError: offline without cache, or the cached file is damaged; names which file belongs where.
     """
     url = RESNETS[name].url
     where = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]

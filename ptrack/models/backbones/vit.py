@@ -178,6 +178,6 @@ class Vit(nn.Module):
 
     @staticmethod
     def _qkv_bias(attn: Any) -> Tensor:
-        """DINOv3 stores the query and value biases apart and has none for the keys."""
+        """DINOv3 stores the query and value biases separately and has none for the keys."""
         q = getattr(attn, "q_bias", None)
         return attn.qkv.bias if q is None else torch.cat([q, torch.zeros_like(q), attn.v_bias])

@@ -72,7 +72,7 @@ def vit_from_any(state: Mapping[str, Tensor], backbone: str) -> State:
 
 
 def _fuse_qkv(state: State, spec: VitSpec) -> State:
-    """Stack the query, key and value rows; DINOv3's biases stay apart and are zero where a file has none."""
+    """Stack the query, key and value rows; DINOv3's biases stay separate and are zero where a file has none."""
     done = {k: v for k, v in state.items() if not re.search(r"\.attn\.(q|k|v)\.|\.attn\.qkv\.bias$", k)}
     blocks = sorted({k.split(".")[1] for k in state if k.startswith("blocks.")}, key=int)
     for i in blocks:

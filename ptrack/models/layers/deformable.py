@@ -126,7 +126,7 @@ class DeformableAttention(nn.Module):
         """Offsets along x and y in cells and softmax weights, each (B, N, k, h, L, P) float32."""
         shape = (*query.shape[:-1], self.heads, self.levels, self.points)
         weight, bias = self.sampling_offsets.weight, self.sampling_offsets.bias
-        # One product for all three, x and y apart, so that what follows works on whole contiguous blocks.
+        # One product for all three, x and y separately, so that what follows works on whole contiguous blocks.
         w = torch.cat([weight[0::2], weight[1::2], self.attention_weights.weight])
         b = torch.cat([bias[0::2], bias[1::2], self.attention_weights.bias])
         with torch.autocast(query.device.type, enabled=False):  # positions keep their full precision

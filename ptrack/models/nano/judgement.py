@@ -1,4 +1,4 @@
-"""What follows from stage 5 of nano, the judgement: which points moved where, and what is said of them.
+"""What follows from stage 5 of nano, the judgement: which points moved where, and what is reported of them.
 
 Letters: N points of all clips together, h w cells of stride 4.
 """

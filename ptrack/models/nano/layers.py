@@ -13,8 +13,8 @@ from ptrack.models.layers.attention import join_heads, split_heads
 from ptrack.models.layers.dropout import attend
 
 LENGTH = 4.0  # cells: lengths are divided by it before a layer reads them
-MAX_BACK = 6.0  # cells: larger backward errors tell no more
-LONG = 12.0  # frames: not seen for longer tells no more
+MAX_BACK = 6.0  # cells: larger backward errors mean no more
+LONG = 12.0  # frames: not seen for longer means no more
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:

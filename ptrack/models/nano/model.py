@@ -49,7 +49,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class NanoOutputs:
-    """What the model says about one frame; positions in cells of stride 4."""
+    """What the model predicts for one frame; positions in cells of stride 4."""
 
     logits: Tensor  # (N, V, V) of the search
     origin: Tensor  # (N, 2) int64 upper-left cell of the window
@@ -131,7 +131,7 @@ class Nano(nn.Module):
         if self.projection is not None:
             y = F.linear(y, self.projection)
         if self.config.centre:
-            y = y - y.mean((1, 2), keepdim=True)  # what all cells share says nothing about which is which
+            y = y - y.mean((1, 2), keepdim=True)  # what all cells share does not distinguish them
         if self.projection is not None or self.config.centre:
             y = F.normalize(y, dim=-1)
         grey = grey_frames(frames) if is_aligned(size, self.config) else y.new_empty(len(frames), 0, 0)

@@ -20,7 +20,7 @@ from ptrack.models.nano.motion import PointMotion
 from ptrack.models.nano.search import SearchResult
 from ptrack.models.nano.state import FINE_PATCH, TEMPLATES, NanoFeatures, PointStates
 
-NEAR_BORDER = 8.0  # cells; farther from the border of the picture, its distance tells no more
+NEAR_BORDER = 8.0  # cells; farther from the border of the picture, its distance means no more
 MATCH_SHARPNESS = 20.0  # of the soft-argmax over the comparison of stride-2 patches
 
 

@@ -30,7 +30,7 @@ class Pyramid(nn.Module):
 
     Every map is centred over its frame and every cell L2-normalised, so that products of cells are cosines and
     unlike places have a product of about 0. Uncentred, the cells of one frame share most of their direction (cosines of
-    0.6 on average, spread 0.1), and a correlation says little about where a point is.
+    0.6 on average, spread 0.1), and a correlation gives little evidence of where a point is.
 
     Args:
         backbone: a ResNet, or "lite0": the packaged EfficientNet-Lite0, whose ImageNet weights stay fixed. It needs no

@@ -236,7 +236,7 @@ class TapNext(nn.Module):
         """Return the state with (N_new, 2) points, in pixels of this frame, appended after the present ones.
 
         They take reserved slots as far as there are any, else new ones, which have seen nothing of the past; in the
-        middle of a stream a warning says so.
+        middle of a stream a warning reports it.
         """
         if state.frames and len(xy) > state.slots - state.count:
             warnings.warn("Points join a running stream without reserved slots; see reserve=N.", stacklevel=2)

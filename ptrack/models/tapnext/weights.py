@@ -2,7 +2,7 @@
 
 Names of tensors are those of the published PyTorch files, which are also those of the model. The NumPy files (TAPNext
 and BootsTAPNext were trained in JAX) have other names, matrices with the input channel first, and attention heads
-apart. Nothing in any file is ever executed.
+separate. Nothing in any file is ever executed.
 
 Letters: C channels, h heads, d = C / h.
 """
@@ -52,7 +52,7 @@ class TapNextCheckpoint:
 def read_checkpoint(path: Path | str, *, model: str = "") -> TapNextCheckpoint:
     """Read published weights, PyTorch or NumPy, or a safetensors file of ours.
 
-    Published files do not say which network they are: all have the same tensors. Their names do.
+    Published files do not state which network they are: all have the same tensors. Their names do.
 
     Args:
         path: the file.
@@ -242,7 +242,7 @@ def _stripped(state: Mapping[str, Tensor]) -> State:
 
 
 def _is_table(table: Tensor) -> bool:
-    """Whether (1, R * R, C) rows are the sines and cosines of their places, as far as float32 tells."""
+    """Whether (1, R * R, C) rows are the sines and cosines of their places, as far as float32 resolves."""
     side = round(table.shape[1] ** 0.5) if table.ndim == 3 else 0
     if side < 17 or table.shape[1] != side**2 or table.shape[2] % 4:
         return False

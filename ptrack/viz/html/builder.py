@@ -48,7 +48,7 @@ class SeekableWriter(H264Writer):
 class FrameCode:
     """The number of each frame as black and white cells below its picture, lowest bit first, then even parity.
 
-    A browser may hand a playing video's picture to a script a frame late; the number says which picture it really is.
+    A browser may hand a playing video's picture to a script a frame late; the number identifies the picture.
     """
 
     width: int  # pixels of the picture

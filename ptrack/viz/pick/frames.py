@@ -60,8 +60,9 @@ class PictureCache:
 class FrameStore:
     """Frames of a source by number, as JPEG.
 
-    Where a file's packets tell its frames (``SeekableVideo``), any frame is decoded from the key frame before it, and
-    their number is known at once. Otherwise a thread walks through the source to count, and fills half of the cache.
+    Where a file's packets describe its frames (``SeekableVideo``), any frame is decoded from the key frame before
+    it, and their number is known at once. Otherwise a thread walks through the source to count, and fills half of the
+    cache.
 
     Args:
         video: anything ``open_source`` can open again and again.

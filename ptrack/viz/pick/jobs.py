@@ -32,7 +32,7 @@ class TrackingJob:
 
 
 class TrackingThread:
-    """Runs jobs one after another and tells when there is something new.
+    """Runs jobs one after another and reports when there is something new.
 
     Args:
         frames: the video.

@@ -56,7 +56,7 @@ class RequestError(Exception):
 
 
 class PickServer:
-    """Serves one session until ``wait`` returns: the page said "done", or ``close`` was called.
+    """Serves one session until ``wait`` returns: the page reported "done", or ``close`` was called.
 
     Args:
         session: what the page works on; a ``PickSession``, or what a page of another kind needs.
@@ -97,7 +97,7 @@ class PickServer:
         return f"http://{ADDRESS}:{self.port}/{self.token}/"
 
     def wait(self) -> None:
-        """Wait until the page says it is done. Ctrl-C comes through as KeyboardInterrupt."""
+        """Wait until the page reports that it is done. Ctrl-C comes through as KeyboardInterrupt."""
         while not self.done.wait(0.2):
             pass
 

@@ -84,7 +84,7 @@ class PickSession:
         self._tracking = TrackingThread(self.frames, self.video, make_tracker)
         self._news = self._tracking.news
         self._commands = threading.RLock()  # one command at a time; never taken by the tracking thread
-        self._revision = 0  # of everything that ``state`` tells
+        self._revision = 0  # of everything that ``state`` reports
         self._version = 0  # of the tracked rows
 
     @property
