@@ -19,7 +19,6 @@ from ptrack.tracks import SCHEMA_VERSION
 from ptrack.tracks_io import FORMATS, format_of
 from ptrack.video import ReadOptions
 
-DEMO = "demo"
 LONGEST_TAIL = ".tracks.partial.state"  # of what outputs and unfinished runs append to a source's name
 NEUTRAL = ("strict", "max_pixels")  # fields of ReadOptions that refuse a source but change no track
 
@@ -85,9 +84,9 @@ def output_paths(request: TrackRequest, source: str, stem: str = "") -> tuple[Pa
 
 def resolve(source: str) -> str:
     """Return the packaged clip for ``demo`` (unless a file has that name), else the source itself."""
-    if source == DEMO and not Path(source).exists():
-        return str(resources.files("ptrack") / "assets" / "demo.mp4")
-    return source
+    from ptrack.video.sources import packaged
+
+    return packaged(source)
 
 
 def deciding_settings(request: TrackRequest) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ptrack.video.listing import SUFFIXES, Listing, by_pattern, in_folder
 from ptrack.video.select import check_options
 from ptrack.video.still import check_size
 
+DEMO = "demo"  # the packaged clip
+
 
 def open_source(spec: Any, options: ReadOptions | None = None, *, camera: bool = False) -> FrameSource:
     """Open a video, GIF, image folder, glob pattern, camera, stream, array or iterator as a stream of frames.
@@ -22,11 +25,12 @@ def open_source(spec: Any, options: ReadOptions | None = None, *, camera: bool =
     The first frame is decoded here, so ``info`` is true and most errors come now.
 
     Args:
-        spec: a path; a folder of images; a glob pattern (``frames/*.png``); ``/dev/videoN``; an ``rtsp://`` or
-            ``http://`` address; ``-`` for standard input; an int, or text with ``camera=True``, for a camera number;
-            an array or tensor (T, H, W, 3), (T, 3, H, W) or (T, H, W), uint8 or floating point from 0 to 1, with or
-            without a batch dimension of 1 before it; a sequence, iterable or iterator of such frames or of PIL images;
-            or an open FrameSource, which is returned as it is (its own options stay).
+        spec: a path; ``demo``, the packaged clip; a folder of images; a glob pattern (``frames/*.png``);
+            ``/dev/videoN``; an ``rtsp://`` or ``http://`` address; ``-`` for standard input; an int, or text with
+            ``camera=True``, for a camera number; an array or tensor (T, H, W, 3), (T, 3, H, W) or (T, H, W), uint8 or
+            floating point from 0 to 1, with or without a batch dimension of 1 before it; a sequence, iterable or
+            iterator of such frames or of PIL images; or an open FrameSource, which is returned as it is (its own
+            options stay).
         options: which frames, at which size.
         camera: ``spec`` is a camera number or address, not a file.
 
@@ -40,7 +44,9 @@ def open_source(spec: Any, options: ReadOptions | None = None, *, camera: bool =
     if isinstance(spec, str | os.PathLike):
         if not os.fspath(spec).strip():
             raise InputError("The name of the source is empty; give a video, an image folder or an address.")
-        return _named(os.fspath(spec), options, camera)
+        name = os.fspath(spec)
+        path = packaged(name)
+        return _named(name, options, camera) if path == name else _file(Path(path), name, options)
     if isinstance(spec, int | np.integer):
         from ptrack.video.live import LiveSource
 
@@ -56,6 +62,13 @@ def read_frames(spec: Any, **options: Any) -> FrameSource:
         TypeError: an unknown keyword.
     """
     return open_source(spec, ReadOptions(**options))
+
+
+def packaged(spec: str) -> str:
+    """Return the path of the packaged clip for ``demo`` (unless something here has that name), else the name itself."""
+    if spec == DEMO and not Path(spec).exists():
+        return str(resources.files("ptrack") / "assets" / "demo.mp4")
+    return spec
 
 
 def _named(spec: str, options: ReadOptions, camera: bool) -> FrameSource:

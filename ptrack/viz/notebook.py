@@ -13,6 +13,7 @@ from typing import Any
 from ptrack.errors import InputError
 from ptrack.fileio import atomic_path, check_writable
 from ptrack.tracks import Tracks
+from ptrack.video.sources import packaged
 from ptrack.viz.html.builder import viewer_page
 from ptrack.viz.pairing import open_video_of
 
@@ -57,7 +58,7 @@ def show(
         InputError: the video is missing, can be read only once, or is another one.
         TracksError: the tracks hold no frames.
     """
-    if video is None and not Path(tracks.info.source).is_file():
+    if video is None and not Path(packaged(tracks.info.source)).is_file():
         raise InputError("The tracks name no video file that exists here; give the video: ptrack.show(tracks, video).")
     with open_video_of(tracks, video, force=force, max_size=max_size) as source:
         page = viewer_page(tracks, source)

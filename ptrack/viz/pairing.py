@@ -12,6 +12,7 @@ import numpy as np
 from ptrack.errors import InputError, TracksError
 from ptrack.tracks import Tracks
 from ptrack.video import Frame, FrameSource, ReadOptions, open_source
+from ptrack.video.sources import packaged
 
 
 def options_for(tracks: Tracks, max_size: int | None = None) -> ReadOptions:
@@ -42,7 +43,7 @@ def open_video_of(
     options = options_for(tracks, max_size)
     if video is None:
         video = tracks.info.source
-        if not video or not Path(video).exists():
+        if not video or not Path(packaged(video)).exists():
             why = f"the source '{video}' they name does not exist here" if video else "they name no source"
             raise InputError(f"The video of these tracks is needed and {why}; give it with --video.")
     source = open_source(video, options)
