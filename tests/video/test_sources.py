@@ -135,3 +135,12 @@ def test_the_public_names():
     assert ptrack.open_source is open_source
     assert ptrack.read_frames is read_frames
     assert issubclass(FrameSource, object)
+
+
+def test_demo_is_the_packaged_clip_unless_something_here_has_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open_source("demo") as source:
+        assert (source.info.name, source.info.width, source.info.height) == ("demo", 512, 288)
+    (tmp_path / "demo").mkdir()
+    with pytest.raises(InputError, match="demo"):
+        open_source("demo")
