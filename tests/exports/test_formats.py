@@ -265,10 +265,10 @@ def test_long_and_single_frame_tracks(tmp_path):
     tracks = example(("a",))
     one = replace(tracks, tracks=tracks.tracks[:1], visibility=tracks.visibility[:1], confidence=tracks.confidence[:1],
                   frame_index=tracks.frame_index[:1], pts_seconds=tracks.pts_seconds[:1])  # fmt: skip
-    long_index = np.arange(50_000)
+    long_index = np.arange(12_000)
     long = replace(
-        tracks, tracks=np.full((50_000, 1, 2), 7.25, np.float32), visibility=np.ones((50_000, 1), np.float32),
-        confidence=np.ones((50_000, 1), np.float32), frame_index=long_index, pts_seconds=long_index / 25,
+        tracks, tracks=np.full((12_000, 1, 2), 7.25, np.float32), visibility=np.ones((12_000, 1), np.float32),
+        confidence=np.ones((12_000, 1), np.float32), frame_index=long_index, pts_seconds=long_index / 25,
     )  # fmt: skip
     for name, found in FORMATS.items():
         if name.endswith("cornerpin"):
