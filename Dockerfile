@@ -10,10 +10,10 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY configs /src/configs
 COPY ptrack /src/ptrack
 RUN /opt/ptrack/bin/pip install --no-cache-dir --no-compile /src
-# Not needed: what builds C++ against torch, and other packages' tests, 220 MB. That nothing is missing, and which modules
+# Not needed: what builds C++ against torch, and other packages' tests, 170 MB. That nothing is missing, and which modules
 # to compile, a run shows.
 WORKDIR /tmp
-RUN rm -r /opt/ptrack/lib/python3*/site-packages/torch/bin /opt/ptrack/lib/python3*/site-packages/torch/include \
+RUN rm -r /opt/ptrack/lib/python3*/site-packages/torch/include \
     && find /opt/ptrack/lib/python3*/site-packages/ -name tests -type d -prune -exec rm -r {} + \
     && /opt/ptrack/bin/ptrack track demo --grid 16
 
