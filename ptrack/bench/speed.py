@@ -24,6 +24,7 @@ import torch
 
 from ptrack import geometry
 from ptrack._version import __version__
+from ptrack.bench.floor import Floor, floor_of, instructions, measure_peak
 from ptrack.errors import ConfigError
 from ptrack.memory import MemoryMeter
 from ptrack.models.base import OnlineModel
@@ -58,6 +59,7 @@ class SpeedOptions:
     video: Path | None = None  # frames come from this file or folder,
     davis: Path | None = None  # or from the videos of TAP-Vid DAVIS; without both from a made-up clip
     vit_unit: bool | None = None  # also time the plain ViT; None: when a Track-On2 model is among the models
+    floor: bool = True  # count a frame's operations and time the processor's own products and copies, on CPUs
 
     def __post_init__(self) -> None:
         if min(self.points, default=0) < 1 or self.frames < 1 or self.warmup < 1 or self.batch < 1:
@@ -111,6 +113,11 @@ class SpeedRow:
     rss_trace_mb: list[float] = field(default_factory=list)  # after each timed frame
     vit_seconds: float | None = None  # mean of the plain ViT before and after
     vit_multiple: float | None = None  # median latency without decoding and writing, in plain ViT forwards
+    gflop: float | None = None  # products and convolutions of encoding a frame and its step
+    moved_mb: float | None = None  # weights, frame, features and state, each moved once
+    peak_gflops: float | None = None  # of a product of matrices in the same run
+    peak_gb_per_s: float | None = None  # of a copy in memory in the same run
+    floor_seconds: float | None = None  # of encoding and step together, at that peak
 
 
 @dataclass(kw_only=True)
@@ -165,13 +172,20 @@ def summary(row: SpeedRow) -> str:
     """Return a row in one line."""
     stages = ", ".join(f"{s} {1e3 * row.median[s]:.1f}" for s in STAGES)
     memory = f", M = {row.memory}" if row.memory else ""
+    floor = (
+        f"; encode and step {1e3 * (row.median['encode'] + row.median['step']):.1f}, floor "
+        f"{1e3 * row.floor_seconds:.1f} ({row.gflop:.2f} GFLOP at {row.peak_gflops:.0f} GFLOP/s, {row.moved_mb:.0f} MB "
+        f"at {row.peak_gb_per_s:.0f} GB/s)"
+        if row.floor_seconds
+        else ""
+    )
     vit = f", {row.vit_multiple:.2f} x a plain ViT-S/14 forward" if row.vit_multiple else ""
     weights = ", random weights" if row.weights == "random" else ""
     return (
         f"{row.model} ({row.device}, {row.dtype}{weights}), {row.width}x{row.height}, N = {row.points}{memory}: "
         f"{row.frames_per_second:.2f} frames/s; ms per frame: {stages}; latency {1e3 * row.latency_median:.1f} "
         f"(p95 {1e3 * row.latency_p95:.1f}); peak {row.peak_rss_mb:.0f} MB"
-        f"{f', GPU {row.peak_gpu_mb:.0f} MB' if row.peak_gpu_mb else ''}{vit}"
+        f"{f', GPU {row.peak_gpu_mb:.0f} MB' if row.peak_gpu_mb else ''}{vit}{floor}"
     )
 
 
@@ -180,7 +194,7 @@ def machine() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "ptrack": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
-        "processor": _processor(), "system": platform.system(), "gpu": gpu,
+        "instructions": instructions(), "processor": _processor(), "system": platform.system(), "gpu": gpu,
     }  # fmt: skip
 
 
@@ -303,8 +317,9 @@ def _measure(case: SpeedCase, options: SpeedOptions, feed: FrameFeed, unit: bool
     device = model.device
     before = vit_seconds(device) if unit else None
     meter = MemoryMeter(device)
-    times, size, trace = _stream(model, case, options, feed, meter)
+    times, size, trace, stages = _stream(model, case, options, feed, meter)
     peak = meter.peak()
+    floor = stages.floor() if options.floor and device.type == "cpu" else {}
     after = vit_seconds(device) if unit else None
     total = times.sum(axis=1)
     work = times[:, 1:4].sum(axis=1)  # transfer, encode, step: what the yardstick compares
@@ -318,6 +333,7 @@ def _measure(case: SpeedCase, options: SpeedOptions, feed: FrameFeed, unit: bool
         frames_per_second=len(total) / float(total.sum()),
         peak_rss_mb=peak.process / 1e6, peak_gpu_mb=peak.gpu / 1e6, rss_trace_mb=trace,
         vit_seconds=vit, vit_multiple=None if vit is None else float(np.median(work)) / vit,
+        **floor,
     )  # fmt: skip
 
 
@@ -329,8 +345,8 @@ def _dtype(model: OnlineModel, case: SpeedCase) -> str:
 
 def _stream(
     model: OnlineModel, case: SpeedCase, options: SpeedOptions, feed: FrameFeed, meter: MemoryMeter
-) -> tuple[np.ndarray, tuple[int, int], list[float]]:
-    """Return (T, 5) seconds per stage of the timed frames, the frames' (H, W), and the memory after each."""
+) -> tuple[np.ndarray, tuple[int, int], list[float], Stages]:
+    """Return (T, 5) seconds per stage of the timed frames, their (H, W), the memory after each, and the stages."""
     from ptrack.tracks_h5 import TracksWriter
 
     frames = feed.frames(case.size)
@@ -355,7 +371,7 @@ def _stream(
             if len(rows) >= LEAST and time.perf_counter() - began > options.seconds:
                 break
         writer.close()
-    return np.asarray(rows), size, trace
+    return np.asarray(rows), size, trace, stages
 
 
 class Stages:
@@ -380,6 +396,26 @@ class Stages:
         if self.model.memory:
             self.state = fill_memory(self.state, self.model.memory)
         self.wait()
+
+    def floor(self) -> dict[str, float]:
+        """Track one more frame and return the fields of a row about the least time that it could take."""
+        picture = torch.from_numpy(next(self.frames))[None]
+        seen: list[Any] = [picture]
+
+        def work() -> None:
+            seen.append(self.model.encode(picture)[0])
+            self.state, _ = self.model.step(self.state, seen[-1])
+
+        peak = measure_peak(str(self.device), torch.get_num_threads())
+        with torch.inference_mode():
+            least: Floor = floor_of(work, self.model, seen, lambda: self.state, peak)
+        return {
+            "gflop": least.gflop,
+            "moved_mb": least.megabytes,
+            "peak_gflops": peak.gflops,
+            "peak_gb_per_s": peak.gigabytes,
+            "floor_seconds": least.seconds,
+        }
 
     def wait(self) -> None:
         """Let the device finish."""

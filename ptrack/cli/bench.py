@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from ptrack.cli import options
 from ptrack.cli.console import Output
 from ptrack.cli.progress import Bar, Display
 from ptrack.cli.results import check_files, finish_json, parse_size
+from ptrack.errors import count
+
+if TYPE_CHECKING:
+    from ptrack.bench.speed import SpeedOptions
 
 group = typer.Typer(no_args_is_help=True)
 
@@ -54,6 +58,13 @@ def speed(
         typer.Option("--vit-unit/--no-vit-unit", help="Also time a plain ViT-S/14 forward. Default: for Track-On2."),
     ] = None,
     threads: options.Threads = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run the ptrack of another checkout in turns with this one, and print ratios.", metavar="DIR"
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Of --against: how often both run.", min=1)] = 5,
     plot: Annotated[Path | None, typer.Option(help="PNG of frames/s against points, memory against frames.")] = None,
     out: options.ResultFile = None,
     overwrite: options.Overwrite = False,
@@ -61,7 +72,7 @@ def speed(
 ) -> None:
     """Time a tracker stage by stage: ptrack bench speed --model nano --points 256 --compare matching,lk."""
     check_files(out, plot, overwrite=overwrite)
-    from ptrack.bench.speed import SpeedOptions, bench_speed
+    from ptrack.bench.speed import SpeedOptions, bench_speed, machine
     from ptrack.bench.speed import plot as draw
     from ptrack.models.zoo import DEFAULT_MODEL
 
@@ -87,6 +98,11 @@ def speed(
         vit_unit=vit_unit,
     )
     output = Output(quiet=quiet)
+    if against is not None:
+        _compare(against, rounds, options, output, out)
+        return
+    about = machine()
+    output.result(f"{count(about['threads'], 'thread')}, {about['instructions']}, {about['processor']}")
     with Display(output) as display:
         report = bench_speed(
             options, output.result, lambda name, done, total: display.show(Bar(name=name, done=done, total=total))
@@ -94,6 +110,16 @@ def speed(
     if plot is not None:
         draw(report.rows, plot)
     finish_json(report.to_mapping(), out)
+
+
+def _compare(other: Path, rounds: int, given: SpeedOptions, output: Output, out: Path | None) -> None:
+    """Print this ptrack's speed as a multiple of another checkout's."""
+    from ptrack.bench.against import arguments, as_data, compare
+
+    ratios = compare(other, arguments(given), rounds, output.note)
+    for ratio in ratios:
+        output.result(str(ratio))
+    finish_json({"against": str(other), "rounds": rounds, "ratios": as_data(ratios)}, out)
 
 
 @group.command("io")
