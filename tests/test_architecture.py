@@ -19,6 +19,7 @@ FLOORS = (
         "batch",
         "live",
         "analysis",
+        "deploy",
         "exports",
         "tracking",
     ),

@@ -47,7 +47,7 @@ def _root(
 
 def _register() -> None:
     """Add the subcommands. Their modules import nothing heavy at the top: ``--help`` and completion stay quick."""
-    from ptrack.cli import analyze, batch, bench, convert, live, models, pick, track, train, visualize
+    from ptrack.cli import analyze, batch, bench, convert, export, live, models, pick, track, train, visualize
     from ptrack.cli import eval as evaluation
 
     track.register(app)
@@ -55,6 +55,7 @@ def _register() -> None:
     live.register(app)
     models.register(app)
     convert.register(app)
+    export.register(app)
     analyze.register(app)
     pick.register(app)
     visualize.register(app)

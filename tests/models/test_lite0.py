@@ -68,3 +68,11 @@ def test_joined_in_place_is_joined_with_gradients(backbone, picture):
     found = joined(taps, LEVELS)
     torch.testing.assert_close(found, wanted.detach())
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(2, 16, 24))
+
+
+@pytest.mark.parametrize("size", [(48, 64), (37, 91), (200, 150)])
+def test_in_graphs_bytes_are_resized_to_the_last_bit_as_pytorch_does(size):
+    frame = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    frame = frame.contiguous(memory_format=torch.channels_last)
+    wanted = torch.nn.functional.interpolate(frame, (48, 64), mode="bilinear", antialias=True)
+    assert torch.equal(lite0._resized_bytes(frame, (48, 64)), wanted.float())

@@ -89,7 +89,7 @@ class Inverted(nn.Sequential):
         expand, depthwise, project = (cast(Conv, layer) for layer in self)
         channels = len(expand.weight)
         parts = -(-channels * 4 * x[:, 0].numel() // EXPANDED)
-        if parts == 1 or x.device.type != "cpu" or torch.is_grad_enabled():
+        if parts == 1 or x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_exporting():
             return super().forward(x)
         size = -(-channels // parts // 16) * 16  # whole vectors
 
@@ -187,12 +187,38 @@ def normalised(images: Tensor) -> Tensor:
 def stretched(frames: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, H, W, 3) RGB in 0..255 -> (B, 3, h, w) as the network takes it, resized to ``size`` (h, w) if it differs."""
     x = frames.permute(0, 3, 1, 2)
-    if tuple(x.shape[2:]) != tuple(size):
+    if torch.compiler.is_exporting():
+        x = _resized_bytes(x, size)
+    elif tuple(x.shape[2:]) != tuple(size):
         if x.dtype == torch.uint8 and x.device.type != "cpu":  # bytes can be resized on CPUs alone, the fastest there
             x = F.interpolate(x.float(), size, mode="bilinear", antialias=True).round()
         else:
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
     return normalised(x)
+
+
+def _resized_bytes(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (B, 3, H, W) bytes of any size to ``size`` (h, w), to the last bit as PyTorch does, by products alone.
+
+    For exported graphs. PyTorch resizes bytes along the width, then along the height, with weights of 15 bits, and
+    rounds after each; one grey value of difference in 2 % of the pixels moves some points by more than a pixel.
+    """
+    for axis, target in ((3, size[1]), (2, size[0])):
+        weights, unit = _byte_weights(x.shape[axis], target)
+        total = x.float() @ weights.T if axis == 3 else weights @ x.float()
+        x = ((total + unit / 2) / unit).floor().clamp(0, 255)
+    return x
+
+
+def _byte_weights(source: int, target: int) -> tuple[Tensor, Tensor]:
+    """Return whole weights (target, source) of antialiased bilinear resizing, and what stands for 1."""
+    scale = torch.full((), source, dtype=torch.float64) / target
+    centre = (torch.arange(target, dtype=torch.float64) + 0.5) * scale
+    place = torch.arange(source, dtype=torch.float64) + 0.5
+    share = (1 - (place - centre[:, None]).abs() / scale.clamp(min=1)).clamp(min=0)
+    share = share / share.sum(1, keepdim=True)
+    unit = torch.exp2(((2**15 - 0.5) / share.amax()).log2().ceil() - 1)
+    return (share * unit + 0.5).floor().float(), unit.float()
 
 
 def joined(taps: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -204,7 +230,7 @@ def joined(taps: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         up = unit if unit.shape[-2:] == (h, w) else F.interpolate(unit, (h, w), mode="bilinear")
         return up.permute(0, 2, 3, 1)
 
-    if any(tap.requires_grad for tap in taps):
+    if torch.compiler.is_exporting() or any(tap.requires_grad for tap in taps):
         return F.normalize(torch.cat([level(*pair) for pair in zip(taps, weights, strict=True)], dim=-1), dim=-1)
     # Level by level into one map, divided in place: at 512x384 encoding takes 19 MB at most, else 22.
     widths = [tap.shape[1] for tap in taps]

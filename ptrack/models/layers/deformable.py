@@ -62,6 +62,9 @@ def sample_bags(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weight: Te
     index = index.to(kind).view(B, R * h, entries)
     if B > 1:
         index = index + torch.arange(B, device=x.device, dtype=kind)[:, None, None] * (S * h)
+    if torch.compiler.is_exporting():  # graphs of other programs have no bags: rows are gathered, then summed
+        seen = values.reshape(B * S * h, d).index_select(0, index.flatten()).view(B * R * h, entries, d)
+        return torch.bmm(scale.view(B * R * h, 1, entries), seen).view(B, R, h * d)
     bags = F.embedding_bag(
         index.view(B * R * h, entries),
         values.reshape(B * S * h, d),

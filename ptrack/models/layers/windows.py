@@ -110,7 +110,7 @@ def peak(scores: Tensor) -> Tensor:
     side = scores.shape[-1]
     padded = F.pad(scores, (1, 1, 1, 1), value=float("-inf"))
     best = scores.flatten(1).argmax(1)
-    n, y, x = torch.arange(len(scores), device=scores.device), best // side + 1, best % side + 1
+    n, y, x = torch.arange(scores.shape[0], device=scores.device), best // side + 1, best % side + 1
     top = padded[n, y, x]
 
     def part(before: Tensor, after: Tensor) -> Tensor:

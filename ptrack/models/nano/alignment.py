@@ -38,8 +38,11 @@ class Alignment(NamedTuple):
 
 @torch.no_grad()
 def grey_frames(frames: Tensor) -> Tensor:
-    """(B, H, W, 3) RGB, uint8 or floating point in 0..255 -> what is aligned: (B, h, w) grey values, 0..1."""
-    spacing = _spacing(frames.shape[1:3])
+    """(B, H, W, 3) RGB, uint8 or floating point in 0..255 -> what is aligned: (B, h, w) grey values, 0..1.
+
+    Exported graphs keep every pixel, and read some of them: their frames may have any size.
+    """
+    spacing = 1 if torch.compiler.is_exporting() else _spacing(frames.shape[1:3])
     red, green, blue = frames[:, spacing // 2 :: spacing, spacing // 2 :: spacing].unbind(-1)
     return (red.float() + green + blue) * (1 / (3 * 255))
 
@@ -61,26 +64,33 @@ def align(before: Tensor, after: Tensor, clip: Tensor, start: Tensor, guess: Ten
         guess: (N, 2) raster pixels in the next one, at most ``MARGIN`` samples from which the patch is looked for.
         size: (H, W) of the frames as given.
     """
-    spacing = _spacing(size)
+    spacing = _open_spacing(size) if torch.compiler.is_exporting() else _spacing(size)
     first = spacing // 2 + 0.5  # raster pixel at which the first sample lies
     start, guess = ((xy - first) / spacing for xy in (start, guess))
 
     def aligned(part: slice) -> Tensor:
-        return _aligned(before, after, clip[part], start[part], guess[part])
+        return _aligned(before, after, clip[part], start[part], guess[part], spacing)
 
-    result = by_points(aligned, len(start), start.device)
+    result = by_points(aligned, start.shape[0], start.device)
     return Alignment(result[:, :2] * spacing + first, result[:, 2] > TEXTURE)
 
 
-def _aligned(before: Tensor, after: Tensor, clip: Tensor, start: Tensor, guess: Tensor) -> Tensor:
+def _open_spacing(size: geometry.Size) -> Tensor:
+    """Return :func:`_spacing` of a size that is not known yet, as a tensor."""
+    return (torch.full((), size[0] * size[1], dtype=torch.float32) / FINEST).sqrt().round().clamp(min=1).long()
+
+
+def _aligned(
+    before: Tensor, after: Tensor, clip: Tensor, start: Tensor, guess: Tensor, spacing: int | Tensor
+) -> Tensor:
     """Return (N, 3): the position and the texture; positions in samples, whose centres are at whole numbers."""
-    wide = _sampled(before, clip, start, HALF + 1)
+    wide = _sampled(before, clip, start, HALF + 1, spacing)
     template = wide[:, 1:-1, 1:-1].flatten(1)
     solver, texture = _solver(wide)
     wanted = torch.bmm(solver, template[..., None])[..., 0]
     moved = torch.zeros_like(guess)  # samples from the guess
     for _ in range(STEPS):
-        seen = _sampled(after, clip, guess + moved, HALF).flatten(1)
+        seen = _sampled(after, clip, guess + moved, HALF, spacing).flatten(1)
         moved = (moved - torch.bmm(solver, seen[..., None])[..., 0] + wanted).clamp(-MARGIN, MARGIN)
     return torch.cat([guess + moved, texture], dim=1)
 
@@ -122,8 +132,10 @@ def _square(half: int, size: tuple[int, int], device: torch.device) -> Tensor:
         return torch.cat([middle, around.view(1, -1)])
 
 
-def _sampled(grey: Tensor, clip: Tensor, centre: Tensor, half: int) -> Tensor:
+def _sampled(grey: Tensor, clip: Tensor, centre: Tensor, half: int, spacing: int | Tensor) -> Tensor:
     """Sample (N, V, V) in frames (B, h, w) around (N, 2) samples of their clips; the border is repeated."""
+    if isinstance(spacing, Tensor):
+        return _gathered(grey, clip, centre, half, spacing)
     b, h, w = grey.shape
     square = _square(half, (h, w), centre.device)
     at = torch.addmm(square[2], centre, square[:2])  # a product: adding pairs to pairs takes four times as long
@@ -134,3 +146,21 @@ def _sampled(grey: Tensor, clip: Tensor, centre: Tensor, half: int) -> Tensor:
     which = (clip * (2 / (b - 1)) - 1).view(-1, 1, 1, 1).expand(n, side, side, 1)
     whole = torch.cat([at.view(n, side, side, 2), which], dim=-1).view(1, n, side * side, 1, 3)
     return F.grid_sample(grey[None, None], whole, **options).view(n, side, side)
+
+
+def _gathered(grey: Tensor, clip: Tensor, centre: Tensor, half: int, spacing: Tensor) -> Tensor:
+    """The same in frames (B, H, W) of which every ``spacing``-th pixel counts, by rows and columns: for graphs."""
+    H, W = grey.shape[1:]
+    low = centre.floor()
+    part = (centre - low)[:, :, None, None]
+    step = torch.arange(-half, half + 2, device=grey.device)
+
+    def pixels(axis: int, length: int) -> Tensor:
+        last = torch.div(length - 1 - spacing // 2, spacing, rounding_mode="floor")
+        return torch.minimum((low[:, axis : axis + 1].long() + step).clamp(min=0), last) * spacing + spacing // 2
+
+    x, y = pixels(0, W), pixels(1, H)
+    index = (clip[:, None, None] * H + y[:, :, None]) * W + x[:, None, :]
+    cells = grey.flatten().index_select(0, index.flatten()).view(index.shape)
+    rows = torch.lerp(cells[:, :-1], cells[:, 1:], part[:, 1])
+    return torch.lerp(rows[:, :, :-1], rows[:, :, 1:], part[:, 0])

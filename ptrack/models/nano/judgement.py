@@ -79,7 +79,7 @@ def aligned_points(
     """Align what is likely visible with the previous frame; the rest is shown where the network has it."""
     visible = verdict.visibility_logit.sigmoid() >= ALIGNED_FROM
     moved = replace(moved, shown=moved.xy, shown_visible=visible)
-    if before.grey is None or before.grey.shape != frame.grey.shape or not frame.grey.numel() or not len(clip):
+    if before.grey is None or not _comparable(before.grey, frame.grey, clip, config):
         return moved
     points, sizes = before.points, (frame.size, config.input_size)
     guess = points.shown + moved.xy - points.xy
@@ -90,10 +90,21 @@ def aligned_points(
     xy = to_cells(aligned.xy, *sizes)
     taken = aligned.textured & visible & points.shown_visible & verdict.seen & ~points.added
     taken &= (xy - moved.xy).norm(dim=1) < ALIGNED_REACH
+    if torch.compiler.is_exporting():  # frames of any size: the graph asks for theirs
+        taken &= torch.full((), config.input_size[0] * config.input_size[1]) <= SMALLER * frame.size[0] * frame.size[1]
     return replace(moved, shown=torch.where(taken[:, None], torch.lerp(moved.xy, xy, ALIGNED_SHARE), moved.xy))
+
+
+def _comparable(before: Tensor, after: Tensor, clip: Tensor, config: NanoConfig) -> bool:
+    """Return whether there is anything to align; in exported graphs there always may be."""
+    if torch.compiler.is_exporting():
+        return config.closer
+    return before.shape == after.shape and after.numel() > 0 and len(clip) > 0
 
 
 def is_aligned(size: geometry.Size, config: NanoConfig) -> bool:
     """Return whether frames of ``size`` (H, W) are not much smaller than the input, and nothing is trained."""
+    if torch.compiler.is_exporting():  # the graph asks for the size
+        return config.closer
     h, w = config.input_size
     return config.closer and SMALLER * size[0] * size[1] >= h * w and not torch.is_grad_enabled()

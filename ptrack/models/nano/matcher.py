@@ -48,7 +48,7 @@ class PatchMatcher(nn.Module):
             scores = self.scores(patch[part], map, clip[part], centre[part], radius)
             return scores.masked_fill(~inside(origin[part], side, map_size(map)), float("-inf"))
 
-        return by_points(scored, len(origin), map.device), origin
+        return by_points(scored, origin.shape[0], map.device), origin
 
     def agreement(self, patch: Tensor, other: Tensor) -> Tensor:
         """Return the (N,) scores of (N, S, C) patches laid over each other."""
@@ -56,11 +56,19 @@ class PatchMatcher(nn.Module):
 
 
 def by_points(work: Callable[[slice], Tensor], count: int, device: torch.device) -> Tensor:
-    """Call ``work`` with slices of ``count`` points and join what it returns; in one piece where gradients are kept."""
+    """Call ``work`` with slices of ``count`` points and join what it returns.
+
+    In one piece where gradients are kept, and in exported graphs, whose number of points is open.
+    """
     chunk = CHUNK if device.type == "cpu" else GPU_CHUNK
-    if torch.is_grad_enabled() or count <= chunk:
+    if torch.is_grad_enabled() or torch.compiler.is_exporting() or count <= chunk:
         return work(slice(None))
     return torch.cat([work(slice(i, i + chunk)) for i in range(0, count, chunk)])
+
+
+def nobody(points: Tensor) -> bool:
+    """Return whether there are no points; never in exported graphs, whose number of points is open."""
+    return not torch.compiler.is_exporting() and len(points) == 0
 
 
 def map_size(map: Tensor) -> tuple[int, int]:

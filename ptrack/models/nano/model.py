@@ -36,7 +36,7 @@ from ptrack.models.nano.alignment import grey_frames
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.judgement import Verdict, aligned_points, is_aligned, moved_points, visible_probability
 from ptrack.models.nano.layers import MAX_BACK, Recall, zeroed
-from ptrack.models.nano.matcher import PatchMatcher, nearest_cell
+from ptrack.models.nano.matcher import PatchMatcher, nearest_cell, nobody
 from ptrack.models.nano.motion import PictureMotion, PointMotion, picture_motion
 from ptrack.models.nano.refinement import Refiner
 from ptrack.models.nano.search import Search, Steer
@@ -237,7 +237,7 @@ class Nano(nn.Module):
 
     def _motion(self, previous: Tensor, frame: NanoFeatures, clip: Tensor) -> PictureMotion | None:
         c = self.config
-        if not c.carry or not len(clip):
+        if not c.carry or nobody(clip):
             return None
         return picture_motion(self.matcher, previous, frame.map, c.radius, c.back_radius)
 
@@ -313,4 +313,4 @@ class Nano(nn.Module):
 
 def _one_clip(xy: Tensor) -> Tensor:
     """Return the clip of (N, 2) points of a single one: (N,) zeros."""
-    return torch.zeros(len(xy), dtype=torch.long, device=xy.device)
+    return torch.zeros(xy.shape[0], dtype=torch.long, device=xy.device)

@@ -132,7 +132,7 @@ class Refiner(nn.Module):
                 xy = positions[-1].detach()
             return torch.cat([*positions, token], dim=1)
 
-        *positions, token = by_points(refined, len(coarse), coarse.device).split(
+        *positions, token = by_points(refined, coarse.shape[0], coarse.device).split(
             [*[2] * iterations, points.token.shape[1]], dim=1
         )
         return [coarse, *positions], token

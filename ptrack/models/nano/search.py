@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ptrack.models.layers.windows import inside, patches, soft_argmax
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.layers import LENGTH, zeroed
-from ptrack.models.nano.matcher import PatchMatcher, by_points, nearest_cell
+from ptrack.models.nano.matcher import PatchMatcher, by_points, nearest_cell, nobody
 from ptrack.models.nano.state import FIRST, LAST, NanoFeatures, PointStates, Templates
 
 ANCHOR_DISTANCE = 2.0  # cells from the expected place from which the anchor is another place
@@ -134,8 +134,11 @@ class Search:
 
         if centre.device.type != "cpu":  # searching for all is cheaper there than asking which are fast
             return torch.where(fast[:, None], best(slice(None)), centre)
+        which = torch.nonzero(fast)[:, 0]
+        if torch.compiler.is_exporting():
+            return centre.index_copy(0, which, best(which))
         moved = centre.clone()
-        for part in torch.nonzero(fast)[:, 0].split(WIDE_CHUNK):
+        for part in which.split(WIDE_CHUNK):
             moved[part] = best(part)
         return moved
 
@@ -155,7 +158,7 @@ class Search:
             # Masked last: a score of -inf times the sharpness would have a gradient of NaN.
             return scores.masked_fill(~inside(origin[part], side, frame.cells), float("-inf"))
 
-        found = by_points(logits, len(origin), origin.device)
+        found = by_points(logits, origin.shape[0], origin.device)
         return SearchResult(found, origin, origin + soft_argmax(found))
 
     def _around_anchors(
@@ -177,7 +180,7 @@ class Search:
         which = (
             torch.nonzero(other)[:, 0] if other.device.type == "cpu" else torch.arange(len(other), device=other.device)
         )
-        if not len(which):
+        if nobody(which):
             return found
         place, clip, frame = anchor[which], self.clip[which], self.frame
         second = self._window(template[which], steering.select(which), clip, nearest_cell(place, frame.map), place)

@@ -96,7 +96,7 @@ class PointStates:
     @classmethod
     def at(cls, frame: NanoFeatures, clip: Tensor, cells: Tensor, config: NanoConfig) -> PointStates:
         """Return points as they start, at (N, 2) cells of their clip's frame."""
-        n, device = len(cells), cells.device
+        n, device = cells.shape[0], cells.device
         template = Templates.cut(frame, clip, cells)
         zeros = template.coarse.new_zeros
         return cls(

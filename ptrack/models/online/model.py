@@ -32,6 +32,7 @@ from ptrack.models.graph import CompiledCall
 from ptrack.models.layers.attention import AttentionBlock
 from ptrack.models.layers.dropout import chosen
 from ptrack.models.layers.linear import Linear
+from ptrack.models.layers.windows import bilinear_window
 from ptrack.models.online.backbone import Backbone
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.fold import folded
@@ -181,7 +182,7 @@ class TrackOn2(nn.Module):
         """
         if not options and self.device.type == "cuda":
             options = {"mode": "reduce-overhead"}
-        self._compiled = CompiledCall(self._track, **options)
+        self._compiled = CompiledCall(self.arithmetic, **options)
         return self
 
     def set_dtype(self, dtype: torch.dtype) -> None:
@@ -211,10 +212,10 @@ class TrackOn2(nn.Module):
 
     def sample(self, frame: OnlineFeatures, xy: Tensor) -> Tensor:
         """Return the fused map (B, N, D) at points (B, N, 2) in pixels of the frame; bilinear, border beyond."""
-        image = frame.fused.float().unflatten(1, self.config.shapes[0]).permute(0, 3, 1, 2)
-        grid = geometry.to_grid_sample(xy.to(image), frame.size)[:, :, None]
-        found = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return found[..., 0].transpose(1, 2)
+        cells = frame.fused.float().unflatten(1, self.config.shapes[0])
+        centre = geometry.rescale(xy.to(cells), frame.size, self.config.shapes[0]) - 0.5
+        clip = torch.arange(xy.shape[0], device=cells.device)[:, None].expand(xy.shape[:2])
+        return bilinear_window(cells, clip.flatten(), centre.flatten(0, 1), 0).view(*xy.shape[:2], cells.shape[-1])
 
     # ---- one frame of tracking --------------------------------------------------------------------------------------
 
@@ -234,10 +235,10 @@ class TrackOn2(nn.Module):
         time = torch.cat([time[self.memory - 1 - window.age], time[-1:]])  # in the ring's order, current frame last
         init = state.init[:, : state.count]
         with self._precision():
-            run = self._compiled or self._track
+            run = self._compiled or self.arithmetic
             return run(frame, init, window.tokens, time, window.ignore, active=active, detail=detail)
 
-    def _track(
+    def arithmetic(
         self,
         frame: OnlineFeatures,
         init: Tensor,
@@ -245,10 +246,10 @@ class TrackOn2(nn.Module):
         time: Tensor,
         ignore: Tensor | None,
         *,
-        active: Tensor | None,
-        detail: bool,
+        active: Tensor | None = None,
+        detail: bool = False,
     ) -> OnlineOutputs:
-        """The arithmetic of :meth:`track`: tensors in, tensors out."""
+        """The arithmetic of :meth:`track`: tensors in, tensors out; see :meth:`decode` for what they are."""
         q = self.decode(frame, init, past, time, ignore, None if active is None else ~active)
         return self.locate(frame, self.projection1(q), active=active, detail=detail)
 
@@ -295,7 +296,7 @@ class TrackOn2(nn.Module):
             z = block(zt, zt, z, hidden)
             return z[:, -1], z[:, :-1]
 
-        if torch.is_grad_enabled() or B * N <= MEMORY_ROWS:
+        if torch.is_grad_enabled() or torch.compiler.is_exporting() or B * N <= MEMORY_ROWS:
             new, renewed = attend(slice(None))
             return new.view(B, N, D), past if renewed is None else renewed.view(B, N, S, D)
         q = torch.empty_like(q)
@@ -323,7 +324,7 @@ class TrackOn2(nn.Module):
         """Correlate, re-rank, correlate again, refine: everything after the decoder, point by point."""
         blocks: list[Any] = [*self.reranking_head.local_decoder, *self.prediction_head.offset_transformer]
         values = [block.mha.values(frame.tokens) for block in blocks]
-        if detail or torch.is_grad_enabled():
+        if detail or torch.is_grad_enabled() or torch.compiler.is_exporting():
             return self._locate(frame, q, values, active=active, detail=detail)
         parts = [self._locate(frame, part, values) for part in q.split(LOCATE_ROWS, dim=1)]
         return parts[0] if len(parts) == 1 else _join(parts)
