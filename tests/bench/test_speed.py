@@ -173,7 +173,7 @@ def test_command_ends_with_one_line_of_json(clip: Path, tmp_path: Path) -> None:
     assert [(r["model"], r["points"], r["width"]) for r in data["results"]] == [
         ("static", 9, 64), ("static", 4, 64), ("matching", 9, 64), ("matching", 4, 64)
     ]  # fmt: skip
-    assert len(lines) == 5
+    assert len(lines) == 6  # the machine first
     assert plot.read_bytes()[:4] == b"\x89PNG"
     from ptrack.errors import OutputError
 

@@ -110,7 +110,7 @@ def test_the_description_names_every_input():
     assert json.loads(json.dumps(about)) == about
     assert about["opset"] == export.OPSET
     assert about["weights_sha256"] == "ab"
-    assert [s["first"] for s in about["state"] if s["first"]] == ["map", "frame"]
+    assert [s["first"] for s in about["state"] if s["first"]] == ["map", "grey"]
     assert len({id(s.example) for s in graphs.state}) == len(graphs.state)  # one tensor for two would be one input
 
 

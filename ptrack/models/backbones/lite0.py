@@ -217,7 +217,7 @@ def _byte_weights(source: int, target: int) -> tuple[Tensor, Tensor]:
     place = torch.arange(source, dtype=torch.float64) + 0.5
     share = (1 - (place - centre[:, None]).abs() / scale.clamp(min=1)).clamp(min=0)
     share = share / share.sum(1, keepdim=True)
-    unit = torch.exp2(((2**15 - 0.5) / share.amax()).log2().ceil() - 1)
+    unit = torch.exp2(((2**15 - 0.5) / share.max()).log2().ceil() - 1)
     return (share * unit + 0.5).floor().float(), unit.float()
 
 
