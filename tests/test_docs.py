@@ -14,7 +14,9 @@ import typer
 from typer.testing import CliRunner
 
 from ptrack.cli.app import app
-from ptrack.exports import export
+from ptrack.data.sources import names
+from ptrack.exports import FORMATS, export
+from ptrack.models.zoo import BUILT_IN
 from ptrack.tracks_io import save_tracks
 from tests.exports.make import example
 
@@ -99,3 +101,17 @@ def test_links_between_pages_lead_somewhere(page):
             heads = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
             assert anchor in slugs, target
+
+
+@pytest.mark.parametrize(
+    ("page", "what", "listed"),
+    [
+        ("README.md", "models", BUILT_IN),
+        ("docs/datasets.md", "datasets", names()),
+        ("docs/exports.md", "formats", FORMATS),
+    ],
+)
+def test_tables_name_all_there_is(page, what, listed):
+    rows = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    missing = [name for name in listed if not any(f"`{name}`" in row for row in rows)]
+    assert not missing, f"{', '.join(missing)}: add a row to the table of {what} in {page}"
