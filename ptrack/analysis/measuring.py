@@ -105,7 +105,10 @@ def parse_known_distance(text: str) -> tuple[str, str, float, str]:
     found = re.fullmatch(rf"\s*([^,]+),([^,]+)=\s*({_NUMBER})\s*({_UNIT})\s*", text)
     if not found:
         raise ConfigError(f"--known {text}: write two ids and their distance as nose,tail=50mm.")
-    return found[1].strip(), found[2].strip(), float(found[3]), found[4]
+    first, second = found[1].strip(), found[2].strip()
+    if first == second:
+        raise ConfigError(f"--known {text}: give two different ids; '{first}' lies no distance from itself.")
+    return first, second, float(found[3]), found[4]
 
 
 def parse_ids(text: str, number: int, option: str) -> tuple[str, ...]:

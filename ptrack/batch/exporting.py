@@ -79,16 +79,16 @@ def export_many(
     check_folder(request.out)
     task = ExportTask(request)
     jobs, notes = make_jobs([Entry(path, _stem(path)) for path in find_files(request)])
-    place, told = LocalPlace(Path(request.out)), listener(len(jobs))
+    place, news = LocalPlace(Path(request.out)), listener(len(jobs))
     for note in notes:
-        told.note(note)
+        news.note(note)
 
     def executor() -> Executor:
         if request.workers is None and request.options.timeout is None:
             return InProcess(task.spec())
         return local_processes(task.spec, request.workers)
 
-    with driving(jobs, place, task, executor, request.options, listener=told) as driver:
+    with driving(jobs, place, task, executor, request.options, listener=news) as driver:
         return driver.run()
 
 

@@ -60,7 +60,7 @@ def convert_tracks(
         int | None, typer.Option(help="Number that the video's first frame gets (Nuke, Natron), for example 1001.")
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the formats with their coordinate origins.")] = False,
-    workers: options.Workers = None,
+    workers: options.FileWorkers = None,
     retries: options.Retries = 1,
     timeout: options.Timeout = None,
     report: options.Report = None,
@@ -95,6 +95,10 @@ def convert_tracks(
         )
         _convert_many(request, report, output)
         return
+    many = {"--workers": workers, "--timeout": timeout, "--report": report}
+    given = [name for name, value in many.items() if value is not None]
+    if given:
+        raise TracksError(f"{' and '.join(given)}: only for many files; name a folder or a pattern as IN.")
     from ptrack.exports.convert import convert_file
 
     found, tracks = convert_file(

@@ -101,6 +101,7 @@ Threads = Annotated[
 ]
 
 Workers = Annotated[int | None, many_option(help="Processes, each with its own model.", metavar="N")]
+FileWorkers = Annotated[int | None, many_option("--workers", help="Processes that convert files.", metavar="N")]
 Retries = Annotated[
     int,
     many_option(help="Further tries after a crash, a timeout or a network error."),

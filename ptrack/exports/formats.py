@@ -192,6 +192,12 @@ def guess_format(path: Path | str) -> Format:
         return FORMATS["json"]
     if not path.exists():
         raise TracksError(f"There is no file {path}.")
+    written = [f.name for f in _ALL if f.suffix == suffix]  # those that are read were recognised above
+    if written:
+        raise TracksError(
+            f"{path}: files in {suffix} ({', '.join(written)}) can be written but not read. "
+            f"If it is another format, choose one with --from: {', '.join(readable())}."
+        )
     raise TracksError(f"The format of {path} is not known; choose one with --from: {', '.join(readable())}.")
 
 

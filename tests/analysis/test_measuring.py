@@ -126,6 +126,7 @@ def test_a_scale_of_zero_is_refused(text):
         ({"scale": "12.5"}, "write pixels per unit"),
         ({"known": "hub,hand"}, "--known hub,hand: write two ids"),
         ({"known": "hub,hand=0mm"}, "above 0"),
+        ({"known": "hub, hub=8mm"}, "two different ids"),
         ({"known": "hub,nose=8mm"}, "no point with the id 'nose'"),
         ({"scale": "px", "distances": ("hub,nose",)}, "no point with the id 'nose'"),
         ({"scale": "px", "distances": ("hub",)}, "--distance hub: give 2 different ids"),

@@ -69,6 +69,7 @@ def test_workers_get_the_request_and_a_pattern_finds_files(place, monkeypatch):
         (["results/*.mat", "out", "--to", "csv"], InputError, "finds no file"),
         (["results", "out", "--to", "csv", "--from", "coco"], InputError, "holds no"),
         (["results", "out", "--to", "csv", "--workers", "0"], TracksError, "--workers 0"),
+        (["results/a.tracks.h5", "a.csv", "--report", "r", "--workers", "2"], TracksError, "--workers and --report"),
         (["results", "out", "--to", "csv", "--report", "a.txt"], OutputError, "--report a.txt"),
     ],
 )

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import ptrack
 from ptrack.cli.convert_tracks import register
 from ptrack.errors import TracksError
+from ptrack.exports import export
 from ptrack.exports.convert import convert_file, format_for, parse_size
 
 app = typer.Typer()
@@ -66,3 +67,12 @@ def test_sleap_files_are_recognised_and_refused(tracks, tmp_path):
     convert_file(tmp_path / "a.h5", tmp_path / "s.h5", to="sleap")
     with pytest.raises(TracksError, match="can only be written"):
         convert_file(tmp_path / "s.h5", tmp_path / "b.h5")
+
+
+def test_an_ending_that_is_only_written_says_so(tracks, tmp_path):
+    export(tracks, tmp_path / "a.nk", "nuke")
+    with pytest.raises(TracksError, match=r"a\.nk.*nuke, nuke-cornerpin.*written but not read"):
+        convert_file(tmp_path / "a.nk", tmp_path / "b.h5")
+    (tmp_path / "a.xyz").write_text("")
+    with pytest.raises(TracksError, match="not known"):
+        convert_file(tmp_path / "a.xyz", tmp_path / "b.h5")
