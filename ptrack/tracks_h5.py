@@ -30,6 +30,7 @@ COPY_ROWS = 256  # frames copied at once, a multiple of CHUNK_ROWS
 SPACE = 128 << 10  # bytes that a file without rows takes, with room for attributes
 PER_FRAME = ("tracks", "visibility", "confidence", "frame_index", "pts_seconds")
 NUMERIC = (*PER_FRAME, "queries")
+FREE_AND_RESUME = "Free space and run again with --resume."  # of a full disk under an unfinished run
 
 
 def _write_info(group: h5py.Group, info: TracksInfo) -> None:
@@ -144,7 +145,7 @@ class TracksWriter:
             self._failed = True
             number = getattr(error, "errno", None)
             reason = os.strerror(number) if number else reason_of(error)
-            advice = "Free space." if self._final else "Free space and run again with --resume."
+            advice = "Free space." if self._final else FREE_AND_RESUME
             raise OutputError(
                 f"Cannot write {self._final or self.path}: {reason}; {space_left(self.path)}. {advice}"
             ) from error

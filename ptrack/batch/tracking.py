@@ -17,7 +17,10 @@ from ptrack.errors import InputError, Interrupted, PTrackError, TracksError
 from ptrack.fileio import sha256_of
 from ptrack.queries_io import QueryPlan, plan_queries
 from ptrack.tracking.request import TrackRequest, deciding_settings, output_paths
+from ptrack.tracks_h5 import FREE_AND_RESUME
 from ptrack.video import open_source
+
+FREE_AND_REPEAT = "Free space and run the same command again."  # a batch resumes without being asked to
 
 if TYPE_CHECKING:
     from ptrack.tracking.run import Progress, TrackOptions, TrackReport
@@ -154,7 +157,8 @@ class TrackWork:
             except Interrupted:
                 raise
             except PTrackError as error:
-                raise type(error)(str(error).replace(path, order["source"])) from error
+                sentence = str(error).replace(path, order["source"]).replace(FREE_AND_RESUME, FREE_AND_REPEAT)
+                raise type(error)(sentence) from error
             for name in order["outputs"]:
                 place.commit(folder, name)
             return {

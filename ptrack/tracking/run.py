@@ -26,7 +26,7 @@ from ptrack.tracking.snapshot import load_snapshot, save_snapshot
 from ptrack.tracking.stream import backward_rows, duplicate_queries, late_queries, run_info, stream_rows
 from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries, TracksInfo
-from ptrack.tracks_h5 import TracksWriter, copy_finished, space_left
+from ptrack.tracks_h5 import FREE_AND_RESUME, TracksWriter, copy_finished, space_left
 from ptrack.tracks_io import format_of, load_tracks, save_tracks
 from ptrack.video.frames import Frame, FrameSource
 from ptrack.video.prefetch import PrefetchedFrames
@@ -279,7 +279,7 @@ def _save(run: _Run) -> None:
     except (OutputError, RuntimeError) as error:  # torch raises RuntimeError when the disk is full
         full = f"Cannot write {run.state_path}: No space left on device"
         what = full if isinstance(error, RuntimeError) else str(error).rstrip(".")
-        raise OutputError(f"{what}; {space_left(run.state_path)}. Free space and run again with --resume.") from error
+        raise OutputError(f"{what}; {space_left(run.state_path)}. {FREE_AND_RESUME}") from error
 
 
 def _publish(run: _Run) -> None:

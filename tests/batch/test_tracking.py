@@ -216,3 +216,16 @@ def test_threads_are_shared_out(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert (threads_each(2), threads_each(3), threads_each(20)) == (4, 2, 1)
+
+
+def test_a_full_disk_asks_for_the_same_command_again(place, monkeypatch):
+    def full(self, *_):
+        with self._writing():
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ptrack.tracks_h5.TracksWriter.append", full)
+    summary = track("clips")
+    assert "No space left on device" in summary.halted
+    assert summary.halted.endswith("Free space and run the same command again.")
+    assert "--resume" not in summary.halted
+    assert sorted(statuses(summary).values()) == ["failed", "left"]
