@@ -7,9 +7,11 @@ work on one thing after the other. Numbers: docs/benchmarks.md.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,40 @@ AHEAD = 2  # frames encoded or being encoded while one is tracked
 POINTS = range(64, 641)  # where it pays: faster with 256 points, not with 1024; the bounds between are estimated
 
 
+class _Threads:
+    """How many threads torch has while nothing is encoded ahead: those that every user begins with and puts back."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._whole = threading.Lock(), 0, 1
+
+    def whole(self) -> int:
+        """Return that number."""
+        with self._lock:
+            return self._whole if self._users else torch.get_num_threads()
+
+    @contextmanager
+    def shared(self) -> Iterator[int]:
+        """Hold that number for one run, in which other numbers may be set, and put it back at its end."""
+        with self._lock:
+            if not self._users:
+                self._whole = torch.get_num_threads()
+            self._users += 1
+            threads = self._whole
+        try:
+            yield threads
+        finally:
+            torch.set_num_threads(threads)
+            with self._lock:
+                self._users -= 1
+
+
+_THREADS = _Threads()
+
+
 def pays(tracker: FrameTracker) -> bool:
     """Return whether frames should be encoded ahead: on a CPU with two threads or more, and not too many points."""
     model = tracker.model
-    side_by_side = isinstance(model, EncodesAhead) and model.encodes_ahead and torch.get_num_threads() > 1
+    side_by_side = isinstance(model, EncodesAhead) and model.encodes_ahead and _THREADS.whole() > 1
     return side_by_side and len(tracker.ids) in POINTS
 
 
@@ -42,28 +74,33 @@ def encoded_ahead(tracker: FrameTracker, frames: Iterable[Frame]) -> Iterator[tu
     Half of the threads encode; the caller has the others until the last frame was read. An error of ``frames`` comes
     after the frames before it.
     """
-    threads = torch.get_num_threads()
+    with _THREADS.shared() as threads:
+        pool = ThreadPoolExecutor(1, "ptrack-encoder", initializer=torch.set_num_threads, initargs=(threads // 2,))
+        try:
+            pool.submit(int).result()  # the initializer has run: it sets what this thread would begin with, too
+            torch.set_num_threads(threads - threads // 2)
+            yield from _encoded_by(pool, tracker, frames)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _encoded_by(
+    pool: ThreadPoolExecutor, tracker: FrameTracker, frames: Iterable[Frame]
+) -> Iterator[tuple[Frame, Any]]:
     waiting: deque[tuple[Frame, Future[list[Any]] | None]] = deque()
     source = iter(frames)
     error: Exception | None = None
-    pool = ThreadPoolExecutor(1, "ptrack-encoder", initializer=torch.set_num_threads, initargs=(threads // 2,))
-    pool.submit(int).result()  # the initializer has run: it sets what this thread would begin with, too
-    torch.set_num_threads(threads - threads // 2)
-    try:
-        while waiting or error is None:
-            while error is None and len(waiting) <= AHEAD:
-                try:
-                    frame = next(source)
-                except Exception as raised:
-                    error = raised
-                else:
-                    wanted = frame.ok and tracker.needs_features(ahead=len(waiting))
-                    waiting.append((frame, pool.submit(encode, tracker, [frame.rgb]) if wanted else None))
-            if waiting:
-                frame, job = waiting.popleft()
-                yield frame, None if job is None else job.result()[0]
-        if not isinstance(error, StopIteration):
-            raise error
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+    while waiting or error is None:
+        while error is None and len(waiting) <= AHEAD:
+            try:
+                frame = next(source)
+            except Exception as raised:
+                error = raised
+            else:
+                wanted = frame.ok and tracker.needs_features(ahead=len(waiting))
+                waiting.append((frame, pool.submit(encode, tracker, [frame.rgb]) if wanted else None))
+        if waiting:
+            frame, job = waiting.popleft()
+            yield frame, None if job is None else job.result()[0]
+    if not isinstance(error, StopIteration):
+        raise error

@@ -135,6 +135,25 @@ def test_an_error_of_the_source_comes_after_the_rows_before_it():
     assert (len(rows), str(error)) == (5, "no more")
 
 
+def test_two_runs_at_once_leave_the_threads_as_they_were():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        runs = []
+        for _ in range(2):
+            tracker = Tracker(SideBySide())
+            tracker.reset((48, 64))
+            tracker.add([[0, 1, i / 2] for i in range(64)])
+            runs.append(stream_rows(tracker, [Frame(rgb, i, i / 10) for i, rgb in enumerate(clip(5))]))
+            next(runs[-1])
+        for run in runs:  # the first one ends first
+            run.close()
+        left = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert left == 4
+
+
 def test_one_thread_encodes_and_steps_in_turn():
     model, before = SideBySide(), torch.get_num_threads()
     torch.set_num_threads(1)
