@@ -134,6 +134,8 @@ def test_correcting_the_same_frame_twice_and_undoing_once_leaves_the_first(sessi
     session.undo()
     assert [c.x for c in session.corrections] == [40.0]
     assert session.tracks.tracks[10, 0, 0] == 40
+    _finish(session, session.correct("a", 10, 40.0, 25.0))
+    assert session.undo() == "The correction of a is undone."
 
 
 def test_collected_corrections_are_tracked_in_one_run(session, tmp_path):

@@ -269,7 +269,7 @@ class PickSession:
             if self._tracking.job.running:
                 raise QueryError("Wait until tracking has finished, then undo the correction.")
             self._list.undo()
-            newest = [c for c in self.corrections if c not in self._before[-1][1]]
+            newest = [c for c in self.corrections if c not in self._before[-1][1]] or self.corrections[-1:]
             self.tracks, self.corrections = self._before.pop()
             self._changed(rows=True)
             which = newest[0].id if len(newest) == 1 else f"{len(newest)} points and frames"
