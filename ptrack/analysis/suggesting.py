@@ -152,11 +152,14 @@ def _in_order(source: FrameSource, most: int, total: int | None, watch: Watch) -
             break
     if not sample:
         raise InputError(f"{source.info.name} holds no frame that can be decoded.")
-    which = "all" if step == 1 else f"every {step}{_ORDINAL.get(step, 'th')}"
+    which = "all" if step == 1 else f"every {ordinal(step)}"
     return sample, f"Of {count(seen, 'frame')} {len(sample)} were looked at ({which})."
 
 
-_ORDINAL = {2: "nd", 3: "rd", 22: "nd", 23: "rd"}
+def ordinal(n: int) -> str:
+    """Return a number above 0 with its ending: 2nd, 11th, 32nd."""
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"
 
 
 def describe(pictures: list[np.ndarray]) -> np.ndarray:

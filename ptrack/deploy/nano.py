@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import GetAttrKey, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from ptrack.deploy.graphs import Axes, Feature, Graphs, StateTensor
+from ptrack.errors import ModelError
+from ptrack.models.nano.consensus import Consensus
 from ptrack.models.nano.model import Nano
 from ptrack.models.nano.state import NanoFeatures, NanoState
 
@@ -57,8 +59,14 @@ class NanoStep(nn.Module):
         return out.xy, out.visibility, out.confidence, *(x.clone() for x in tree_flatten(state)[0])
 
 
-def graphs(model: Nano) -> Graphs:
-    """Take nano apart. It tracks two frames, so that nothing is made for the first time while it is traced."""
+def graphs(model: Nano | Consensus) -> Graphs:
+    """Take nano apart. It tracks two frames, so that nothing is made for the first time while it is traced.
+
+    Raises:
+        ModelError: several sizes at once, of which no adapter exists.
+    """
+    if not isinstance(model, Nano):
+        raise ModelError("nano at --quality best is several sizes at once and cannot be exported; use default or fast.")
     size = [n + more for n, more in zip(model.config.input_size, LARGER, strict=True)]
     frames = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     points = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.6, 0.6], [0.9, 0.9], [0.5, 0.1]]) * torch.tensor(size[::-1])

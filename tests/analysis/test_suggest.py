@@ -142,3 +142,9 @@ def test_pictures_are_the_frames_in_full_size(kind, tmp_path, scenes):
 def test_a_stream_is_no_video_to_label(monkeypatch):
     with pytest.raises(InputError, match="is no file"):
         suggest_frames(iter([scene(0, 0)]))
+
+
+def test_ordinals():
+    assert [suggesting.ordinal(n) for n in (2, 3, 4, 11, 21, 32, 112)] == [
+        *("2nd", "3rd", "4th", "11th", "21st", "32nd", "112th"),
+    ]

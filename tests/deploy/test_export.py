@@ -17,8 +17,10 @@ import torch
 from ptrack.cli.app import main
 from ptrack.deploy import export, ptrack_onnx
 from ptrack.deploy.graphs import Graphs, graphs_of
+from ptrack.errors import ModelError
 from ptrack.models.backbones.lite0 import packaged_weights
 from ptrack.models.entry import LoadedModel
+from ptrack.models.nano.consensus import Consensus
 from ptrack.models.nano.matching import MATCHING
 from ptrack.models.nano.model import Nano
 from ptrack.models.zoo import find
@@ -154,3 +156,9 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     shown = refused(monkeypatch, capsys, "--out", str(tmp_path / "out"))
     assert "Exporting needs onnx and onnxscript; install with: pip install 'pointtrack[onnx]'." in shown
+
+
+def test_nano_at_two_sizes_is_refused(tmp_path):
+    members = Consensus([scrambled(), scrambled()])
+    with pytest.raises(ModelError, match="--quality best.*use default or fast"):
+        graphs_of(find("nano"), LoadedModel(model=members))
