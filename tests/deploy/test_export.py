@@ -52,7 +52,7 @@ class Session:
 
 def example(graphs: Graphs, model: Any) -> Any:
     """Return the example's tracker on the modules themselves."""
-    tracker = object.__new__(ptrack_onnx.Tracker)
+    tracker: Any = object.__new__(ptrack_onnx.Tracker)
     tracker.about = export.describe(graphs, LoadedModel(model=model))
     tracker.encoder, tracker.graph = Session(graphs.encoder), Session(graphs.step)
     tracker.state, tracker.rows = None, []
