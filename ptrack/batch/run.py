@@ -161,7 +161,7 @@ def driving(
 
     def taken() -> None:
         if driver is not None:
-            driver.halt(f"another run has taken {place.name}; this one has stopped")
+            driver.halt(f"Another run has taken {place.name}; this one has stopped.")
 
     with RunOwner(place, shard or Shard(), lost=taken) as owner:
         driver = Driver(jobs, place, task, executor(), options, owner.run, listener)

@@ -312,7 +312,8 @@ def suggest(
 ) -> None:
     """Suggest frames to label: those that differ most from each other.
 
-    Of videos of more than 2000 frames only key frames are looked at. The same video gives the same frames.
+    Of MP4, MOV and Matroska files of more than 2000 frames only key frames are looked at, if there are enough of them.
+    The same video gives the same frames.
     """
     from ptrack.analysis.files import check_outputs, write_rows
     from ptrack.analysis.suggesting import SUGGEST_COLUMNS, SuggestConfig, suggest_frames, suggest_rows, write_pictures

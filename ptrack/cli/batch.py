@@ -168,11 +168,11 @@ def finish(summary: Summary, output: Output, report: Path | None) -> None:
     left = sum(not r.good and r.state != "failed" for r in summary.results)
     failed = summary.counts.get("failed", 0)
     if summary.halted:
-        output.warning(f"{summary.halted} {left} of {len(summary.results)} videos are left.")
+        output.warning(f"{summary.halted} {left} of {len(summary.results)} are left.")
     if failed:
         output.note(f"{failed} of {len(summary.results)} sources failed")
     if summary.signum:
-        output.note(f"stopped; {left} of {len(summary.results)} videos are left. Run the same command again to go on.")
+        output.note(f"stopped; {left} of {len(summary.results)} are left. Run the same command again to go on.")
         raise typer.Exit(128 + summary.signum)
     if not summary.complete:
         raise typer.Exit(1)

@@ -65,9 +65,7 @@ def evaluate(
     out: Annotated[
         list[Path] | None, options.output_option(help="Results as .json, .csv (per video) or .md; may be repeated.")
     ] = None,
-    html: Annotated[
-        Path | None, options.output_option(help="EvaluationReport with curves and the worst videos.")
-    ] = None,
+    html: Annotated[Path | None, options.output_option(help="Report with curves and the worst videos.")] = None,
     save_predictions: Annotated[
         Path | None, options.output_option(help="Folder for VIDEO.npz with the tracks.")
     ] = None,

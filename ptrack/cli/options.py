@@ -106,7 +106,7 @@ Retries = Annotated[
     int,
     many_option(help="Further tries after a crash, a timeout or a network error."),
 ]
-Timeout = Annotated[float | None, many_option(help="Seconds for one video or clip.", metavar="SECONDS")]
+Timeout = Annotated[float | None, many_option(help="Seconds for one video, clip or file.", metavar="SECONDS")]
 Report = Annotated[Path | None, many_option(help="What became of each, as .json or .csv.", metavar="FILE")]
 
 QueryFile = Annotated[

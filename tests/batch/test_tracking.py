@@ -2,13 +2,17 @@
 
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ptrack.batch import run as batch_run
 from ptrack.batch.driver import BatchOptions
+from ptrack.batch.places import LocalPlace
 from ptrack.batch.run import BatchRequest, is_batch, plan, prepare, run_batch, threads_each
 from ptrack.batch.tracking import content_of
 from ptrack.errors import ConfigError, InputError, ModelError, OutputError
@@ -229,3 +233,17 @@ def test_a_full_disk_asks_for_the_same_command_again(place, monkeypatch):
     assert summary.halted.endswith("Free space and run the same command again.")
     assert "--resume" not in summary.halted
     assert sorted(statuses(summary).values()) == ["failed", "left"]
+
+
+def test_a_taken_folder_stops_the_run_with_a_sentence(tmp_path, monkeypatch):
+    lost = []
+
+    @contextmanager
+    def owner(*_, **given):
+        lost.append(given["lost"])
+        yield SimpleNamespace(run="r")
+
+    monkeypatch.setattr(batch_run, "RunOwner", owner)
+    with batch_run.driving([], LocalPlace(tmp_path), None, lambda: None, BatchOptions()) as driver:
+        lost[0]()
+    assert driver.halted == f"Another run has taken {tmp_path}; this one has stopped."
