@@ -184,6 +184,11 @@ def test_corrections_that_wait_can_be_taken_back_renamed_and_outdated(session):
         session.again()  # the point it belongs to is another one now
     session.undo()
     session.correct("nose", 4, 36, 24, wait=True)
+    session.correct("b c", 9, 56, 44, wait=True)
+    session.edit([{**POINTS[0], "id": "nose", "x": 31}, *POINTS[1:]])
+    with pytest.raises(QueryError, match="'nose' has changed .*: 1 correction dropped"):
+        session.again()
+    assert [w[0] for w in session.state()["waiting"]] == ["b c"]
     _, news = _finish(session, session.start())  # tracking everything anew
     assert news["error"] == ""
     assert session.state()["waiting"] == []

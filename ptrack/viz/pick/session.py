@@ -325,15 +325,23 @@ class PickSession:
         """Track all corrections that wait, in one run from the first one's frame on; returns the job's number.
 
         Raises:
-            QueryError: none waits, tracking still runs, or their points were all changed since.
+            QueryError: none waits, tracking still runs, or points were changed since, whose corrections are dropped.
         """
         with self._command():
             if self._tracking.job.running:
                 raise QueryError("Wait until tracking has finished, then track again.")
             unchanged = self._unchanged()
+            outdated = [c for c in self._waiting.values() if c.id not in unchanged]
             self._waiting = {key: c for key, c in self._waiting.items() if c.id in unchanged}
+            if outdated:
+                self._changed()
             if not self._waiting:
                 raise QueryError("No correction waits to be tracked.")
+            if outdated:
+                raise QueryError(
+                    f"Point '{outdated[0].id}' has changed since it was tracked: {count(len(outdated), 'correction')} "
+                    "dropped. Press Track again for the others."
+                )
             return self._track_again(sorted(self._waiting.values(), key=lambda c: c.t))
 
     def _unchanged(self) -> set[str]:
