@@ -22,6 +22,7 @@ from ptrack.tracking.frame_tracker import FrameTracker, as_frame
 from ptrack.video.frames import Frame
 
 AHEAD = 2  # frames encoded or being encoded while one is tracked
+MOST_BYTES = 128 << 20  # of pixels of frames that wait: of very large frames none is read before it is needed
 POINTS = range(64, 641)  # where it pays: faster with 256 points, not with 1024; the bounds between are estimated
 
 
@@ -91,7 +92,7 @@ def _encoded_by(
     source = iter(frames)
     error: Exception | None = None
     while waiting or error is None:
-        while error is None and len(waiting) <= AHEAD:
+        while error is None and _room(waiting):
             try:
                 frame = next(source)
             except Exception as raised:
@@ -104,3 +105,8 @@ def _encoded_by(
             yield frame, None if job is None else job.result()[0]
     if not isinstance(error, StopIteration):
         raise error
+
+
+def _room(waiting: deque[tuple[Frame, Future[list[Any]] | None]]) -> bool:
+    """Return whether one more frame may be read ahead."""
+    return len(waiting) <= AHEAD and sum(frame.rgb.nbytes for frame, _ in waiting) < MOST_BYTES

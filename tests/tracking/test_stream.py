@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ptrack.errors import QueryError
+from ptrack.tracking import ahead
 from ptrack.tracking.stream import stream_rows
 from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries
@@ -133,6 +134,29 @@ def test_an_error_of_the_source_comes_after_the_rows_before_it():
 
     rows, error = read_ahead(broken(), SideBySide())
     assert (len(rows), str(error)) == (5, "no more")
+
+
+@pytest.mark.parametrize(("most", "read"), [(1, 1), (1 << 20, 3)])
+def test_very_large_frames_are_not_read_ahead(monkeypatch, most, read):
+    monkeypatch.setattr(ahead, "MOST_BYTES", most)
+    before, came = torch.get_num_threads(), []
+
+    def frames():
+        for i, rgb in enumerate(clip(6)):
+            came.append(i)
+            yield Frame(rgb, i, i / 10)
+
+    tracker = Tracker(SideBySide())
+    tracker.reset((48, 64))
+    tracker.add([[0, 1, i / 2] for i in range(64)])
+    torch.set_num_threads(2)
+    try:
+        rows = ahead.encoded_ahead(tracker, frames())
+        assert next(rows)[0].index == 0
+        rows.close()
+    finally:
+        torch.set_num_threads(before)
+    assert len(came) == read
 
 
 def test_two_runs_at_once_leave_the_threads_as_they_were():
