@@ -99,7 +99,7 @@ def test_arrays_with_a_range():
     video = np.stack([grey(i, 4095, np.uint16) for i in range(4)])
     for frames in (video, iter(video), video.astype(np.float32)):
         assert [clips.number_of(f.rgb) for f in read_frames(frames, range=(0, 4095))] == [0, 1, 2, 3]
-    with pytest.raises(InputError, match=r"uint16 numbers.*Give range"):
+    with pytest.raises(InputError, match=r"uint16 numbers.*range=\(black, white\)"):
         open_source(video)
 
 
