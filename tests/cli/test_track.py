@@ -235,7 +235,8 @@ def wait_for_rows(process, partial, rows):
 
 
 def test_kill_9_then_resume_equals_a_whole_run(long_clip, tmp_path):
-    arguments = ["track", long_clip, "--grid", "10", "--no-overlay", "--backward", "--point", "30,30@120"]
+    fast = ["--quality", "fast", "--no-overlay", "--backward"]  # 101 points: frames are encoded ahead in a thread
+    arguments = ["track", long_clip, "--grid", "10", "--point", "30,30@120", *fast]
     process = start(*arguments, cwd=tmp_path)
     state = tmp_path / "long.tracks.partial.state"
     while not state.exists() and process.poll() is None:

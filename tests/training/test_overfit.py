@@ -20,7 +20,7 @@ SMALL = {
         **recipes.SMALL_TRACK_ON2, "input_size": [64, 64], "strides": [4, 8], "dropout": 0.0, "memory_mask": 0.0,
     },
 }  # fmt: skip
-STEPS = {"transformer": 250, "track-on2": 120}
+STEPS = {"transformer": 170, "track-on2": 120}
 
 
 @pytest.mark.parametrize("model", ["track-on2", "transformer"])
