@@ -111,6 +111,11 @@ def fitting(stem: str, tail: str) -> str:
     return f"{name[: room - 9].decode('utf-8', 'ignore')}-{mark}"
 
 
+def plain_name(text: str, also: str = "") -> str:
+    """Return a text in which all but letters, digits, ``._-`` and the characters of ``also`` have become ``_``."""
+    return "".join(c if c.isalnum() or c in "._-" or c in also else "_" for c in text)
+
+
 def _short(stem: str, tail: str) -> str:
     """Return as much of a name as fits with a dot before it and ``tail`` behind it."""
     return os.fsencode(stem)[: NAME_MAX - 1 - len(os.fsencode(tail))].decode("utf-8", "ignore")

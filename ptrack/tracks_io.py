@@ -29,6 +29,11 @@ from ptrack.untrusted.limits import check_file, reading, reason_of
 FORMATS = {"h5": ".h5", "npz": ".npz", "csv": ".csv", "json": ".json"}
 
 
+def tracks_stem(path: Path | str) -> str:
+    """Return the name that what is made from tracks begins with: ``walk`` for ``walk.tracks.h5``."""
+    return Path(path).stem.removesuffix(".tracks")
+
+
 def format_of(path: Path | str) -> str:
     """Return "h5", "npz", "csv" or "json" from a file name; raises TracksError for another suffix."""
     if not isinstance(path, str | os.PathLike):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 import ptrack
+from ptrack import geometry
 from ptrack.deploy.export import describe, write
 from ptrack.deploy.graphs import graphs_of
 from ptrack.deploy.ptrack_onnx import Tracker as OnnxTracker
@@ -34,8 +35,7 @@ def main() -> None:
     loaded = build(given.model, device="cpu", dtype="float32", untrained=True)
     images = [f.rgb for f in itertools.islice(ptrack.read_frames(given.video), given.frames)]
     height, width = images[0].shape[:2]
-    x, y = ((np.arange(given.grid) + 0.5) * (side / given.grid) for side in (width, height))
-    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    points = geometry.grid_points(given.grid, (height, width))
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         out = Path(folder) / "graphs"

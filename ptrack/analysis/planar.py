@@ -266,7 +266,7 @@ def corner_pin(tracks: Tracks, found: Plane, corners: Sequence[tuple[float, floa
     """Return tracks of four corners on a plane, with the ids ``CORNERS``; any export writes them.
 
     Their visibility is 1 where the plane was found, the confidence is the share of points that agree with it, and the
-    query is the corner in the reference frame.
+    query is the corner in the reference frame. The last of the warnings is ``corner_sentence``.
 
     Args:
         tracks: those of ``found``.

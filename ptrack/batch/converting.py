@@ -32,7 +32,7 @@ from ptrack.data.convert import (
 from ptrack.data.packed_file import read_packed, write_packed
 from ptrack.data.source import ClipRef, Source
 from ptrack.errors import DataError, Interrupted, OutputError, PTrackError
-from ptrack.fileio import fitting
+from ptrack.fileio import fitting, plain_name
 
 SUFFIX = ".clip.h5"
 
@@ -96,7 +96,7 @@ def _by_workers(
 
 def job_name(ref: ClipRef) -> str:
     """Return a plain, unique file name for a clip: its id, and a hash where the id is no file name."""
-    safe = "".join(c if c.isalnum() or c in "._-#" else "_" for c in ref.id).lstrip(".")
+    safe = plain_name(ref.id, "#").lstrip(".")
     return f"{safe}-{hashlib.sha256(ref.id.encode()).hexdigest()[:8]}"
 
 

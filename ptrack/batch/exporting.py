@@ -22,7 +22,8 @@ from ptrack.errors import InputError, TracksError
 from ptrack.exports.convert import convert_file
 from ptrack.exports.formats import find_format
 from ptrack.fileio import fitting, sha256_of
-from ptrack.video.listing import natural_key
+from ptrack.tracks_io import tracks_stem
+from ptrack.video.listing import is_pattern, natural_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class ExportRequest:
 
 def is_many(source: str | Path) -> bool:
     """Return whether a source stands for several files: a folder or a pattern."""
-    return os.path.isdir(source) or (any(sign in str(source) for sign in "*?[") and not os.path.exists(source))
+    return os.path.isdir(source) or is_pattern(source)
 
 
 def find_files(request: ExportRequest) -> list[str]:
@@ -60,7 +61,7 @@ def find_files(request: ExportRequest) -> list[str]:
     if not found:
         what = f"holds no {pattern} files" if os.path.isdir(request.source) else "finds no file"
         raise InputError(f"{request.source} {what}; name a folder of tracks files, a pattern, or one file.")
-    return sorted(found, key=lambda path: (natural_key(path), path))
+    return natural_order(found)
 
 
 def export_many(
@@ -94,7 +95,7 @@ def export_many(
 
 def _stem(path: str) -> str:
     """Return the name that outputs begin with: ``walk`` for ``walk.tracks.h5``."""
-    return Path(path).stem.removesuffix(".tracks").lstrip(".") or "tracks"
+    return tracks_stem(path).lstrip(".") or "tracks"
 
 
 class ExportTask:

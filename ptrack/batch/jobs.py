@@ -16,7 +16,7 @@ from ptrack.batch.stores import VIDEOS, expand_remote, is_remote
 from ptrack.errors import ConfigError, InputError, OutputError
 from ptrack.tracking.request import resolve, source_stem
 from ptrack.video.listing import SUFFIXES as IMAGES
-from ptrack.video.listing import natural_key
+from ptrack.video.listing import is_pattern, natural_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +82,9 @@ def _expanded(source: str) -> tuple[list[str], str]:
         return expand_remote(source), ""
     if path.is_dir():
         return _in_folder(source, path)
-    if any(sign in source for sign in "*?[") and not path.exists():
+    if is_pattern(source):
         found = [p for p in glob.glob(source, recursive=True) if Path(p).suffix.lower() in VIDEOS and os.path.isfile(p)]
-        return (sorted(found, key=lambda p: (natural_key(p), p)) or [source]), ""
+        return (natural_order(found) or [source]), ""
     return [source], ""
 
 
@@ -94,7 +94,7 @@ def _in_folder(source: str, path: Path) -> tuple[list[str], str]:
         names = [n for n in os.listdir(path) if not n.startswith(".")]
     except OSError:
         return [source], ""  # the sentence comes when it is opened
-    videos = sorted((n for n in names if Path(n).suffix.lower() in VIDEOS), key=lambda n: (natural_key(n), n))
+    videos = natural_order(n for n in names if Path(n).suffix.lower() in VIDEOS)
     if any(Path(n).suffix.lower() in IMAGES for n in names):
         return [source], f"{source} holds images and videos; it is read as one sequence of images." if videos else ""
     return [os.path.join(source, n) for n in videos] or [source], ""

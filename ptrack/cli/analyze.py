@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -259,17 +260,18 @@ def planar(
     if target is not None:
         format_of(target)
     ids = tuple(name.strip() for name in region.split(",")) if region else ()
-    work.PlanarConfig(threshold=threshold)  # wrong values are an error before anything is read
+    config = work.PlanarConfig(region=ids, reference=reference, threshold=threshold)
     tracks = _read(source, [target, table], overwrite)
-    ids = _background(tracks) if background else ids
-    found = work.plane(tracks, work.PlanarConfig(region=ids, reference=reference, threshold=threshold))
+    found = work.plane(tracks, replace(config, region=_background(tracks)) if background else config)
+    sentences = found.sentences
     if target is not None:
-        save_tracks(work.corner_pin(tracks, found, four), target, overwrite=overwrite)
+        pin = work.corner_pin(tracks, found, four)
+        sentences = (*sentences, pin.info.warnings[-1])
+        save_tracks(pin, target, overwrite=overwrite)
         output.result(str(target))
     if table is not None:
         write_rows(table, list(work.PLANE_COLUMNS), work.plane_rows(found))
         output.result(str(table))
-    sentences = (*found.sentences, work.corner_sentence(found, four)) if four else found.sentences
     for line in sentences:
         output.result(line)
     output.document({**work.as_document(found), "sentences": sentences})

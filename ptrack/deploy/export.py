@@ -26,6 +26,7 @@ from torch import nn
 from ptrack._version import __version__
 from ptrack.deploy.graphs import ANY, OUTPUTS, Axes, Graphs, adapter_of, graphs_of
 from ptrack.errors import ModelError, OutputError
+from ptrack.fileio import temporary_name
 from ptrack.models.base import OnlineModel
 from ptrack.models.entry import LoadedModel
 from ptrack.models.zoo import build, find
@@ -132,8 +133,9 @@ def write(
 ) -> dict[str, Any]:
     """Trace both graphs and write the folder, which appears when it is whole."""
     place = out.absolute()
-    partial = Path(tempfile.mkdtemp(prefix=f".{place.name[:40]}.", dir=place.parent))
+    partial = temporary_name(place)
     try:
+        partial.mkdir()
         note("tracing the encoder")
         _trace(graphs.encoder, [("frame", graphs.frame, (1, "H", "W", 3))], [f.name for f in graphs.features], partial)
         note("tracing the step, which takes longer")
@@ -146,19 +148,12 @@ def write(
         _trace(graphs.step, inputs, [*OUTPUTS, *(f"new.{s.name}" for s in graphs.state)], partial)
         (partial / "model.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
         (partial / EXAMPLE).write_bytes((resources.files("ptrack.deploy") / EXAMPLE).read_bytes())
-        partial.chmod(0o777 & ~_umask())
         os.replace(partial, place)
     except OSError as error:
         raise OutputError(f"Cannot write {out}: {error.strerror}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return description
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _trace(module: nn.Module, inputs: list[tuple[str, torch.Tensor, Axes]], outputs: list[str], folder: Path) -> None:

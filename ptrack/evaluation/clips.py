@@ -15,6 +15,7 @@ from ptrack.data.source import Source
 from ptrack.errors import DataError, did_you_mean
 from ptrack.evaluation.protocols import Protocol, select_split
 from ptrack.evaluation.resizing import resize
+from ptrack.fileio import plain_name
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 
 CHUNK = 64  # frames in memory while a clip is read backwards
@@ -112,7 +113,7 @@ def file_names(rows: Sequence[ClipRow]) -> dict[str, str]:
     out: dict[str, str] = {}
     for row in rows:
         plain = row.name if names.count(row.name) == 1 else row.id
-        safe = "".join(c if c.isalnum() or c in "._- " else "_" for c in plain).strip(". ") or "video"
+        safe = plain_name(plain, " ").strip(". ") or "video"
         if safe in out.values():
             safe = f"{safe}_{hashlib.sha256(row.id.encode()).hexdigest()[:8]}"
         out[row.id] = safe

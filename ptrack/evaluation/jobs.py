@@ -22,7 +22,7 @@ from ptrack.evaluation.protocols import Skip, find_protocol
 from ptrack.evaluation.results import VideoResult
 from ptrack.evaluation.scoring import evaluate_clip
 from ptrack.evaluation.subjects import EvalRequest, Subject, TrackerSubject, open_subjects
-from ptrack.fileio import atomic_path
+from ptrack.fileio import atomic_path, plain_name
 from ptrack.memory import MemoryMeter
 from ptrack.processes import Group
 from ptrack.signals import StopRequest
@@ -38,8 +38,7 @@ def subject_folder(root: Path, name: str, settings: Mapping[str, Any]) -> Path:
         OutputError: it cannot be made.
     """
     text = json.dumps(settings, sort_keys=True, default=str)
-    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
-    folder = root / f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    folder = root / f"{plain_name(name)}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

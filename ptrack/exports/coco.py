@@ -16,7 +16,7 @@ from ptrack import geometry
 from ptrack.errors import TracksError
 from ptrack.fileio import atomic_path
 from ptrack.tracks import Tracks
-from ptrack.video.listing import by_pattern, in_folder
+from ptrack.video.listing import by_pattern, in_folder, is_pattern
 
 
 def write_coco(tracks: Tracks, path: Path) -> None:
@@ -75,7 +75,7 @@ def _pictures(source: str) -> list[Path] | None:
     """Return the files that frames 0, 1, ... of a source were read from; None if it is no folder or pattern here."""
     if source and Path(source).is_dir():
         return in_folder(Path(source)).paths
-    if any(sign in source for sign in "*?[") and not Path(source).exists():
+    if is_pattern(source):
         return by_pattern(source).paths
     return None
 

@@ -18,7 +18,7 @@ from ptrack.fileio import check_writable
 from ptrack.tracking.partial import partial_path
 from ptrack.tracks import TracksInfo
 from ptrack.tracks_h5 import TracksWriter, copy_finished
-from ptrack.tracks_io import format_of, load_tracks, save_tracks
+from ptrack.tracks_io import format_of, load_tracks, save_tracks, tracks_stem
 
 FLUSH_SECONDS = 2.0  # of results lost at most by a kill
 MOST_COLUMNS = 512  # points in one part, the removed ones included; then, or at four times those alive, the next begins
@@ -50,7 +50,7 @@ class Recorder:
     def _name(self, number: int) -> Path:
         if self._split is None and number == 0:
             return self.out
-        stem = self.out.stem.removesuffix(".tracks")
+        stem = tracks_stem(self.out)
         middle = ".tracks" if self.out.stem.endswith(".tracks") else ""
         return self.out.with_name(f"{stem}.{number:04d}{middle}{self.out.suffix}")
 

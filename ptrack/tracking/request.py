@@ -16,7 +16,7 @@ from ptrack.models.zoo import DEFAULT_MODEL, find
 from ptrack.queries_io import QueryOptions
 from ptrack.tracking.drawing import DrawingMaker
 from ptrack.tracks import SCHEMA_VERSION
-from ptrack.tracks_io import FORMATS, format_of
+from ptrack.tracks_io import FORMATS, format_of, tracks_stem
 from ptrack.video import ReadOptions
 
 LONGEST_TAIL = ".tracks.partial.state"  # of what outputs and unfinished runs append to a source's name
@@ -78,8 +78,7 @@ def output_paths(request: TrackRequest, source: str, stem: str = "") -> tuple[Pa
         tracks = out
     else:
         tracks = (out or Path()) / f"{stem}.tracks{FORMATS[request.format or 'h5']}"
-    name = tracks.name.removesuffix(tracks.suffix).removesuffix(".tracks")
-    return tracks, tracks.with_name(f"{name}.overlay.mp4") if request.overlay else None
+    return tracks, tracks.with_name(f"{tracks_stem(tracks)}.overlay.mp4") if request.overlay else None
 
 
 def resolve(source: str) -> str:

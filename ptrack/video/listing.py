@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ptrack.errors import InputError
 
@@ -29,6 +30,9 @@ _OTHER_PICTURES = frozenset(  # pictures that cannot be read here, and GIF, whic
 _REGULAR = 0.5  # share of the steps between file numbers that must be equal to call others gaps
 
 
+P = TypeVar("P", Path, str)
+
+
 class Listing(NamedTuple):
     """The pictures of a sequence in order, and sentences about what is not among them."""
 
@@ -40,6 +44,16 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Return a sort key that compares runs of the digits 0-9 as numbers and the rest without case."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part]
+
+
+def natural_order(paths: Iterable[P]) -> list[P]:
+    """Return paths or names sorted by ``natural_key``."""
+    return sorted(paths, key=lambda path: (natural_key(str(path)), str(path)))
+
+
+def is_pattern(source: Path | str) -> bool:
+    """Return whether a source is a glob pattern rather than a file whose name looks like one."""
+    return any(sign in str(source) for sign in "*?[") and not os.path.exists(source)
 
 
 def in_folder(folder: Path) -> Listing:
@@ -75,7 +89,7 @@ def _listing(files: Iterable[Path], where: str, name: str) -> Listing:
             kinds = " and ".join(sorted({p.suffix.lower() for p in others}))
             raise InputError(f"{where} holds {len(others)} {kinds} files, which cannot be read. {_CONVERT}")
         raise InputError(f"{where} holds no images (such as .png or .jpg). Give a folder of frames or a video file.")
-    paths.sort(key=lambda p: (natural_key(str(p)), str(p)))
+    paths = natural_order(paths)
     return Listing(paths, [f"{name}: {text}" for text in (_left_out(paths, others), _missing(paths)) if text])
 
 

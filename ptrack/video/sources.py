@@ -12,7 +12,7 @@ import numpy as np
 
 from ptrack.errors import InputError
 from ptrack.video.frames import FrameSource, ReadOptions
-from ptrack.video.listing import SUFFIXES, Listing, by_pattern, in_folder
+from ptrack.video.listing import SUFFIXES, Listing, by_pattern, in_folder, is_pattern
 from ptrack.video.select import check_options
 from ptrack.video.still import check_size
 
@@ -79,9 +79,9 @@ def _named(spec: str, options: ReadOptions, camera: bool) -> FrameSource:
         return live.LiveSource(int(spec) if camera and spec.isdecimal() else spec, options)
     if path.is_dir():
         return _images(in_folder(path), spec, options)
+    if is_pattern(spec):
+        return _images(by_pattern(spec), spec, options)
     if not path.exists():
-        if any(sign in spec for sign in "*?["):
-            return _images(by_pattern(spec), spec, options)
         raise InputError(f"There is no file or folder {spec}. Check the name{_nearby(path)}.")
     if not path.is_file():  # a named pipe or a device
         return live.LiveSource(spec, options)

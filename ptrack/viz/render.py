@@ -11,6 +11,7 @@ import numpy as np
 from ptrack.errors import ConfigError, OutputError, TracksError, did_you_mean
 from ptrack.fileio import atomic_path, check_writable
 from ptrack.tracks import Tracks
+from ptrack.tracks_io import tracks_stem
 from ptrack.video import FrameSource, open_writer
 from ptrack.viz import layouts, palette
 from ptrack.viz.painter import LONG_TRAIL, PaintOptions, TracksPainter, View, whole_frame
@@ -95,10 +96,9 @@ class VisualizeOptions:
 
 def default_output(options: VisualizeOptions) -> Path:
     """Return where the picture goes when no place is named: beside the current folder, by the tracks' name."""
-    stem = options.tracks[0].name.removesuffix(options.tracks[0].suffix).removesuffix(".tracks")
     still = options.style in (*STILLS, "plots") or options.frame is not None
     what = options.style if options.attention is None else "attention"
-    return Path(f"{stem}.{what}{'.png' if still else '.mp4'}")
+    return Path(f"{tracks_stem(options.tracks[0])}.{what}{'.png' if still else '.mp4'}")
 
 
 def visualize(options: VisualizeOptions) -> list[Path]:
