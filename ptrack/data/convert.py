@@ -237,12 +237,11 @@ def _convert_file(
             outcome = _write(writer, ref, result, options, report)
             if progress is not None:
                 progress(ConvertEvent(number, len(refs), ref.id, *outcome))
-        if writer.done or options.shards > 1:
+        finished = bool(writer.done) or options.shards > 1
+        if finished:
             writer.finish(ids, path)
         else:
             writer.discard()
-            shutil.rmtree(jobs_folder(path), ignore_errors=True)
-            return
     except (KeyboardInterrupt, Interrupted) as error:
         raise Interrupted(
             f"Stopped. {len(writer.done)} clips are kept beside {path}; run the same command again to go on.",
@@ -251,8 +250,9 @@ def _convert_file(
     finally:
         writer.close()
     shutil.rmtree(jobs_folder(path), ignore_errors=True)
-    report.kept += kept
-    _count(path, report)
+    if finished:
+        report.kept += kept
+        _count(path, report)
 
 
 def _write(

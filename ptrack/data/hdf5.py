@@ -38,6 +38,8 @@ from ptrack.untrusted import Budget, Refused, h5, npz
 from ptrack.untrusted.limits import check_file, reading
 
 SCHEMA = 1
+TEXTS = ("id", "name", "split", "source")  # columns of the index
+NUMBERS = ("num_frames", "num_tracks", "height", "width", "group")
 FLAGS = ("visibility", "valid", "vis_valid", "out_of_view", "occluded_label", "is_dynamic", "frame_ok")
 Group = Any  # an h5py.Group; h5py's own annotations make every look-up a union of everything it could be
 
@@ -148,21 +150,20 @@ def _problem(attributes: dict[str, Any]) -> str:
     return ""
 
 
-def _read_index(path: Path) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
-    """Return the columns of a store's index: texts, and (V,) int32 numbers.
+def _read_index(path: Path) -> dict[str, Any]:
+    """Return the columns of a store's index: lists of texts, and (V,) int32 numbers.
 
     Raises:
         DataError: it is no finished store, or damaged.
     """
     with open_store(path) as file, reading(path, DataError, "a clip store"):
         index = h5.H5Group(file, Budget.of(path)).group("index")
-        texts = {key: index.texts(key) for key in ("id", "name", "split", "source")}
-        columns = ("num_frames", "num_tracks", "height", "width", "group")
-        numbers = {key: npz.numbers(key, index.array(key), np.int32, "iu") for key in columns}
-        lengths = {len(values) for values in (*texts.values(), *numbers.values())}
+        numbers = {key: npz.numbers(key, index.array(key), np.int32, "iu") for key in NUMBERS}
+        columns = {key: index.texts(key) for key in TEXTS} | numbers
+        lengths = {len(values) for values in columns.values()}
         if len(lengths) > 1 or any(values.ndim != 1 or (values < 0).any() for values in numbers.values()):
             raise Refused("is damaged: the columns of its index do not fit")
-        return texts, numbers
+        return columns
 
 
 class ClipStore:
@@ -180,23 +181,13 @@ class ClipStore:
         self.paths = find_stores(source)
         self._handles = _Handles(max_open)
         self._max_open = max_open
-        rows: dict[str, list[Any]] = {k: [] for k in ("id", "name", "split", "source")}
-        numbers: dict[str, list[np.ndarray]] = {k: [] for k in ("num_frames", "num_tracks", "height", "width", "group")}
-        for path in self.paths:
-            texts, columns = _read_index(path)
-            for key, values in rows.items():
-                values.extend(texts[key])
-            for key, parts in numbers.items():
-                parts.append(columns[key])
-        self.ids: list[str] = rows["id"]
-        self.names: list[str] = rows["name"]
-        self.splits: list[str] = rows["split"]
-        self.sources: list[str] = rows["source"]
-        self.num_frames: np.ndarray = np.concatenate(numbers["num_frames"])  # (V,) int32
-        self.num_tracks: np.ndarray = np.concatenate(numbers["num_tracks"])  # (V,) int32
-        self.sizes: np.ndarray = np.stack([np.concatenate(numbers[k]) for k in ("height", "width")], -1)  # (V, 2)
-        self._group = np.concatenate(numbers["group"])
-        self._file = np.repeat(np.arange(len(self.paths)), [len(p) for p in numbers["group"]])
+        files = [_read_index(path) for path in self.paths]
+        texts: list[list[str]] = [[text for file in files for text in file[key]] for key in TEXTS]
+        self.ids, self.names, self.splits, self.sources = texts
+        numbers: list[np.ndarray] = [np.concatenate([file[key] for file in files]) for key in NUMBERS]  # (V,) int32
+        self.num_frames, self.num_tracks, height, width, self._group = numbers
+        self.sizes: np.ndarray = np.stack([height, width], -1)  # (V, 2)
+        self._file = np.repeat(np.arange(len(files)), [len(file["id"]) for file in files])
 
     def __len__(self) -> int:
         return len(self.ids)

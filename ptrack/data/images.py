@@ -7,6 +7,8 @@ releases the GIL while decoding, and it can decode a JPEG at 1/2, 1/4 or 1/8 of 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -34,9 +36,11 @@ def codec_of(data: bytes) -> Codec:
     raise DataError("The picture is neither JPEG nor PNG.")
 
 
-def _open(data: bytes) -> Image.Image:
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Give a picture to be read inside; what is wrong with it becomes a DataError."""
     try:
-        return Image.open(io.BytesIO(data))
+        yield Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
         raise DataError("The picture cannot be decoded (it is of no known kind).") from error
     except _FAILURES as error:
@@ -51,13 +55,10 @@ def decode_rgb(data: bytes) -> np.ndarray:
     Raises:
         DataError: the bytes are no picture, or it is truncated or damaged.
     """
-    image = _open(data)
-    try:
+    with _opened(data) as image:
         if image.mode.startswith("I"):  # 16-bit grey: Pillow's conversion would make all above 255 white
             return np.repeat((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=2)
         return np.asarray(image.convert("RGB"))
-    except _FAILURES as error:
-        raise DataError(f"The picture cannot be decoded ({reason_of(error)}).") from error
 
 
 def decode_values(data: bytes) -> np.ndarray:
@@ -66,11 +67,8 @@ def decode_values(data: bytes) -> np.ndarray:
     Raises:
         DataError: the bytes are no picture, or it is truncated or damaged.
     """
-    image = _open(data)
-    try:
+    with _opened(data) as image:
         values = np.asarray(image)
-    except _FAILURES as error:
-        raise DataError(f"The picture cannot be decoded ({reason_of(error)}).") from error
     return values.astype(np.uint16) if values.dtype == np.int32 else values
 
 
@@ -80,12 +78,9 @@ def decode_reduced(data: bytes, least: tuple[int, int]) -> Image.Image:
     Raises:
         DataError: the bytes are no picture, or it is truncated or damaged.
     """
-    image = _open(data)
-    try:
+    with _opened(data) as image:
         image.draft("RGB", (least[1], least[0]))
         return image.convert("RGB")
-    except _FAILURES as error:
-        raise DataError(f"The picture cannot be decoded ({reason_of(error)}).") from error
 
 
 def size_of(data: bytes) -> tuple[int, int]:
@@ -94,8 +89,8 @@ def size_of(data: bytes) -> tuple[int, int]:
     Raises:
         DataError: the bytes are no picture.
     """
-    width, height = _open(data).size
-    return height, width
+    with _opened(data) as image:
+        return image.height, image.width
 
 
 def encode(rgb: np.ndarray, codec: Codec, quality: int = JPEG_QUALITY) -> bytes:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ptrack.data.gpu_augment import DeviceClips
 from ptrack.data.synthetic import SyntheticConfig
-from ptrack.data.synthetic.source import generate_checked
+from ptrack.data.synthetic.source import generate
 from ptrack.errors import DataError
 from ptrack.fileio import atomic_path
 
@@ -31,28 +31,19 @@ ARRAYS = tuple(f.name for f in fields(DeviceClips))
 WAIT_SECONDS = 0.2  # between two looks into the folder
 
 
-def write_clip(path: Path, clip: DeviceClips, b: int) -> None:
-    """Write clip ``b`` of a batch; the file appears when whole."""
+def write_clip(path: Path, clip: DeviceClips) -> None:
+    """Write a batch of one clip; the file appears when whole."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save({name: getattr(clip, name)[b].cpu().clone() for name in ARRAYS}))
+        temporary.write_bytes(save({name: getattr(clip, name)[0].clone() for name in ARRAYS}))
 
 
-def render(config: SyntheticConfig, folder: Path, numbers: Iterator[int], device: str = "cpu", batch: int = 1) -> None:
-    """Render clips into a folder until the numbers end.
-
-    Args:
-        config: the world.
-        folder: of the pool; made if it is not there.
-        numbers: of the clips.
-        device: where they are rendered.
-        batch: clips that are rendered together.
-    """
+def render(config: SyntheticConfig, folder: Path, numbers: Iterable[int]) -> None:
+    """Render clips of the world ``config`` into a folder, which is made if it is not there, until the numbers end."""
     folder.mkdir(parents=True, exist_ok=True)
-    while block := list(islice(numbers, batch)):
-        made = generate_checked(config, block, device)
-        clips = DeviceClips(made.frames, made.tracks, made.visibility, made.valid)
-        for b, number in enumerate(block):
-            write_clip(folder / f"{number:07d}{SUFFIX}", clips, b)
+    for number in numbers:
+        made = generate(config, [number])
+        clip = DeviceClips(made.frames, made.tracks, made.visibility, made.valid)
+        write_clip(folder / f"{number:07d}{SUFFIX}", clip)
 
 
 def render_for(minutes: float, config: SyntheticConfig, folder: Path, worker: int, workers: int) -> None:
@@ -84,22 +75,14 @@ class ClipPool:
         return min(self._taken, self.room)
 
     @property
-    def frames(self) -> int:
-        """T of every clip.
+    def shape(self) -> tuple[int, int]:
+        """T and N of every clip.
 
         Raises:
             DataError: there is no clip yet.
         """
-        return self._held().frames.shape[1]
-
-    @property
-    def points(self) -> int:
-        """N of every clip.
-
-        Raises:
-            DataError: there is no clip yet.
-        """
-        return self._held().tracks.shape[2]
+        t, n = self._held().valid.shape[1:]
+        return t, n
 
     def poll(self, most: int) -> None:
         """Take at most so many new files; hidden ones are still being written.

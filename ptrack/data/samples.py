@@ -5,7 +5,7 @@ Letters: B clips, T frames, N points, H W pixels of the frames as given here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -35,11 +35,6 @@ class TrainingSample:
     clip_id: str  # ``Clip.id``
     frame_index: Tensor  # (T,) int64 frame numbers in the clip
     size: tuple[int, int]  # (H, W) of the clip's original frames
-
-    @property
-    def queries(self) -> Tensor:
-        """(N, 3) float32 rows (t, x, y)."""
-        return torch.cat([self.query_time[..., None].float(), self.query_xy], dim=-1)
 
     def points(self, index: Tensor | slice) -> TrainingSample:
         """Return the sample with some of its points."""
@@ -79,17 +74,15 @@ class TrainingBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TrainingBatch:
         """Return the batch on ``device``."""
-        moved = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        return self._each(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TrainingBatch:
         """Return the batch in page-locked memory (called by ``DataLoader(pin_memory=True)``)."""
-        pinned = {f.name: v.pin_memory() for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return replace(self, **pinned)
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return replace(self, **{name: change(value) for name, value in values if isinstance(value, Tensor)})
 
 
 def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:

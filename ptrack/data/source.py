@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,13 +50,20 @@ class Source(ABC):
         if not self.root.exists():
             raise DataError(f"There is no folder or file {self.root}.")
 
-    @abstractmethod
     def refs(self) -> list[ClipRef]:
         """List the clips, sorted, cheaply.
 
         Raises:
             DataError: ``root`` holds nothing of this dataset.
         """
+        found = self.listed()
+        if not found:
+            raise DataError(f"{self.root} holds nothing of {self.title}; expected {self.layout}.")
+        return found
+
+    @abstractmethod
+    def listed(self) -> list[ClipRef]:
+        """Return the clips that are found in ``root``, sorted."""
 
     @abstractmethod
     def load(self, ref: ClipRef) -> Clip:
@@ -90,14 +97,16 @@ class Source(ABC):
             **{"coord_convention": self.convention} | arrays,
         )
 
-    def nothing(self) -> DataError:
-        """Return the error that ``root`` does not look like this dataset."""
-        return DataError(f"{self.root} holds nothing of {self.title}; expected {self.layout}.")
-
 
 def folders(root: Path) -> list[Path]:
-    """Return the sub-folders of a folder, sorted, hidden ones left out."""
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """Return the sub-folders of a folder, sorted, hidden ones left out; none of what is no folder."""
+    return sorted(p for p in root.glob("*") if p.is_dir() and not p.name.startswith("."))
+
+
+def sequences(root: Path, is_sequence: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield the folders in ``root`` that are sequences, and those in its other sub-folders, such as splits."""
+    for folder in folders(root):
+        yield from [folder] if is_sequence(folder) else filter(is_sequence, folders(folder))
 
 
 def files(root: Path, pattern: str) -> list[Path]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ptrack._version import __version__
 from ptrack.data.clips import OPTIONAL_ARRAYS, ArrayFrames, Clip, Frames
-from ptrack.data.hdf5 import FLAGS, SCHEMA, Group
+from ptrack.data.hdf5 import FLAGS, NUMBERS, SCHEMA, TEXTS, Group
 from ptrack.data.journal import JournaledFile
 from ptrack.data.packing import PackedFrames
 from ptrack.errors import OutputError
@@ -196,17 +196,13 @@ def _write_array(group: Group, name: str, value: np.ndarray) -> None:
 def _write_index(file: Any, names: Sequence[str]) -> None:
     groups = [file["videos"][name] for name in names]
     index = file.create_group("index")
-    for key in ("id", "name", "split", "source"):
+    for key in TEXTS:
         index.create_dataset(key, data=np.array([str(g.attrs[key]) for g in groups], dtype=object), dtype=_TEXT)
-    numbers: dict[str, list[int]] = {
-        "num_frames": [g["tracks"].shape[0] for g in groups],
-        "num_tracks": [g["tracks"].shape[1] for g in groups],
-        "height": [g.attrs["height"] for g in groups],
-        "width": [g.attrs["width"] for g in groups],
-        "group": [int(name) for name in names],
-    }
-    for key, values in numbers.items():
-        index.create_dataset(key, data=np.asarray(values, np.int32))
+    sizes = ((*g["tracks"].shape[:2], g.attrs["height"], g.attrs["width"]) for g in groups)
+    rows = [(*size, int(name)) for size, name in zip(sizes, names, strict=True)]
+    numbers = np.asarray(rows, np.int32).reshape(-1, len(NUMBERS))
+    for key, values in zip(NUMBERS, numbers.T, strict=True):
+        index.create_dataset(key, data=np.ascontiguousarray(values))
 
 
 def _check_group(group: Group) -> None:

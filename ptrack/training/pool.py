@@ -71,10 +71,10 @@ class PoolBatches:
 
     def check(self) -> None:
         """Raise ConfigError if the clips are too short."""
-        wanted = self.config.data.sequence_length
-        if self.pool.frames < wanted:
+        wanted, (frames, _) = self.config.data.sequence_length, self.pool.shape
+        if frames < wanted:
             raise ConfigError(
-                f"The clips in {self.pool.folder} have {self.pool.frames} frames, fewer than sequence_length {wanted}."
+                f"The clips in {self.pool.folder} have {frames} frames, fewer than sequence_length {wanted}."
             )
 
     def steps(self, epoch: int, done: int, count: int) -> Iterator[list[TrainingBatch]]:
@@ -90,7 +90,7 @@ class PoolBatches:
         """Return one batch of B clips."""
         data, size = self.config.data, self.batch_size
         clips = torch.randint(len(self.pool), (size,), generator=host).tolist()
-        start = torch.randint(self.pool.frames - data.sequence_length + 1, (size, 1), generator=host)
+        start = torch.randint(self.pool.shape[0] - data.sequence_length + 1, (size, 1), generator=host)
         frames = start + torch.arange(data.sequence_length)
         made = augment(self.pool.draw(clips, frames.to(self.pool.device)), GpuAugmentConfig(), device)
         anywhere = bool(torch.rand((), generator=host) < self.options.any_query)
@@ -125,7 +125,7 @@ class PairBatches(PoolBatches):
         parts = [self._stills(self.photos, still, host, device)] if self.photos is not None and still else []
         if still < self.batch_size:
             clips = torch.randint(len(self.pool), (self.batch_size - still,), generator=host).tolist()
-            frames = torch.randint(self.pool.frames, (len(clips), 2), generator=host)
+            frames = torch.randint(self.pool.shape[0], (len(clips), 2), generator=host)
             parts.append(self.pool.draw(clips, frames.to(self.pool.device)))
             names += [self.pool.names[i] for i in clips]
         order = torch.randperm(self.batch_size, generator=host)  # occluders are pieces of the clip before
@@ -137,7 +137,7 @@ class PairBatches(PoolBatches):
     def _stills(self, photos: Tensor, count: int, host: torch.Generator, device: torch.Generator) -> DeviceClips:
         """Return photos as clips of two equal frames, with points at random places."""
         chosen = photos[torch.randint(len(photos), (count,), generator=host).to(photos.device)]
-        points = self.pool.points if len(self.pool) else PHOTO_POINTS
+        points = self.pool.shape[1] if len(self.pool) else PHOTO_POINTS
         side = torch.tensor([photos.shape[2], photos.shape[1]], device=photos.device)
         xy = torch.rand(count, 1, points, 2, generator=device, device=photos.device) * side
         seen = torch.ones(count, 2, points, dtype=torch.bool, device=photos.device)

@@ -31,7 +31,7 @@ class Raw(Source):
     title = "a test"
     layout = "nothing"
 
-    def refs(self):
+    def listed(self):
         return [self.ref("all", name) for name in NAMES]
 
     def load(self, ref):

@@ -73,7 +73,6 @@ def test_a_sample_is_as_promised(store, config):
         assert sample.visibility[sample.query_time, every].all()
         assert sample.valid[sample.query_time, every].all()
         assert torch.equal(sample.query_xy, sample.tracks[sample.query_time, every])
-        assert torch.equal(sample.queries, torch.cat([sample.query_time[:, None].float(), sample.query_xy], -1))
         shown = sample.tracks[sample.visibility]
         assert (shown >= 0).all()
         assert (shown <= torch.tensor([32, 24])).all()

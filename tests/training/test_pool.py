@@ -33,7 +33,7 @@ def rendered(tmp_path_factory) -> Path:
     """Three clips of 6 frames, and one that another process is still writing."""
     folder = tmp_path_factory.mktemp("pool") / "clips"
     world = SyntheticConfig(frames=6, height=64, width=64, points=48, supersampling=1.0, seed=3)
-    render(world, folder, iter(range(3)), batch=2)
+    render(world, folder, range(3))
     (folder / f".0000009.1.tmp{SUFFIX}").write_bytes(b"half a clip")
     return folder
 
@@ -91,13 +91,12 @@ def test_the_newest_clips_stay(rendered: Path, tmp_path: Path) -> None:
     assert (len(pool), pool.names) == (1, ["0000000"])
     pool.poll(9)
     assert (len(pool), pool.names) == (2, ["0000002", "0000001"])
-    assert (pool.frames, pool.points) == (6, 48)
+    assert pool.shape == (6, 48)
     drawn = pool.draw([1, 0], torch.tensor([[0, 5], [3, 3]]))
     assert drawn.frames.shape == (2, 2, 64, 64, 3)
     assert torch.isfinite(drawn.tracks).all()
     assert not (drawn.visible & ~drawn.valid).any()
-    other = DeviceClips(*(getattr(drawn, k) for k in ("frames", "tracks", "visible", "valid")))
-    write_clip(tmp_path / f"1{SUFFIX}", other, 0)
+    write_clip(tmp_path / f"1{SUFFIX}", drawn)
     (tmp_path / f"2{SUFFIX}").write_bytes(b"no clip")
     with pytest.raises(DataError, match=r"2\.clip\.safetensors is no clip of a pool"):
         ClipPool(tmp_path, 2, CPU).poll(2)

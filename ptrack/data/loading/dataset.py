@@ -109,15 +109,11 @@ def sample_clip(clip: Clip, config: LoaderConfig, rng: Rng) -> TrainingSample | 
 
 def read_window(store: ClipStore, clip: int, index: np.ndarray) -> Window:
     """Read frames of a clip in any order (K,), in one go where they are evenly spaced."""
-    steps = np.unique(np.diff(index)) if len(index) > 1 else np.ones(1, np.int64)
-    low, high = int(index.min()), int(index.max()) + 1
-    if len(steps) == 1 and steps[0] != 0:
-        window = store.window(clip, low, high, abs(int(steps[0])))
-        order = np.arange(len(index)) if steps[0] > 0 else np.arange(len(index))[::-1]
-    else:
-        window = store.window(clip, low, high)
-        order = index - low
-    if len(steps) == 1 and steps[0] > 0:
+    steps = np.unique(np.abs(np.diff(index)))
+    low, step = int(index.min()), max(1, int(steps[0])) if len(steps) == 1 else 1
+    window = store.window(clip, low, int(index.max()) + 1, step)
+    order = (index - low) // step
+    if np.array_equal(order, np.arange(len(window.tracks))):
         return window
     frames = window.frames
     picked = frames[order] if isinstance(frames, np.ndarray) else [frames[k] for k in order]

@@ -39,23 +39,11 @@ class TapVidSource(Source):
 
     convention = "raster"
     parallel = False
-    pattern = "*.pkl"
 
-    def pickles(self) -> list[Path]:
-        """Return the pickle files: ``root`` itself or those below it.
-
-        Raises:
-            DataError: there are none.
-        """
-        found = [self.root] if self.root.is_file() else files(self.root, self.pattern)
-        if not found:
-            raise self.nothing()
-        return found
-
-    def refs(self) -> list[ClipRef]:
+    def listed(self) -> list[ClipRef]:
         """List the examples of all files; a file that cannot be read is listed as one clip that will be skipped."""
         found = []
-        for path in self.pickles():
+        for path in [self.root] if self.root.is_file() else files(self.root, "*.pkl"):
             try:
                 listed = examples(path)
             except DataError:

@@ -25,12 +25,9 @@ class Badja(Source):
     layout = "ROOT/joint_annotations/ANIMAL.json with ROOT/DAVIS/JPEGImages and ROOT/extra_videos"
     convention = "pixel_index"
 
-    def refs(self) -> list[ClipRef]:
+    def listed(self) -> list[ClipRef]:
         """List the animals."""
-        folder = self.root / "joint_annotations"
-        found = files(folder, "*.json") if folder.is_dir() else []
-        if not found:
-            raise self.nothing()
+        found = files(self.root / "joint_annotations", "*.json")
         return [self.ref("eval", path.stem, str(path)) for path in found]
 
     def load(self, ref: ClipRef) -> Clip:

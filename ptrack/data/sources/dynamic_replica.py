@@ -26,11 +26,9 @@ class DynamicReplica(Source):
     title = "Dynamic Replica"
     layout = "ROOT/[SPLIT/]frame_annotations_SPLIT.jgz with the sequences beside it"
 
-    def refs(self) -> list[ClipRef]:
+    def listed(self) -> list[ClipRef]:
         """List the sequences of all splits that have trajectories, in the order of the list."""
         lists = sorted(self.root.glob("frame_annotations_*.jgz")) + sorted(self.root.glob("*/frame_annotations_*.jgz"))
-        if not lists:
-            raise self.nothing()
         found = []
         for path in lists:
             split = path.name.removeprefix("frame_annotations_").removesuffix(".jgz")

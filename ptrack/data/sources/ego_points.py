@@ -19,21 +19,11 @@ class EgoPoints(Source):
     layout = "ROOT/SEQUENCE/rgbs/frame_0000000001.jpg and ROOT/SEQUENCE/annot.npz"
     default_split = "eval"
 
-    def refs(self) -> list[ClipRef]:
+    def listed(self) -> list[ClipRef]:
         """List the sequence folders, in ROOT or in its split folders."""
-        if not self.root.is_dir():
-            raise self.nothing()
-        own = self.root.name if self.root.name in SPLITS else self.default_split
-        found = []
-        for folder in source.folders(self.root):
-            if _is_sequence(folder):
-                found.append(self.ref(own, folder.name, str(folder)))
-            else:
-                split = folder.name if folder.name in SPLITS else self.default_split
-                found += [self.ref(split, f.name, str(f)) for f in source.folders(folder) if _is_sequence(f)]
-        if not found:
-            raise self.nothing()
-        return found
+        found = source.sequences(self.root, _is_sequence)
+        splits = ((f.parent.name if f.parent.name in SPLITS else self.default_split, f) for f in found)
+        return [self.ref(split, f.name, str(f)) for split, f in splits]
 
     def load(self, ref: ClipRef) -> Clip:
         """Load a sequence; its frames are numbered from 1."""

@@ -36,10 +36,8 @@ class Folder(Source):
     convention = "raster"
     default_codec = "jpeg"
 
-    def refs(self) -> list[ClipRef]:
+    def listed(self) -> list[ClipRef]:
         """List the videos and picture folders that have tracks beside them, and the videos that lack them."""
-        if not self.root.is_dir():
-            raise self.nothing()
         found = []
         for path in sorted(self.root.rglob("*")):
             parts = path.relative_to(self.root).parts
@@ -50,8 +48,6 @@ class Folder(Source):
             if video or pictures:
                 split = "/".join(parts[:-1]) or "all"
                 found.append(self.ref(split, path.stem if video else path.name, str(path)))
-        if not found:
-            raise self.nothing()
         return found
 
     def load(self, ref: ClipRef) -> Clip:

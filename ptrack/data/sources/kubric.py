@@ -8,7 +8,7 @@ import numpy as np
 
 from ptrack.data.clips import Clip, FileFrames
 from ptrack.data.pickles import load_npy
-from ptrack.data.source import SPLITS, ClipRef, Source, check_count, first_size, folders, need, numbered_frames
+from ptrack.data.source import SPLITS, ClipRef, Source, check_count, first_size, need, numbered_frames, sequences
 from ptrack.errors import DataError
 
 
@@ -20,21 +20,10 @@ class Kubric(Source):
     layout = "ROOT/0000/frames/000.png and ROOT/0000/0000.npy"
     convention = "raster"
 
-    def refs(self) -> list[ClipRef]:
+    def listed(self) -> list[ClipRef]:
         """List the sequence folders, in ROOT or in its split folders."""
-        if not self.root.is_dir():
-            raise self.nothing()
-        own = self.root.name if self.root.name in SPLITS else "train"
-        found = []
-        for folder in folders(self.root):
-            if _is_sequence(folder):
-                found.append(self.ref(own, folder.name, str(folder)))
-            elif folder.name in SPLITS:
-                inner = [f for f in folders(folder) if _is_sequence(f)]
-                found += [self.ref(folder.name, f.name, str(f)) for f in inner]
-        if not found:
-            raise self.nothing()
-        return found
+        found = [(f.parent.name if f.parent.name in SPLITS else "", f) for f in sequences(self.root, _is_sequence)]
+        return [self.ref(s or "train", f.name, str(f)) for s, f in found if s or f.parent == self.root]
 
     def load(self, ref: ClipRef) -> Clip:
         """Load a sequence."""

@@ -27,26 +27,15 @@ class PointOdyssey(Source):
         "or ROOT/VIDEO/frames/frame_000000.jpg with anno.npz"
     )
 
-    def refs(self) -> list[ClipRef]:
+    def listed(self) -> list[ClipRef]:
         """List every folder, at most two levels down, that has frames or an annotation."""
-        if not self.root.is_dir():
-            raise self.nothing()
-        if _is_sequence(self.root):
-            return [self._ref(self.root, self.root.parent.name)]
-        found = []
-        for folder in source.folders(self.root):
-            if _is_sequence(folder):
-                found.append(self._ref(folder, self.root.name))
-            else:
-                found += [self._ref(inner, folder.name) for inner in source.folders(folder) if _is_sequence(inner)]
-        if not found:
-            raise self.nothing()
-        return found
+        found = [self.root] if _is_sequence(self.root) else source.sequences(self.root, _is_sequence)
+        return [self._ref(folder) for folder in found]
 
-    def _ref(self, folder: Path, parent: str) -> ClipRef:
-        nested = folder.parent not in (self.root, self.root.parent)
-        split = parent if nested or parent in SPLITS else "all"
-        return self.ref(split, folder.name, str(folder))
+    def _ref(self, folder: Path) -> ClipRef:
+        parent = folder.parent
+        nested = parent not in (self.root, self.root.parent)
+        return self.ref(parent.name if nested or parent.name in SPLITS else "all", folder.name, str(folder))
 
     def load(self, ref: ClipRef) -> Clip:
         """Load a sequence; cameras of v1.0 follow another axis convention and are kept as they are."""

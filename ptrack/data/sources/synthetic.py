@@ -53,7 +53,7 @@ class Synthetic(Source):
 
         return {"config": to_mapping(self.config)}
 
-    def refs(self) -> list[ClipRef]:
+    def listed(self) -> list[ClipRef]:
         """List the clips by number; a clip's id is known only to the world that makes it."""
         split, seed = self.config.split, self.config.seed
         numbers = range(self.start, self.start + self.count)

@@ -32,10 +32,10 @@ class TapVidKinetics(TapVidSource):
         self.table = found[0] if found else None
         self.parallel = self.table is not None  # the CSV's clips lie in their own files
 
-    def refs(self) -> list[ClipRef]:
+    def listed(self) -> list[ClipRef]:
         """List the examples of the pickles, or the clips of the CSV in order of first appearance."""
         if self.table is None:
-            return super().refs()
+            return super().listed()
         videos = {p.stem: p for p in files(self.table.parent, "*.mp4")}
         return [self.ref("eval", name, name, str(videos.get(name, ""))) for name in self._rows()]
 
