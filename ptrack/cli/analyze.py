@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptrack.cli.console import Output
-from ptrack.cli.options import Json, Overwrite, Quiet
+from ptrack.cli.options import Json, Overwrite, Quiet, examples, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,12 +25,6 @@ Fps = Annotated[
 group = typer.Typer(no_args_is_help=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the group."""
-    about = "Clean tracks, find jumps, measure with units, corner pins of planes; suggest frames to label."
-    app.add_typer(group, name="analyze", help=about)
-
-
 def _read(source: Path, outputs: Iterable[Path | None], overwrite: bool) -> Tracks:
     """Read tracks once it is sure that the outputs can be written, none of them over the tracks."""
     from ptrack.analysis.files import check_outputs
@@ -40,14 +34,11 @@ def _read(source: Path, outputs: Iterable[Path | None], overwrite: bool) -> Trac
     return load_any(source)
 
 
-_CLEAN = """Examples:
-
-ptrack analyze clean walk.tracks.h5 walk.clean.h5
-
-ptrack analyze clean walk.tracks.h5 walk.clean.h5 --smooth butterworth --cutoff 6 --max-gap 10
-
-ptrack analyze clean walk.tracks.h5 walk.clean.h5 --below-confidence 0.3 --smooth none
-"""
+_CLEAN = examples(
+    "ptrack analyze clean walk.tracks.h5 walk.clean.h5",
+    "ptrack analyze clean walk.tracks.h5 walk.clean.h5 --smooth butterworth --cutoff 6 --max-gap 10",
+    "ptrack analyze clean walk.tracks.h5 walk.clean.h5 --below-confidence 0.3 --smooth none",
+)
 
 
 @group.command(epilog=_CLEAN)
@@ -73,6 +64,7 @@ def clean(
     quiet: Quiet = False,
 ) -> None:
     """Remove outliers, fill short gaps, smooth noise; one sentence on what each step changed."""
+    given = locals()
     from dataclasses import asdict
 
     from ptrack.analysis.cleaning import CleanConfig
@@ -80,25 +72,18 @@ def clean(
     from ptrack.tracks_io import format_of, save_tracks
 
     output = Output(json_mode=json, quiet=quiet)
-    config = CleanConfig(
-        below_confidence=below_confidence, hampel=hampel, sigmas=sigmas, least=least, max_gap=max_gap, smooth=smooth,
-        cutoff=cutoff, order=order, window=window, degree=degree, beta=beta, fps=fps,
-    )  # fmt: skip
+    config = CleanConfig(**fields_of(CleanConfig, given))
     format_of(target)
     tracks, report = work(_read(source, [target], overwrite), config)
     save_tracks(tracks, target, overwrite=overwrite)
-    for line in report.sentences:
-        output.result(line)
-    output.result(str(target))
+    output.result(*report.sentences, str(target))
     output.document({"file": str(target), **asdict(report)})
 
 
-_JUMPS = """Examples:
-
-ptrack analyze jumps walk.tracks.h5
-
-ptrack analyze jumps walk.tracks.h5 jumps.csv --below-confidence 0.3
-"""
+_JUMPS = examples(
+    "ptrack analyze jumps walk.tracks.h5",
+    "ptrack analyze jumps walk.tracks.h5 jumps.csv --below-confidence 0.3",
+)
 
 
 @group.command(epilog=_JUMPS)
@@ -133,22 +118,19 @@ def jumps(
     if report.low:
         low = [[part.id, str(part.first), str(part.last), f"{part.mean:.2f}"] for part in report.low]
         output.table("Low confidence", ["id", "first frame", "last frame", "mean confidence"], low)
-    for line in report.sentences:
-        output.note(line)
+    output.note(*report.sentences)
     output.document(asdict(report))
 
 
 JUMP_COLUMNS = ("frame", "time_s", "id", "px", "since", "visible")
 
 
-_MEASURE = """Examples:
-
-ptrack analyze measure walk.tracks.h5 walk.csv --scale 12.5px/mm
-
-ptrack analyze measure walk.tracks.h5 walk.csv --known nose,tail=50mm --distance nose,tail --angle left,nose,right
-
-ptrack analyze measure walk.tracks.h5 --scale px --fps 240 --plot walk.png
-"""
+_MEASURE = examples(
+    "ptrack analyze measure walk.tracks.h5 walk.csv --scale 12.5px/mm",
+    "ptrack analyze measure walk.tracks.h5 walk.csv --known nose,tail=50mm --distance nose,tail "
+    "--angle left,nose,right",
+    "ptrack analyze measure walk.tracks.h5 --scale px --fps 240 --plot walk.png",
+)
 
 
 @group.command(epilog=_MEASURE)
@@ -180,15 +162,14 @@ def measure(
     quiet: Quiet = False,
 ) -> None:
     """Positions, speed, acceleration, path, distances and angles in units; a summary is printed."""
+    given = locals()
     from ptrack.analysis import measuring as work
     from ptrack.analysis.files import write_rows
     from ptrack.analysis.plots import check_plot, plot_measures
 
     output = Output(json_mode=json, quiet=quiet)
-    asked = work.MeasureRequest(
-        scale=scale, known=known, fps=fps, origin=origin, y_up=y_up, distances=tuple(distance or ()),
-        angles=tuple(angle or ()), occluded=occluded,
-    )  # fmt: skip
+    lists = {"distances": tuple(distance or ()), "angles": tuple(angle or ())}
+    asked = work.MeasureRequest(**fields_of(work.MeasureRequest, given, **lists))
     check_plot(plot)
     tracks = _read(source, [target, summary, plot], overwrite)
     found = work.measure(tracks, asked.config(tracks))
@@ -203,19 +184,15 @@ def measure(
         ["" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows
     ]
     output.table("Summary", list(work.SUMMARY_COLUMNS), cells)
-    for line in found.sentences:
-        output.note(line)
+    output.note(*found.sentences)
     output.document({"unit": found.unit, "summary": rows, "sentences": found.sentences})
 
 
-_PLANAR = """Examples:
-
-ptrack analyze planar wall.tracks.h5 --table plane.csv
-
-ptrack analyze planar wall.tracks.h5 pin.tracks.h5 --corners "100,80 300,80 300,200 100,200"
-
-ptrack analyze planar wall.tracks.h5 --background --table stabilise.csv
-"""
+_PLANAR = examples(
+    "ptrack analyze planar wall.tracks.h5 --table plane.csv",
+    'ptrack analyze planar wall.tracks.h5 pin.tracks.h5 --corners "100,80 300,80 300,200 100,200"',
+    "ptrack analyze planar wall.tracks.h5 --background --table stabilise.csv",
+)
 
 
 @group.command(epilog=_PLANAR)
@@ -272,8 +249,7 @@ def planar(
     if table is not None:
         write_rows(table, list(work.PLANE_COLUMNS), work.plane_rows(found))
         output.result(str(table))
-    for line in sentences:
-        output.result(line)
+    output.result(*sentences)
     output.document({**work.as_document(found), "sentences": sentences})
 
 
@@ -287,14 +263,11 @@ def _background(tracks: Tracks) -> tuple[str, ...]:
     return ids
 
 
-_SUGGEST = """Examples:
-
-ptrack analyze suggest walk.mp4
-
-ptrack analyze suggest walk.mp4 frames.csv --frames 50 --sample 600
-
-ptrack analyze suggest walk.mp4 --frames 40 --images to_label
-"""
+_SUGGEST = examples(
+    "ptrack analyze suggest walk.mp4",
+    "ptrack analyze suggest walk.mp4 frames.csv --frames 50 --sample 600",
+    "ptrack analyze suggest walk.mp4 --frames 40 --images to_label",
+)
 
 
 @group.command(epilog=_SUGGEST)
@@ -331,8 +304,7 @@ def suggest(
     files = write_pictures(video, report, images, overwrite=overwrite) if images is not None else []
     shown = [[str(s.frame), f"{s.time_s:.3f}", f"{100 * s.share:.0f} %"] for s in report.frames]
     output.table("Frames to label", ["frame", "time (s)", "like this one"], shown)
-    for line in report.sentences:
-        output.note(line)
+    output.note(*report.sentences)
     named = [dict(zip(SUGGEST_COLUMNS, row, strict=True)) for row in rows]
     if files:
         output.note(f"{len(files)} pictures in {images}.")

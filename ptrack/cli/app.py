@@ -47,21 +47,45 @@ def _root(
 
 def _register() -> None:
     """Add the subcommands. Their modules import nothing heavy at the top: ``--help`` and completion stay quick."""
-    from ptrack.cli import analyze, batch, bench, convert, export, live, models, pick, track, train, visualize
-    from ptrack.cli import eval as evaluation
+    from ptrack.cli import (
+        analyze,
+        batch,
+        bench,
+        bench_live,
+        bench_train,
+        convert,
+        convert_checkpoint,
+        convert_synthetic,
+        convert_tracks,
+        eval,
+        export,
+        live,
+        models,
+        pick,
+        track,
+        train,
+        visualize,
+    )
 
-    track.register(app)
-    batch.register(app)
-    live.register(app)
-    models.register(app)
-    convert.register(app)
-    export.register(app)
-    analyze.register(app)
-    pick.register(app)
-    visualize.register(app)
-    evaluation.register(app)
-    bench.register(app)
-    train.register(app)
+    app.command(epilog=track.EPILOG)(track.track)
+    app.add_typer(batch.group, name="batch", help="What became of many videos: the status files of a folder.")
+    app.command(epilog=live.EPILOG)(live.live)
+    app.command()(models.models)
+    about = "Convert datasets, tracks and checkpoints; look into converted files."
+    app.add_typer(convert.group, name="convert", help=about)
+    convert.group.command()(convert_synthetic.synthetic)
+    convert.group.command()(convert_checkpoint.checkpoint)
+    convert.group.command("tracks", epilog=convert_tracks.EPILOG)(convert_tracks.convert_tracks)
+    app.command(epilog=export.EPILOG)(export.export)
+    about = "Clean tracks, find jumps, measure with units, corner pins of planes; suggest frames to label."
+    app.add_typer(analyze.group, name="analyze", help=about)
+    app.command(epilog=pick.EPILOG)(pick.pick)
+    app.command(epilog=visualize.EPILOG)(visualize.visualize)
+    app.command("eval")(eval.evaluate)
+    app.add_typer(bench.group, name="bench", help="Measure speed and memory of models, training and reading.")
+    bench.group.command()(bench_train.train)
+    bench.group.command()(bench_live.live)
+    app.command()(train.train)
 
 
 _register()

@@ -26,11 +26,6 @@ MOST_BARS = 12  # running videos that are shown at once
 group = typer.Typer(no_args_is_help=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command and its subcommands."""
-    app.add_typer(group, name="batch", help="What became of many videos: the status files of a folder.")
-
-
 @group.command("status")
 def status(
     folder: Annotated[str, typer.Argument(help="Folder or URL with the outputs of a run.", show_default=False)],
@@ -53,8 +48,7 @@ def status(
             output.result(f"failed: {_named(row['source'] or row['job'], row['error'])}")
         elif row["state"] == "running":
             output.result(f"running: {row['source']} on {row['host']} since {row['started']}")
-    for run in found.runs:
-        output.note(f"at work: {run}")
+    output.note(*(f"at work: {run}" for run in found.runs))
     if report is not None:
         write_report(report, found.rows, {"counts": counts})
     output.document({"counts": counts, "runs": found.runs, "jobs": found.rows})
@@ -70,8 +64,7 @@ def track_many(request: BatchRequest, output: Output, report: Path | None, dry_r
     if report is not None:
         check_report(report)
     batch = prepare(request)
-    for note in batch.notes:
-        output.note(note)
+    output.note(*batch.notes)
     if dry_run:
         _print_plan(batch, output)
         return
@@ -122,9 +115,8 @@ class BatchDisplay(Display):
         self._running.pop(result.job.name, None)
         self._ended += 1
         status, name = result.status, result.job.source
-        for warning in status.warnings if result.state == "done" else ():
-            self._output.warning(warning)
         if result.state == "done":
+            self._output.warning(*status.warnings)
             amount = f"{count(status.points, 'point')}, {count(status.frames, 'frame')}"
             speed = f"{status.seconds:.1f} s, {status.frames_per_second:.1f} frames/s"
             self._output.result(f"{name}: {amount}, {speed}")

@@ -19,15 +19,6 @@ if TYPE_CHECKING:
 group = typer.Typer(no_args_is_help=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command and its subcommands."""
-    from ptrack.cli import bench_live, bench_train
-
-    bench_train.register(group)
-    bench_live.register(group)
-    app.add_typer(group, name="bench", help="Measure speed and memory of models, training and reading.")
-
-
 @group.command("speed")
 def speed(
     model: Annotated[list[str] | None, typer.Option(help="Model name; may be repeated. Default: matching.")] = None,
@@ -71,41 +62,33 @@ def speed(
     quiet: options.Quiet = False,
 ) -> None:
     """Time a tracker stage by stage: ptrack bench speed --model nano --points 256 --compare matching,lk."""
+    given = locals()
     check_files(out, plot, overwrite=overwrite)
     from ptrack.bench.speed import SpeedOptions, bench_speed, machine
     from ptrack.bench.speed import plot as draw
     from ptrack.models.zoo import DEFAULT_MODEL
 
-    names = [*(model or [DEFAULT_MODEL]), *(n.strip() for n in compare.split(",") if n.strip())]
+    names = [*(model or [DEFAULT_MODEL]), *options.names(compare)]
     counts = [*(points or []), *(n * n for n in n_sqrt or [])] or [256]
-    options = SpeedOptions(
-        models=tuple(dict.fromkeys(names)),
-        points=tuple(dict.fromkeys(counts)),
-        memories=tuple(memory or [None]),
-        devices=tuple(device or ["auto"]),
-        dtypes=tuple(dtype or ["auto"]),
-        sizes=tuple(parse_size(s) for s in size) if size else (None,),
-        checkpoints=tuple(checkpoint or ()),
-        random_weights=random_weights,
-        quality=quality,
-        support_grid=support_grid,
-        frames=frames,
-        warmup=warmup,
-        seconds=seconds,
-        batch=batch,
-        video=video,
-        davis=davis,
-        vit_unit=vit_unit,
-    )
+    many = {
+        "models": tuple(dict.fromkeys(names)),
+        "points": tuple(dict.fromkeys(counts)),
+        "memories": tuple(memory or [None]),
+        "devices": tuple(device or ["auto"]),
+        "dtypes": tuple(dtype or ["auto"]),
+        "sizes": tuple(parse_size(s) for s in size) if size else (None,),
+        "checkpoints": tuple(checkpoint or ()),
+    }
+    wanted = SpeedOptions(**options.fields_of(SpeedOptions, given, **many))
     output = Output(quiet=quiet)
     if against is not None:
-        _compare(against, rounds, options, output, out)
+        _compare(against, rounds, wanted, output, out)
         return
     about = machine()
     output.result(f"{count(about['threads'], 'thread')}, {about['instructions']}, {about['processor']}")
     with Display(output) as display:
         report = bench_speed(
-            options, output.result, lambda name, done, total: display.show(Bar(name=name, done=done, total=total))
+            wanted, output.result, lambda name, done, total: display.show(Bar(name=name, done=done, total=total))
         )
     if plot is not None:
         draw(report.rows, plot)
@@ -117,8 +100,7 @@ def _compare(other: Path, rounds: int, given: SpeedOptions, output: Output, out:
     from ptrack.bench.against import arguments, as_data, compare
 
     ratios = compare(other, arguments(given), rounds, output.note)
-    for ratio in ratios:
-        output.result(str(ratio))
+    output.result(*map(str, ratios))
     finish_json({"against": str(other), "rounds": rounds, "ratios": as_data(ratios)}, out)
 
 
@@ -139,8 +121,8 @@ def io(
     from ptrack.bench.io import IoOptions, bench_io, small
 
     output = Output(quiet=quiet)
-    options = IoOptions(videos=videos, clips=clips, workers=workers, size=size, rounds=rounds)
-    result = bench_io(small(options) if quick else options, output.note)
+    wanted = IoOptions(videos=videos, clips=clips, workers=workers, size=size, rounds=rounds)
+    result = bench_io(small(wanted) if quick else wanted, output.note)
     for reader, speed_of in result.clips_per_second.items():
         output.result(f"{reader}: {speed_of:.2f} clips/s")
     output.result(f"the store is {result.speedup:.2f} times as fast as the folders")

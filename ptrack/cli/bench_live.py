@@ -11,11 +11,6 @@ from ptrack.cli.console import Output
 from ptrack.cli.results import check_files, finish_json, parse_size
 
 
-def register(group: typer.Typer) -> None:
-    """Add the command to the ``bench`` group."""
-    group.command("live")(live)
-
-
 def live(
     model: Annotated[str, typer.Option(help="Model name.")] = "nano",
     quality: Annotated[str | None, typer.Option(help="fast, default or best, for models that have it.")] = None,
@@ -31,17 +26,11 @@ def live(
     quiet: options.Quiet = False,
 ) -> None:
     """Time a stream on this machine from camera to message: ptrack bench live --rate 15 --rate 60."""
+    given = locals()
     from ptrack.bench.live import LiveBenchOptions, bench_live, to_mapping
 
     check_files(out, overwrite=overwrite)
-    options = LiveBenchOptions(
-        model=model,
-        quality=quality,
-        points=points,
-        rates=tuple(rate or (15.0, 30.0, 60.0)),
-        seconds=seconds,
-        size=parse_size(size),
-        device=device,
-    )
-    rows = bench_live(options, Output(quiet=quiet).result)
-    finish_json(to_mapping(options, rows), out)
+    rates = tuple(rate or (15.0, 30.0, 60.0))
+    wanted = LiveBenchOptions(**options.fields_of(LiveBenchOptions, given, rates=rates, size=parse_size(size)))
+    rows = bench_live(wanted, Output(quiet=quiet).result)
+    finish_json(to_mapping(wanted, rows), out)

@@ -12,11 +12,6 @@ from ptrack.cli.results import check_files, finish_json
 from ptrack.errors import count
 
 
-def register(group: typer.Typer) -> None:
-    """Add the subcommand."""
-    group.command("train")(train)
-
-
 def train(
     config: Annotated[
         str | None, typer.Option(help="YAML file, or the name of one in configs/train. Default: small Track-On2.")

@@ -104,9 +104,9 @@ class Output:
         if self.json_mode:
             _asked[:] = [self]
 
-    def result(self, text: str) -> None:
-        """Print a line of the result on stdout."""
-        if not self.json_mode and not self.quiet:
+    def result(self, *lines: str) -> None:
+        """Print lines of the result on stdout."""
+        for text in () if self.json_mode or self.quiet else lines:
             emit(text)
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -137,11 +137,12 @@ class Output:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False)
         emit(text if _encodable(text, sys.stdout) == text else json.dumps(data, allow_nan=False))
 
-    def note(self, text: str) -> None:
-        """Print a remark on stderr."""
-        if not self.quiet:
+    def note(self, *lines: str) -> None:
+        """Print remarks on stderr."""
+        for text in () if self.quiet else lines:
             remark(text)
 
-    def warning(self, text: str) -> None:
-        """Print a warning on stderr, also when quiet."""
-        remark(text, "warning", WARNING)
+    def warning(self, *lines: str) -> None:
+        """Print warnings on stderr, also when quiet."""
+        for text in lines:
+            remark(text, "warning", WARNING)

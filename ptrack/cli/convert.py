@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -44,14 +44,6 @@ def _list(output: Output) -> None:
     output.document([{"name": s.name, "title": s.title, "layout": s.layout} for s in found])
 
 
-def make_options(**values: Any) -> ConvertOptions:
-    """Return the options of a conversion from the command line's; ``clips`` is text with commas."""
-    from ptrack.data.convert import ConvertOptions
-
-    clips = values.pop("clips") or ""
-    return ConvertOptions(**values, clips=tuple(name.strip() for name in clips.split(",") if name.strip()))
-
-
 Codec = Annotated[
     str,
     typer.Option(help="keep: the source's own JPEG/PNG bytes, else its default; or jpeg, png, raw."),
@@ -88,17 +80,11 @@ def _add_source(name: str) -> None:
         json_mode: options.Json = False,
         quiet: options.Quiet = False,
     ) -> None:
+        given = locals()
+        from ptrack.data.convert import ConvertOptions
         from ptrack.data.sources import open_dataset
 
-        wanted = make_options(
-            codec=codec,
-            quality=quality,
-            shards=shards,
-            limit=limit,
-            clips=clips,
-            strict=strict,
-            overwrite=overwrite,
-        )
+        wanted = ConvertOptions(**options.fields_of(ConvertOptions, given, clips=options.names(clips)))
         output = Output(json_mode, quiet)
         loader = make_loader(workers, retries, timeout, output)
         run(open_dataset(name, root, depth=depth), out, wanted, loader, dry_run, output)
@@ -141,8 +127,7 @@ def _summary(report: Report, dry: bool, output: Output) -> None:
         output.warning(f"{name}: frame {frame} is damaged and marked. {reason}")
     for name, reason in report.skipped:
         output.warning(f"{name}: skipped. {reason}")
-    for note in report.notes:
-        output.note(note)
+    output.note(*report.notes)
     size = report.bytes / 1e6
     kept = f" ({report.kept} from an earlier run)" if report.kept else ""
     what = "Would write" if dry else "Wrote"
@@ -151,8 +136,7 @@ def _summary(report: Report, dry: bool, output: Output) -> None:
         f"{what} {count(report.clips, 'clip')}{kept}, {held}, {size:.1f} MB; "
         f"{count(len(report.damaged), 'frame')} damaged, {count(len(report.skipped), 'clip')} skipped."
     )
-    for path in report.files:
-        output.result(path)
+    output.result(*report.files)
     output.document(report.as_dict())
 
 
@@ -193,8 +177,7 @@ def verify_store(file: Store, json_mode: options.Json = False, quiet: options.Qu
 
     output = Output(json_mode, quiet)
     found = verify(file)
-    for problem in found.problems:
-        output.warning(problem)
+    output.warning(*found.problems)
     output.result(
         f"{count(found.clips, 'clip')}, {count(found.frames, 'frame')}, {found.damaged} marked as damaged, "
         f"{count(len(found.problems), 'problem')}; content {found.digest}"
@@ -204,15 +187,7 @@ def verify_store(file: Store, json_mode: options.Json = False, quiet: options.Qu
         raise typer.Exit(1)
 
 
-def register(app: typer.Typer) -> None:
-    """Add ``ptrack convert`` and its subcommands: one per dataset, and the other converters that are installed."""
-    from pkgutil import iter_modules
-
-    folder = Path(__file__).parent.parent / "data" / "sources"
-    for module in iter_modules([str(folder)]):  # by file name: importing the sources would import NumPy
-        if not module.name.startswith("_") and module.name != "synthetic":  # that one needs no ROOT
-            _add_source(module.name.replace("_", "-"))
-    for extra in ("convert_synthetic", "convert_checkpoint", "convert_tracks"):
-        if importlib.util.find_spec(f"ptrack.cli.{extra}") is not None:
-            importlib.import_module(f"ptrack.cli.{extra}").register(group)
-    app.add_typer(group, name="convert", help="Convert datasets, tracks and checkpoints; look into converted files.")
+for _module in iter_modules([str(Path(__file__).parent.parent / "data" / "sources")]):
+    # By file name, as importing the sources would import NumPy. The synthetic world has no ROOT.
+    if not _module.name.startswith("_") and _module.name != "synthetic":
+        _add_source(_module.name.replace("_", "-"))

@@ -11,11 +11,6 @@ from ptrack.cli import options
 from ptrack.cli.console import Output
 
 
-def register(group: typer.Typer) -> None:
-    """Add the command to the ``convert`` group."""
-    group.command("checkpoint")(checkpoint)
-
-
 def checkpoint(
     source: Annotated[
         Path, typer.Argument(help="Published file of Track-On2, Track-On-R, TAPNext or TAPNext++, or latest.pth.")

@@ -11,11 +11,6 @@ from ptrack.cli import convert, options
 from ptrack.cli.console import Output
 
 
-def register(group: typer.Typer) -> None:
-    """Add the command to ``ptrack convert``."""
-    group.command("synthetic")(synthetic)
-
-
 def synthetic(
     out: Annotated[Path, typer.Argument(help="The HDF5 file to write.")],
     clips: Annotated[int, typer.Option(help="Number of clips.", min=1)] = 16,
@@ -44,21 +39,14 @@ def synthetic(
     quiet: options.Quiet = False,
 ) -> None:
     """Render clips with exact tracks: ptrack convert synthetic train.h5 --clips 1000 --workers 2."""
+    given = locals()
+    from ptrack.data.convert import ConvertOptions
     from ptrack.data.sources.synthetic import Synthetic
     from ptrack.data.synthetic.config import SyntheticConfig
 
-    wanted = convert.make_options(codec=codec, quality=quality, shards=shards, overwrite=overwrite, clips="")
-    world = SyntheticConfig(
-        frames=frames,
-        height=size,
-        width=size,
-        points=points,
-        supersampling=supersampling,
-        split=split,
-        seed=seed,
-        actors_dir=str(actors) if actors else None,
-        textures_dir=str(textures) if textures else None,
-    )
+    wanted = ConvertOptions(**options.fields_of(ConvertOptions, given, clips=()))
+    folders = {"actors_dir": str(actors) if actors else None, "textures_dir": str(textures) if textures else None}
+    world = SyntheticConfig(**options.fields_of(SyntheticConfig, given, height=size, width=size, **folders))
     source = Synthetic(world, clips, start, device, batch)
     output = Output(json_mode, quiet)
     convert.run(source, out, wanted, convert.make_loader(workers, retries, timeout, output), dry_run, output)

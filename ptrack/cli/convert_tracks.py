@@ -15,25 +15,14 @@ from ptrack.errors import count
 if TYPE_CHECKING:
     from ptrack.batch.exporting import ExportRequest
 
-_EPILOG = """Examples:
-
-ptrack convert tracks walk.tracks.h5 walk.csv
-
-ptrack convert tracks walk.tracks.h5 walk_dlc.h5 --to dlc-h5
-
-ptrack convert tracks walk_dlc.csv walk.tracks.h5 --size 854x480
-
-ptrack convert tracks walk.tracks.h5 walk.nk --start-frame 1001
-
-ptrack convert tracks results/ tables/ --to csv
-
-ptrack convert tracks --list
-"""
-
-
-def register(group: typer.Typer) -> None:
-    """Add the command to the ``convert`` group."""
-    group.command("tracks", epilog=_EPILOG)(convert_tracks)
+EPILOG = options.examples(
+    "ptrack convert tracks walk.tracks.h5 walk.csv",
+    "ptrack convert tracks walk.tracks.h5 walk_dlc.h5 --to dlc-h5",
+    "ptrack convert tracks walk_dlc.csv walk.tracks.h5 --size 854x480",
+    "ptrack convert tracks walk.tracks.h5 walk.nk --start-frame 1001",
+    "ptrack convert tracks results/ tables/ --to csv",
+    "ptrack convert tracks --list",
+)
 
 
 def convert_tracks(
@@ -69,6 +58,7 @@ def convert_tracks(
     quiet: options.Quiet = False,
 ) -> None:
     """Convert tracks to another program's format, or read them from one. Every format states its coordinate origin."""
+    given = locals()
     from ptrack.errors import TracksError
 
     output = Output(json_mode=json, quiet=quiet)
@@ -82,17 +72,9 @@ def convert_tracks(
     if is_many(source):
         from ptrack.batch.driver import BatchOptions
 
-        request = ExportRequest(
-            source=str(source),
-            out=str(target),
-            to=to or "",
-            from_=from_,
-            size=size,
-            fps=fps,
-            start_frame=start_frame,
-            workers=workers,
-            options=BatchOptions(retries=retries, timeout=timeout, overwrite=overwrite),
-        )
+        again = BatchOptions(**options.fields_of(BatchOptions, given))
+        other = {"source": str(source), "out": str(target), "to": to or "", "options": again}
+        request = ExportRequest(**options.fields_of(ExportRequest, given, **other))
         _convert_many(request, report, output)
         return
     many = {"--workers": workers, "--timeout": timeout, "--report": report}

@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 videos_option = options.panel("Videos")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("eval")(evaluate)
-
-
 def evaluate(
     dataset: Annotated[
         str,
@@ -85,34 +80,24 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Score trackers: ptrack eval --dataset davis --data tapvid_davis.pkl --model matching --model lk."""
+    given = locals()
     from ptrack.evaluation.results import check_format
     from ptrack.evaluation.subjects import EvalRequest
 
     outputs = [check_format(path) for path in out or []]
     check_files(*outputs, html, overwrite=overwrite)
-    request = EvalRequest(
-        benchmark=dataset,
-        data=data or "",
-        models=tuple(model or ()),
-        checkpoints=tuple(checkpoint or ()),
-        predictions=tuple(from_predictions or ()),
-        mode=query_mode,
-        videos=tuple(name.strip() for name in videos.split(",") if name.strip()),
-        limit=limit,
-        batch=batch,
-        quality=quality,
-        memory=memory,
-        support_grid=support_grid,
-        device=device,
-        dtype=dtype,
-        threshold=threshold,
-        workers=workers,
-        retries=retries,
-        timeout=timeout,
-        run_dir=run_dir or Path("eval-runs") / dataset,
-        recompute=recompute,
-        save=save_predictions,
-    )
+    other = {
+        "benchmark": dataset,
+        "data": data or "",
+        "models": tuple(model or ()),
+        "checkpoints": tuple(checkpoint or ()),
+        "predictions": tuple(from_predictions or ()),
+        "mode": query_mode,
+        "videos": options.names(videos),
+        "run_dir": run_dir or Path("eval-runs") / dataset,
+        "save": save_predictions,
+    }
+    request = EvalRequest(**options.fields_of(EvalRequest, given, **other))
     _run(request, outputs, html, Output(json_mode=json, quiet=quiet))
 
 
@@ -143,8 +128,7 @@ def _run(request: EvalRequest, outputs: list[Path], html: Path | None, output: O
 
             write_html(report, request, html)
         _show(report, output)
-        for path in [*outputs, *([html] if html else [])]:
-            output.note(f"wrote {path}")
+        output.note(*(f"wrote {path}" for path in [*outputs, *([html] if html else [])]))
     if report.failed:
         raise typer.Exit(1)
 

@@ -13,11 +13,6 @@ from ptrack.cli.console import Output
 EPILOG = "Examples:\n\n    ptrack export --model nano --out nano_onnx"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("export", epilog=EPILOG)(export)
-
-
 def export(
     out: Annotated[Path, typer.Option("--out", help="A folder that does not exist yet, or is empty.", metavar="DIR")],
     model: options.Model = "nano",
@@ -32,20 +27,11 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a model as ONNX (encoder and step), with a description and an example that runs it without PyTorch."""
+    given = locals()
     from ptrack.deploy.export import ExportOptions
     from ptrack.deploy.export import export as write
 
     output = Output(json, quiet)
-    description = write(
-        ExportOptions(
-            model=model,
-            out=out,
-            checkpoint=checkpoint,
-            quality=quality,
-            memory=memory,
-            vit_checkpoint=vit_checkpoint,
-        ),
-        output.note,
-    )
+    description = write(ExportOptions(**options.fields_of(ExportOptions, given)), output.note)
     output.result(f"{out}: encoder.onnx, step.onnx, model.json, ptrack_onnx.py (opset {description['opset']})")
     output.document(description)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,32 +17,12 @@ from ptrack.errors import ConfigError, count
 if TYPE_CHECKING:
     from ptrack.viz.pick.live import LiveView
 
-EPILOG = """Examples:
-
-ptrack live 0 --grid 8 --osc 127.0.0.1:9000
-
-ptrack live rtsp://host/stream --jsonl - --max-lost 30 --min-coverage 0.5
-
-ptrack live video.mp4 --pace --point 320,240 --jsonl tcp://127.0.0.1:5555
-"""
+EPILOG = options.examples(
+    "ptrack live 0 --grid 8 --osc 127.0.0.1:9000",
+    "ptrack live rtsp://host/stream --jsonl - --max-lost 30 --min-coverage 0.5",
+    "ptrack live video.mp4 --pace --point 320,240 --jsonl tcp://127.0.0.1:5555",
+)
 stream_option = options.panel("Stream")
-_TIME = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|min|h|d)?")
-_UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("live", epilog=EPILOG)(live)
-
-
-def seconds_of(text: str | None, option: str) -> float | None:
-    """Parse a length of time: ``90``, ``90s``, ``5m``, ``1h``, ``2d``; raises ConfigError."""
-    if text is None:
-        return None
-    found = _TIME.fullmatch(text.strip().lower())
-    if not found:
-        raise ConfigError(f"{option} {text}: give a time such as 90, 90s, 5m, 1h or 2d.")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def live(
@@ -111,6 +90,7 @@ def live(
     quiet: options.Quiet = False,
 ) -> None:
     """Follow points on a camera or stream until Ctrl-C; every frame's result is published at once."""
+    given = locals()
     from ptrack.live.points import PointOptions
     from ptrack.live.request import LiveRequest, track_live
     from ptrack.models.zoo import DEFAULT_MODEL
@@ -118,27 +98,17 @@ def live(
 
     if json and jsonl == "-":
         raise ConfigError("--json and --jsonl - both want stdout; send the lines to a file or port.")
-    request = LiveRequest(
-        source=source,
-        queries=QueryOptions(grid=grid, points=tuple(point or ()), file=queries, mask=mask),
-        reference=reference,
-        model=model or DEFAULT_MODEL,
-        checkpoint=checkpoint,
-        device=device,
-        dtype=dtype,
-        model_options={"quality": quality},
-        max_size=max_size,
-        realtime=realtime,
-        pace=pace,
-        reconnect=reconnect,
-        duration=seconds_of(duration, "--duration"),
-        points=PointOptions(max_lost=max_lost, min_coverage=min_coverage, grid=grid or 16),
-        jsonl=jsonl or "",
-        osc=osc or "",
-        out=out,
-        split=seconds_of(split, "--split"),
-        overwrite=overwrite,
-    )
+    other = {
+        "queries": QueryOptions(grid=grid, points=tuple(point or ()), file=queries, mask=mask),
+        "model": model or DEFAULT_MODEL,
+        "model_options": {"quality": quality},
+        "duration": options.seconds_of(duration, "--duration"),
+        "points": PointOptions(max_lost=max_lost, min_coverage=min_coverage, grid=grid or 16),
+        "jsonl": jsonl or "",
+        "osc": osc or "",
+        "split": options.seconds_of(split, "--split"),
+    }
+    request = LiveRequest(**options.fields_of(LiveRequest, given, **other))
     output = Output(json_mode=json, quiet=quiet)
     with LiveDisplay(output) as display, _page(page) as view:
         report = track_live(
@@ -155,8 +125,7 @@ def live(
         f"  age      {ages}",
         *(f"  tracks   {path}" for path in report.tracks),
     ]
-    for line in lines:
-        (output.note if jsonl == "-" else output.result)(line)
+    (output.note if jsonl == "-" else output.result)(*lines)
     output.document(report.to_mapping())
 
 

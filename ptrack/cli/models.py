@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from ptrack.cli import options
 from ptrack.cli.console import Output
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("models")(models)
 
 
 def models(json: options.Json = False) -> None:

@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ptrack.errors import ConfigError
+
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|min|h|d)?")
+_UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
 
 def panel(title: str) -> Any:
     """Return ``typer.Option`` for the options of one panel of the help."""
     return partial(typer.Option, rich_help_panel=title)
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: command lines, each a paragraph of its own."""
+    return "\n\n".join(["Examples:", *lines]) + "\n"
+
+
+def fields_of(config: type, given: Mapping[str, Any], **other: Any) -> dict[str, Any]:
+    """Return the options that have the name of a field of a dataclass, and ``other`` fields, which come first.
+
+    ``given`` is what ``locals()`` returns in the first line of a command: its options by name.
+    """
+    return {f.name: given[f.name] for f in dataclasses.fields(config) if f.name in given} | other
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """Return what a text with commas lists, nothing for None."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def seconds_of(text: str | None, option: str) -> float | None:
+    """Parse a length of time: ``90``, ``90s``, ``5m``, ``1h``, ``2d``; raises ConfigError."""
+    if text is None:
+        return None
+    found = _TIME.fullmatch(text.strip().lower())
+    if not found:
+        raise ConfigError(f"{option} {text}: give a time such as 90, 90s, 5m, 1h or 2d.")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 points_option, model_option, look_option = panel("Points"), panel("Model"), panel("Look")

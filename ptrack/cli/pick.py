@@ -10,19 +10,11 @@ import typer
 from ptrack.cli import options
 from ptrack.cli.console import Output
 
-_EPILOG = """Examples:
-
-ptrack pick walk.mp4
-
-ptrack pick walk.mp4 --model track-on2-dinov2 --checkpoint weights.pt --out walk.tracks.csv
-
-ptrack track walk.mp4 --queries walk.queries.csv    (the same tracks again, without the page)
-"""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=_EPILOG)(pick)
+EPILOG = options.examples(
+    "ptrack pick walk.mp4",
+    "ptrack pick walk.mp4 --model track-on2-dinov2 --checkpoint weights.pt --out walk.tracks.csv",
+    "ptrack track walk.mp4 --queries walk.queries.csv    (the same tracks again, without the page)",
+)
 
 
 def pick(
@@ -75,6 +67,5 @@ def pick(
             output.note("stopped")
     if session.unsaved:
         output.warning("changes since the last save are lost")
-    for path in session.saved:
-        output.result(str(path))
+    output.result(*map(str, session.saved))
     output.document({"saved": [str(path) for path in session.saved]})

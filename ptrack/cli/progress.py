@@ -116,10 +116,7 @@ class Display:
         names = tuple(bar.name for bar in bars)
         if names != self._names:
             self._paces = {bar.name: self._paces.get(bar.name) or _Pace(now, bar.done) for bar in bars}
-            if self._console is None:
-                self._last = now  # what takes less than one interval needs no plain line
-            else:
-                self._last = 0.0
+            self._last = 0.0 if self._console else now  # what takes less than one interval needs no plain line
             self._names = names
         ended = all(bar.done == bar.total for bar in bars)
         if now - self._last < (LIVE_SECONDS if self._console else PLAIN_SECONDS) and not (self._console and ended):
@@ -158,19 +155,9 @@ class Display:
         from rich.control import Control
         from rich.segment import ControlType
 
-        self._console.control(
-            Control(
-                (ControlType.CURSOR_UP, self._drawn), ControlType.CARRIAGE_RETURN, *_erased(ControlType, self._drawn)
-            )
-        )
+        line_up = (ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)
+        self._console.control(Control(ControlType.CARRIAGE_RETURN, *line_up * self._drawn))
         self._drawn = 0
-
-
-def _erased(kind: Any, lines: int) -> list[Any]:
-    """Return the controls that erase this line and those below it, and come back."""
-    down = [code for _ in range(lines - 1) for code in ((kind.ERASE_IN_LINE, 2), (kind.CURSOR_DOWN, 1))]
-    up = [(kind.CURSOR_UP, lines - 1)] if lines > 1 else []
-    return [*down, (kind.ERASE_IN_LINE, 2), *up]
 
 
 def duration(seconds: float) -> str:

@@ -15,26 +15,16 @@ if TYPE_CHECKING:
     from ptrack.tracking.request import TrackRequest
     from ptrack.tracking.single import Outcome
 
-EPILOG = """Examples:
-
-ptrack track demo --grid 16
-
-ptrack track video.mp4 --point 320,240 --point 400,200@25 --backward
-
-ptrack track clips/*.mp4 --queries points.csv --format csv --out results/
-
-ptrack track clips/ --out results/ --workers 2
-
-ptrack track --camera 0 --grid 8
-"""
+EPILOG = options.examples(
+    "ptrack track demo --grid 16",
+    "ptrack track video.mp4 --point 320,240 --point 400,200@25 --backward",
+    "ptrack track clips/*.mp4 --queries points.csv --format csv --out results/",
+    "ptrack track clips/ --out results/ --workers 2",
+    "ptrack track --camera 0 --grid 8",
+)
 MAX_POINTS = 10_000  # a 100 x 100 grid
 
 frames_option = options.panel("Frames")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("track", epilog=EPILOG)(track)
 
 
 def _moment(text: str | None, option: str) -> int | float | None:
@@ -168,6 +158,7 @@ def track(
     quiet: options.Quiet = False,
 ) -> None:
     """Track points through videos, image folders and cameras, on a CPU or a GPU."""
+    given = locals()
     from ptrack.batch.driver import BatchOptions
     from ptrack.batch.run import BatchRequest, is_batch
     from ptrack.cli.batch import track_many
@@ -183,58 +174,24 @@ def track(
     if not all(source.strip() for source in named):
         raise InputError("The name of a source is empty; give a video, an image folder or an address.")
     remote = "://" in (out or "")
-    request = TrackRequest(
-        sources=named if camera is None else [camera],
-        camera=camera is not None,
-        queries=QueryOptions(
-            grid=grid,
-            grid_frame=grid_frame,
-            points=tuple(point or ()),
-            file=queries,
-            mask=mask,
-            num=num,
-            max_points=max_points,
-        ),
-        read=ReadOptions(
-            start=_moment(start, "--start"),
-            end=_moment(end, "--end"),
-            stride=stride,
-            max_size=max_size,
-            fps=fps,
-            range=_value_range(value_range),
-            max_pixels=max_pixels,
-            strict=strict,
-        ),
-        model=model or DEFAULT_MODEL,
-        checkpoint=checkpoint,
-        device=device,
-        dtype=dtype,
-        support_grid=support_grid,
-        model_options={"quality": quality, "memory": memory},
-        out=Path(out) if out and not remote else None,
-        format=format,
-        overlay=overlay,
-        drawing=asked_overlay,
-        trail=trail,
-        occluded=occluded,
-        overwrite=overwrite,
-        resume=resume,
-        backward=backward,
-        dry_run=dry_run,
-    )
+    moments = {"start": _moment(start, "--start"), "end": _moment(end, "--end"), "range": _value_range(value_range)}
+    other = {
+        "sources": named if camera is None else [camera],
+        "camera": camera is not None,
+        "queries": QueryOptions(**options.fields_of(QueryOptions, given, points=tuple(point or ()), file=queries)),
+        "read": ReadOptions(**options.fields_of(ReadOptions, given, **moments)),
+        "model": model or DEFAULT_MODEL,
+        "model_options": {"quality": quality, "memory": memory},
+        "out": Path(out) if out and not remote else None,
+        "drawing": asked_overlay,
+    }
+    request = TrackRequest(**options.fields_of(TrackRequest, given, **other))
     output = Output(json_mode=json, quiet=quiet)
     many = remote or list_file or workers or shard or ray or report or timeout is not None or trust_mtime
     if many or is_batch(request):
-        batch = BatchRequest(
-            track=request,
-            list_file=list_file or "",
-            out=out or "",
-            workers=workers,
-            ray=ray or "",
-            shard=shard or "",
-            trust_mtime=trust_mtime,
-            options=BatchOptions(retries=retries, timeout=timeout, overwrite=overwrite),
-        )
+        again = BatchOptions(**options.fields_of(BatchOptions, given))
+        texts = {"list_file": list_file or "", "out": out or "", "ray": ray or "", "shard": shard or ""}
+        batch = BatchRequest(**options.fields_of(BatchRequest, given, track=request, options=again, **texts))
         track_many(batch, output, report, dry_run)
     else:
         _run(request, output)
@@ -269,8 +226,7 @@ def _print_outcome(outcome: Outcome, output: Output) -> None:
     if report is None:
         output.result(f"{outcome.source}: {outcome.note}")
         return
-    for warning in report.warnings:
-        output.warning(warning)
+    output.warning(*report.warnings)
     speed = (report.frames - report.resumed_from) / max(report.seconds, 1e-9)
     output.result(f"{outcome.source}: {count(report.points, 'point')}, {count(report.frames, 'frame')}")
     output.result(f"  time     {report.seconds:.1f} s, {speed:.1f} frames/s")

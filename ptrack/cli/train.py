@@ -28,11 +28,6 @@ def _flag(name: str, text: str, panel: str) -> Any:
     return typer.Option(f"--{name}/--no-{name}", f"--{name}/--no_{name}", help=text, rich_help_panel=panel)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("train")(train)
-
-
 def train(
     data_root: Annotated[
         str | None, _option("data-root", "Converted .h5 files or a PointOdyssey folder (rendered scenes).", DATA)
@@ -101,39 +96,21 @@ def train(
 
     torchrun --nproc-per-node 4 -m ptrack train --config track_on2_kubric_dinov3 --data-root kubric.h5
     """
-    given = _given(
-        model=model,
-        init_from=init_from,
-        pretrained=pretrained,
-        batch_size=batch_size,
-        epochs=epochs,
-        max_steps=max_steps,
-        lr=lr,
-        grad_accum=grad_accum,
-        ema=ema,
-        amp=amp,
-        seed=seed,
-        save_dir=save_dir,
-        log_dir=log_dir,
-        save_every=None if save_every is None else seconds(save_every),
-        eval_every=eval_every,
-        eval_data=eval_data,
-        keep=keep,
-        device=device,
-        compile=compile_model,
-        num_workers=num_workers,
-        data=_given(
-            root=data_root,
-            videos=names(video_dirs),
-            sequence_length=sequence_length,
-            num_points=num_points,
-            image_size=None if image_size is None else [image_size, image_size],
-        ),
-        arch=_given(backbone=backbone, iterations=iterations),
-    )
+    given = locals()
+    from ptrack.training.config import TrainConfig
     from ptrack.training.recipes import TrainRequest
 
-    run(TrainRequest(given, config, tuple(set_values or ()), resume), Output(json, quiet))
+    data = _given(
+        root=data_root,
+        videos=names(video_dirs),
+        sequence_length=sequence_length,
+        num_points=num_points,
+        image_size=None if image_size is None else [image_size, image_size],
+    )
+    parts = {"data": data, "arch": _given(backbone=backbone, iterations=iterations)}
+    other = {"save_every": options.seconds_of(save_every, "--save-every"), "compile": compile_model, **parts}
+    values = _given(**options.fields_of(TrainConfig, given, **other))
+    run(TrainRequest(values, config, tuple(set_values or ()), resume), Output(json, quiet))
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -143,26 +120,7 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def names(text: str | None) -> list[str] | None:
     """Split a list with commas; folders are taken by their last part."""
-    if text is None:
-        return None
-    return [part.strip().rstrip("/").rpartition("/")[2] for part in text.split(",") if part.strip()]
-
-
-def seconds(text: str) -> float:
-    """Read a duration: 90, 90s, 5m or 1h.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    from ptrack.errors import ConfigError
-
-    factor = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number = text.strip()
-    unit = factor.get(number[-1:].lower())
-    try:
-        return float(number if unit is None else number[:-1]) * (unit or 1.0)
-    except ValueError:
-        raise ConfigError(f"--save-every {text}: write a duration such as 60, 60s or 5m.") from None
+    return None if text is None else [name.rstrip("/").rpartition("/")[2] for name in options.names(text)]
 
 
 def describe_best(result: TrainResult) -> str:

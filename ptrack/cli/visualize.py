@@ -10,25 +10,15 @@ import typer
 from ptrack.cli import options
 from ptrack.cli.console import Output
 
-_EPILOG = """Examples:
-
-ptrack visualize walk.tracks.h5
-
-ptrack visualize walk.tracks.h5 --html walk.html
-
-ptrack visualize walk.tracks.h5 --style stabilised --colour motion --out walk.gif
-
-ptrack visualize one.h5 two.h5 --truth true.h5 --out compare.mp4
-
-ptrack visualize walk.tracks.h5 --follow 17 --zoom 4 --out close.mp4
-"""
+EPILOG = options.examples(
+    "ptrack visualize walk.tracks.h5",
+    "ptrack visualize walk.tracks.h5 --html walk.html",
+    "ptrack visualize walk.tracks.h5 --style stabilised --colour motion --out walk.gif",
+    "ptrack visualize one.h5 two.h5 --truth true.h5 --out compare.mp4",
+    "ptrack visualize walk.tracks.h5 --follow 17 --zoom 4 --out close.mp4",
+)
 
 shown_option, more_option = options.panel("What is shown"), options.panel("Outputs")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=_EPILOG)(visualize)
 
 
 def visualize(
@@ -80,6 +70,7 @@ def visualize(
     quiet: options.Quiet = False,
 ) -> None:
     """Draw tracks over their video: overlay, stabilised trails, stills, side by side, plots, an HTML viewer."""
+    given = locals()
     from ptrack.cli.progress import Bar, Display
     from ptrack.viz.render import VisualizeOptions
     from ptrack.viz.render import visualize as draw
@@ -90,19 +81,9 @@ def visualize(
     def drawn(done: int, total: int) -> None:
         display.show(Bar(name="Drawing", done=done, total=total, unit="frames"))
 
-    wanted = VisualizeOptions(
-        tracks=tuple(tracks), video=video, truth=truth, style=style, out=out, html=html, embed=embed, rerun=rerun,
-        table=table, colour=colour, trail=trail, fade=fade, width=width, radius=radius, occluded=occluded,
-        labels=labels, points=_names(points), follow=follow, crop=crop, zoom=zoom, attention=attention, model=model,
-        checkpoint=checkpoint, device=device, frame=frame, count=count, max_size=max_size, force=force,
-        overwrite=overwrite, progress=drawn,
-    )  # fmt: skip
+    other = {"tracks": tuple(tracks), "points": options.names(points), "progress": drawn}
+    wanted = VisualizeOptions(**options.fields_of(VisualizeOptions, given, **other))
     with display:
         written = draw(wanted)
-    for path in written:
-        output.result(str(path))
+    output.result(*map(str, written))
     output.document({"written": [str(path) for path in written]})
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()

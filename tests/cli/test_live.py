@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ptrack.cli import app
-from ptrack.cli.live import seconds_of
+from ptrack.cli.options import seconds_of
 from ptrack.errors import ConfigError
 from ptrack.video import open_writer
 from tests.cli.terminal import in_terminal

@@ -15,8 +15,9 @@ import typer
 from typer.testing import CliRunner
 
 from ptrack.cli import app as cli
+from ptrack.cli.options import fields_of, names
 from ptrack.viz.overlay import asked_overlay
-from ptrack.viz.style import overlay_style
+from ptrack.viz.style import OverlayStyle, overlay_style
 
 
 @pytest.mark.parametrize("name", ["occluded", "trail"])
@@ -34,6 +35,29 @@ def test_track_draws_with_the_switches_of_visualize(name):
 @pytest.mark.parametrize("asked", [{}, {"trail": 3}, {"occluded": True}, {"occluded": False, "trail": 0}])
 def test_the_overlay_of_track_has_the_style_asked_for(asked):
     assert asked_overlay(**asked).style == overlay_style(asked.get("trail"), asked.get("occluded"))
+
+
+def test_options_become_the_fields_of_their_names():
+    given = {"trail": 3, "occluded": None, "json": True}
+    made = OverlayStyle(**fields_of(OverlayStyle, given, occluded="never"))
+    assert made == OverlayStyle(trail=3, occluded="never")
+
+
+@pytest.mark.parametrize(("text", "listed"), [(None, ()), ("", ()), ("a, b/c,,d ", ("a", "b/c", "d"))])
+def test_a_text_with_commas_is_a_list(text, listed):
+    assert names(text) == listed
+
+
+def test_the_options_of_train_reach_its_configuration(monkeypatch):
+    asked = []
+    monkeypatch.setattr("ptrack.cli.train.run", lambda request, output: asked.append(request))
+    line = ["train", "--data-root", "a.h5", "--video-dirs", "x/y/,z", "--image-size", "64", "--save-every", "5m"]
+    done = CliRunner().invoke(cli.app, [*line, "--no-compile", "--iterations", "2", "--lr", "0.5", "--set", "keep=3"])
+    assert done.exit_code == 0, done.output
+    data = {"root": "a.h5", "videos": ["y", "z"], "image_size": [64, 64]}
+    arch = {"iterations": 2}
+    assert asked[0].values == {"lr": 0.5, "save_every": 300.0, "compile": False, "data": data, "arch": arch}
+    assert asked[0].sets == ("keep=3",)
 
 
 # -- every command line that is promised ----------------------------------------------------------------------------

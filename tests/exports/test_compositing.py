@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from ptrack import save_tracks
-from ptrack.cli.convert_tracks import register
+from ptrack.cli.app import app
 from ptrack.errors import TracksError
 from ptrack.exports import export
 from ptrack.exports.corners import corner_order
@@ -202,11 +201,8 @@ def test_trajectories_have_a_place_for_every_frame(tracks, tmp_path):
 
 
 def test_the_start_frame_of_the_command(tracks, tmp_path):
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    register(app)
     save_tracks(tracks, tmp_path / "a.h5")
-    words = ["tracks", str(tmp_path / "a.h5")]
+    words = ["convert", "tracks", str(tmp_path / "a.h5")]
     done = CliRunner().invoke(app, [*words, str(tmp_path / "a.nk"), "--start-frame", "1001"])
     assert done.exit_code == 0, done.output
     assert "curve x1004 " in (tmp_path / "a.nk").read_text()

@@ -4,22 +4,17 @@ import json
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 import ptrack
-from ptrack.cli.convert_tracks import register
+from ptrack.cli.app import app
 from ptrack.errors import TracksError
 from ptrack.exports import export
 from ptrack.exports.convert import convert_file, format_for, parse_size
 
-app = typer.Typer()
-app.callback()(lambda: None)
-register(app)
-
 
 def _run(*words):
-    return CliRunner().invoke(app, ["tracks", *map(str, words)])
+    return CliRunner().invoke(app, ["convert", "tracks", *map(str, words)])
 
 
 def test_there_and_back_through_deeplabcut(tracks, tmp_path):

@@ -396,12 +396,9 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(here: Path) -> Non
     assert done >= 1
 
 
-def test_durations_and_lists() -> None:
-    from ptrack.cli.train import names, seconds
+def test_lists() -> None:
+    from ptrack.cli.train import names
 
-    assert [seconds(t) for t in ("60", "60s", "5m", "1h")] == [60, 60, 300, 3600]
-    with pytest.raises(ConfigError, match="duration"):
-        seconds("often")
     assert names("a, b/c/,d") == ["a", "c", "d"]
     assert names(None) is None
 

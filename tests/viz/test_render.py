@@ -8,21 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 import ptrack
-from ptrack.cli.visualize import register
+from ptrack.cli.app import app
 from ptrack.errors import ConfigError, InputError, OutputError, PTrackError, TracksError
 from ptrack.video import open_source
 from ptrack.viz.plots import plot_tracks, point_table
 from ptrack.viz.render import VisualizeOptions, visualize
 from tests.viz.scenes import H, W, make_tracks
-
-app = typer.Typer()
-app.callback()(lambda: None)
-register(app)
 
 
 def _run(*words):
