@@ -69,6 +69,24 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a.pth", running.name, other.name])
 
 
+def test_a_folder_is_looked_through_once(tmp_path, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = temporary_name(tmp_path / "b.txt")
+    left.with_name(left.name.replace(f"-{os.getpid()}.", f"-{ended.pid}.")).write_text("half")
+    looked, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (looked.append(path), scandir(path))[1])
+    for name in "abc":
+        fileio.write_text(tmp_path / f"{name}.txt", name)
+    assert looked == [tmp_path]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_a_table_has_empty_cells_for_none(tmp_path):
+    fileio.write_csv(tmp_path / "a.csv", [["id", "x"], ["a, b", None], ["ü", 1.5]])
+    assert (tmp_path / "a.csv").read_bytes() == 'id,x\r\n"a, b",\r\nü,1.5\r\n'.encode()
+
+
 def test_the_mode_is_that_of_the_umask(tmp_path):
     with atomic_path(tmp_path / "a.txt") as temporary:
         usual = temporary.stat().st_mode

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ptrack.errors import OutputError
-from ptrack.fileio import atomic_path, check_writable
+from ptrack.fileio import check_writable, write_csv
 
 
 def check_outputs(source: Path | str, outputs: Iterable[Path | str | None], *, overwrite: bool) -> None:
@@ -24,8 +24,5 @@ def check_outputs(source: Path | str, outputs: Iterable[Path | str | None], *, o
 
 def write_rows(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV table, whole or not at all; None and NaN are empty cells."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(columns)
-        for row in rows:
-            table.writerow(["" if v is None or v != v else f"{v:.9g}" if isinstance(v, float) else v for v in row])
+    cells = (["" if v is None or v != v else f"{v:.9g}" if isinstance(v, float) else v for v in row] for row in rows)
+    write_csv(path, itertools.chain([columns], cells))

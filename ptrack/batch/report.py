@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from ptrack.batch.owner import WATCH_SECONDS, living
 from ptrack.batch.places import Place
 from ptrack.batch.status import SUFFIX, Status, parse_status
 from ptrack.errors import OutputError
-from ptrack.fileio import atomic_path, check_writable
+from ptrack.fileio import check_writable, write_csv, write_text
 
 COLUMNS = (
     *("job", "source", "state", "error", "tries", "frames", "points", "seconds", "frames_per_second"),
@@ -42,17 +41,11 @@ def write_report(path: Path, rows: Sequence[dict[str, Any]], about: dict[str, An
     Raises:
         OutputError: it cannot be written.
     """
-    with atomic_path(path) as temporary:
-        if path.suffix.lower() == ".json":
-            document = {**about, "jobs": list(rows)}
-            temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            return
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            for row in rows:
-                joined = {name: "; ".join(row[name]) for name in ("outputs", "warnings")}
-                writer.writerow({**row, **joined})
+    if path.suffix.lower() == ".json":
+        write_text(path, json.dumps({**about, "jobs": list(rows)}, indent=1, ensure_ascii=False) + "\n")
+        return
+    joined = ({**row, "outputs": "; ".join(row["outputs"]), "warnings": "; ".join(row["warnings"])} for row in rows)
+    write_csv(path, [COLUMNS, *([row[name] for name in COLUMNS] for row in joined)])
 
 
 def rows_of(summary: Summary) -> list[dict[str, Any]]:

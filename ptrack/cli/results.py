@@ -20,11 +20,10 @@ def check_files(*paths: Path | None, overwrite: bool) -> None:
 
 def finish_json(data: dict[str, Any], out: Path | None) -> None:
     """Write a result to a file, if one was asked for, and print it as one line, the last on stdout."""
-    from ptrack.fileio import atomic_path
+    from ptrack.fileio import write_text
 
     if out is not None:
-        with atomic_path(out) as temporary:
-            temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_text(out, json.dumps(data, indent=1, ensure_ascii=False))
     print(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")), flush=True)
 
 

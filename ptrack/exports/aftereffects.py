@@ -7,11 +7,9 @@ Positions are rounded to 4 decimals.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from ptrack.exports.common import frame_rate, frame_size, write_text
+from ptrack.exports.common import frame_rate, frame_size
 from ptrack.exports.corners import CornerPin
 from ptrack.geometry import Size
 from ptrack.tracks import Tracks
@@ -84,28 +82,13 @@ def _point(tracks: Tracks, n: int, units: np.ndarray) -> list[str]:
     ]
 
 
-def corner_pin_text(pin: CornerPin, rate: float, units: np.ndarray) -> str:
-    """Return keyframe data of the Corner Pin effect: copy it, choose a layer of the frame's size, paste.
-
-    Args:
-        pin: the corners.
-        rate: units per second.
-        units: (T,) of the rows of the pin.
-    """
-    lines = _head(rate, pin.size)
-    for number, (name, corner) in enumerate(_PIN, start=2):
-        places = [f"\t{unit}\t{x:.4f}\t{y:.4f}" for unit, (x, y) in zip(units, pin.corners[:, corner], strict=True)]
-        lines += [f"Effects\tCorner Pin #1\t{name} #{number}", "\tFrame\tX pixels\tY pixels", *places, ""]
-    return "\n".join([*lines, "", "End of Keyframe Data", ""])
-
-
-def write_corner_pin(tracks: Tracks, path: Path) -> None:
-    """Write ``corner_pin_text`` of the four points to ``path``."""
+def corner_pin_text(tracks: Tracks) -> str:
+    """Return keyframes of the Corner Pin effect of 4 points: copy them, choose a layer of the frame's size, paste."""
     pin = CornerPin.of(tracks, "aftereffects-cornerpin")
     rate, units = key_frames(tracks)
-    write_text(path, corner_pin_text(pin, rate, units[pin.rows]))
-
-
-def write_aftereffects(tracks: Tracks, path: Path) -> None:
-    """Write ``aftereffects_text`` to ``path``."""
-    write_text(path, aftereffects_text(tracks))
+    lines = _head(rate, pin.size)
+    for number, (name, corner) in enumerate(_PIN, start=2):
+        rows = zip(units[pin.rows], pin.corners[:, corner], strict=True)
+        places = [f"\t{unit}\t{x:.4f}\t{y:.4f}" for unit, (x, y) in rows]
+        lines += [f"Effects\tCorner Pin #1\t{name} #{number}", "\tFrame\tX pixels\tY pixels", *places, ""]
+    return "\n".join([*lines, "", "End of Keyframe Data", ""])

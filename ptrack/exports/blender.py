@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
-from ptrack.exports.common import frame_size, keyed, write_text
+from ptrack.exports.common import frame_size, keyed
 from ptrack.tracks import Tracks
 
 _BLENDER = '''\
@@ -70,8 +69,3 @@ def blender_script(tracks: Tracks) -> str:
     text = json.dumps(rows, separators=(",", ":")).replace("]],", "]],\n")
     source = json.dumps(os.path.abspath(tracks.info.source) if tracks.info.source else "")
     return _BLENDER.format(count=len(rows), source=source, width=w, height=h, data=text)
-
-
-def write_blender(tracks: Tracks, path: Path) -> None:
-    """Write ``blender_script`` to ``path``."""
-    write_text(path, blender_script(tracks))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ptrack import geometry
 from ptrack.errors import TracksError
-from ptrack.fileio import atomic_path
+from ptrack.fileio import write_text
 from ptrack.tracks import Tracks
 from ptrack.video.listing import by_pattern, in_folder, is_pattern
 
@@ -26,8 +26,7 @@ def write_coco(tracks: Tracks, path: Path) -> None:
     at pixel centres: COCO's are pixel indices, to which detectors add 0.5. Boxes start at the upper-left corner of the
     image and hold all points with a position. Ids count from 1, as pycocotools takes 0 for "nothing matched".
     """
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(coco_document(tracks), file, ensure_ascii=False, allow_nan=False)
+    write_text(path, json.dumps(coco_document(tracks), ensure_ascii=False, allow_nan=False))
 
 
 def coco_document(tracks: Tracks) -> dict[str, Any]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptrack.errors import TracksError
-from ptrack.fileio import atomic_path
 from ptrack.geometry import Size
 from ptrack.tracks import Tracks, TracksInfo
 from ptrack.tracks_io import check_values
@@ -50,12 +48,6 @@ def _usual(rate: float) -> float:
     usual = (round(rate), round(rate * 1.001) / 1.001)
     near = min(usual, key=lambda r: abs(r - rate))
     return near if abs(near / rate - 1) < 1e-3 and near > 0 else rate
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def keyed(tracks: Tracks, point: int) -> Iterator[tuple[int, float, float, bool]]:

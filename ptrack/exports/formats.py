@@ -19,8 +19,9 @@ from ptrack.exports import (
     tables,
     trajectories,
 )
-from ptrack.fileio import check_writable
+from ptrack.fileio import check_writable, write_text
 from ptrack.tracks import Tracks
+from ptrack.tracks_io import load_tracks, save_tracks
 
 CORNER = "pixels, (0, 0) is the upper-left corner of the upper-left pixel, y downwards"
 CENTRE = "pixels, (0, 0) is the centre of the upper-left pixel (half a pixel less than ptrack's own), y downwards"
@@ -35,25 +36,18 @@ class Format:
     suffix: str  # usual file name ending, with the dot
     summary: str  # what it is, for which program
     origin: str  # unit, origin and direction of the coordinates
-    write: Callable[..., None]  # (tracks, path), and the number of frame 0 where there is a ``first_frame``
+    write: Callable[..., object]  # (tracks, path), and the number of frame 0 where there is a ``first_frame``
     read: Callable[[Path], Tracks] | None = None
     first_frame: int | None = None  # what the source's frame 0 is by default, where ``--start-frame`` can set it
 
 
-def _save_own(tracks: Tracks, path: Path) -> None:
-    from ptrack.tracks_io import save_tracks
-
-    save_tracks(tracks, path)
-
-
-def _load_own(path: Path) -> Tracks:
-    from ptrack.tracks_io import load_tracks
-
-    return load_tracks(path)
-
-
 def _own(name: str, suffix: str, summary: str) -> Format:
-    return Format(name=name, suffix=suffix, summary=summary, origin=CORNER, write=_save_own, read=_load_own)
+    return Format(name=name, suffix=suffix, summary=summary, origin=CORNER, write=save_tracks, read=load_tracks)
+
+
+def _as_text(text_of: Callable[..., str]) -> Callable[..., None]:
+    """Return what writes the text that ``text_of(tracks)``, or ``text_of(tracks, start_frame)``, returns."""
+    return lambda tracks, path, *start_frame: write_text(path, text_of(tracks, *start_frame))
 
 
 _ALL = (
@@ -119,28 +113,28 @@ _ALL = (
         suffix=".py",
         summary="a Python script for Blender's text editor that adds the tracks to the active movie clip",
         origin="fractions of the width and height, (0, 0) is the lower-left corner of the image, y upwards",
-        write=blender.write_blender,
+        write=_as_text(blender.blender_script),
     ),
     Format(
         name="aftereffects",
         suffix=".txt",
         summary="After Effects keyframe data (motion tracker points), to paste onto a layer",
         origin=CORNER,
-        write=aftereffects.write_aftereffects,
+        write=_as_text(aftereffects.aftereffects_text),
     ),
     Format(
         name="aftereffects-cornerpin",
         suffix=".txt",
         summary="After Effects keyframe data of the Corner Pin effect, from four points",
         origin=CORNER,
-        write=aftereffects.write_corner_pin,
+        write=_as_text(aftereffects.corner_pin_text),
     ),
     Format(
         name="nuke",
         suffix=".nk",
         summary="a Nuke script with one Tracker4 node that holds all points",
         origin=LOWER_LEFT,
-        write=nuke.write_nuke,
+        write=_as_text(nuke.nuke_script),
         first_frame=1,
     ),
     Format(
@@ -148,7 +142,7 @@ _ALL = (
         suffix=".nk",
         summary="a Nuke script with a CornerPin2D node, from four points",
         origin=LOWER_LEFT,
-        write=nuke.write_corner_pin,
+        write=_as_text(nuke.corner_pin_script),
         first_frame=1,
     ),
     Format(
@@ -156,7 +150,7 @@ _ALL = (
         suffix=".py",
         summary="a Python script for Natron's Script Editor that adds a Tracker node",
         origin=LOWER_LEFT,
-        write=natron.write_natron,
+        write=_as_text(natron.natron_script),
         first_frame=1,
     ),
     Format(
@@ -240,8 +234,6 @@ def export(
         able = ", ".join(f.name for f in _ALL if f.first_frame is not None)
         raise TracksError(f"--start-frame {start_frame}: '{name}' has no number for the first frame; these do: {able}.")
     path = check_writable(path, overwrite=overwrite)
-    if found.first_frame is None:
-        found.write(tracks, path)
-    else:
-        found.write(tracks, path, found.first_frame if start_frame is None else start_frame)
+    first = found.first_frame if start_frame is None else start_frame
+    found.write(tracks, path, *(() if first is None else (first,)))
     return found

@@ -7,9 +7,8 @@ on the ``centerPoint`` of each track. It runs in Python 2 and 3, as Natron has e
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from ptrack.exports.common import frame_size, keyed, write_text
+from ptrack.exports.common import frame_size, keyed
 from ptrack.tracks import Tracks
 
 _SCRIPT = '''\
@@ -47,8 +46,3 @@ def natron_script(tracks: Tracks, start_frame: int = 1) -> str:
     # The JSON stands in a raw string. It cannot end it: quotes inside names are escaped, so no three adjoin.
     text = json.dumps(rows, separators=(",", ":")).replace("]]],", "]]],\n")
     return _SCRIPT.format(count=len(rows), start=start_frame, data=text)
-
-
-def write_natron(tracks: Tracks, path: Path, start_frame: int) -> None:
-    """Write ``natron_script`` to ``path``."""
-    write_text(path, natron_script(tracks, start_frame))

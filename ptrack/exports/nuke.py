@@ -7,9 +7,7 @@ ones are curves ``{curve x1001 12.5 x1002 13}``.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ptrack.exports.common import frame_size, keyed, write_text
+from ptrack.exports.common import frame_size, keyed
 from ptrack.exports.corners import CornerPin
 from ptrack.tracks import Tracks
 
@@ -63,11 +61,12 @@ def _quoted(name: str) -> str:
     return "".join("_" if c in '"\\[]{}$;' or ord(c) < 32 else c for c in str(name))
 
 
-def corner_pin_script(pin: CornerPin, start_frame: int = 1) -> str:
+def corner_pin_script(tracks: Tracks, start_frame: int = 1) -> str:
     """Return a Nuke script with one CornerPin2D node that puts a whole picture of the frame's size onto the corners.
 
     Nuke counts corners from the lower left against the clock: lower left, lower right, upper right, upper left.
     """
+    pin = CornerPin.of(tracks, "nuke-cornerpin")
     height, width = pin.size
     lines = ["CornerPin2D {", " inputs 0"]
     for number, corner in enumerate((3, 2, 1, 0), start=1):
@@ -78,13 +77,3 @@ def corner_pin_script(pin: CornerPin, start_frame: int = 1) -> str:
     whole = ((0, 0), (width, 0), (width, height), (0, height))
     lines += [f" from{number} {{{x} {y}}}" for number, (x, y) in enumerate(whole, start=1)]
     return "\n".join([*lines, " name ptrack_corner_pin", "}", ""])
-
-
-def write_nuke(tracks: Tracks, path: Path, start_frame: int) -> None:
-    """Write ``nuke_script`` to ``path``."""
-    write_text(path, nuke_script(tracks, start_frame))
-
-
-def write_corner_pin(tracks: Tracks, path: Path, start_frame: int) -> None:
-    """Write ``corner_pin_script`` of the four points to ``path``."""
-    write_text(path, corner_pin_script(CornerPin.of(tracks, "nuke-cornerpin"), start_frame))

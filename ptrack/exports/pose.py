@@ -6,8 +6,8 @@ a single instance (SLEAP). Letters: T frames, N points.
 
 from __future__ import annotations
 
-import csv
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from ptrack import geometry
 from ptrack.errors import TracksError
-from ptrack.fileio import atomic_path
+from ptrack.fileio import atomic_path, write_csv
 from ptrack.tracks import Tracks
 from ptrack.untrusted import Refused, h5
 from ptrack.untrusted.limits import reading
@@ -34,14 +34,12 @@ def dlc_values(tracks: Tracks) -> np.ndarray:
 
 def write_dlc_csv(tracks: Tracks, path: Path) -> None:
     """Write DeepLabCut's CSV: header rows scorer, bodyparts, coords; then the source frame and the columns."""
-    n = tracks.num_points
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["scorer"] + [SCORER] * (3 * n))
-        rows.writerow(["bodyparts", *np.repeat(tracks.ids, 3).tolist()])
-        rows.writerow(["coords", *(COORDS * n)])
-        for frame, row in zip(tracks.frame_index.tolist(), dlc_values(tracks), strict=True):
-            rows.writerow([frame, *("" if np.isnan(v) else f"{v:.6g}" for v in row)])
+    head = [["scorer", *[SCORER] * (3 * tracks.num_points)], ["bodyparts", *np.repeat(tracks.ids, 3).tolist()]]
+    head.append(["coords", *COORDS * tracks.num_points])
+    values = ([f"{v:.6g}" if v == v else "" for v in row] for row in dlc_values(tracks))
+    write_csv(
+        path, chain(head, ([frame, *row] for frame, row in zip(tracks.frame_index.tolist(), values, strict=True)))
+    )
 
 
 def write_dlc_h5(tracks: Tracks, path: Path) -> None:

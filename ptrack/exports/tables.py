@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ptrack import geometry
 from ptrack.errors import TracksError
-from ptrack.fileio import atomic_path
+from ptrack.fileio import write_csv
 from ptrack.tracks import Tracks
 from ptrack.untrusted.limits import reading
 
@@ -20,16 +21,16 @@ def write_napari(tracks: Tracks, path: Path) -> None:
     Rows are sorted by track and time, as napari asks; positions that are NaN have no row. ``t`` is the source frame,
     coordinates have the pixel's centre at whole numbers.
     """
+    write_csv(path, _napari_rows(tracks))
+
+
+def _napari_rows(tracks: Tracks) -> Iterator[tuple[Any, ...]]:
+    yield "track_id", "t", "y", "x", "visibility", "confidence", "id"
     xy = geometry.to_opencv(tracks.tracks)
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["track_id", "t", "y", "x", "visibility", "confidence", "id"])
-        for n in range(tracks.num_points):
-            for t in np.flatnonzero(np.isfinite(xy[:, n]).all(axis=1)):
-                x, y = xy[t, n]
-                seen, sure = tracks.visibility[t, n], tracks.confidence[t, n]
-                frame = int(tracks.frame_index[t])
-                rows.writerow([n, frame, f"{y:.4f}", f"{x:.4f}", f"{seen:.4f}", f"{sure:.4f}", tracks.ids[n]])
+    for n in range(tracks.num_points):
+        for t in np.flatnonzero(np.isfinite(xy[:, n]).all(axis=1)):
+            values = (*xy[t, n, ::-1], tracks.visibility[t, n], tracks.confidence[t, n])
+            yield n, int(tracks.frame_index[t]), *(f"{value:.4f}" for value in values), tracks.ids[n]
 
 
 def guess_csv(path: Path) -> str:

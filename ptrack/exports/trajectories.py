@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ptrack.errors import TracksError
-from ptrack.exports.common import write_text
+from ptrack.fileio import write_text
 from ptrack.tracks import Tracks
 
 

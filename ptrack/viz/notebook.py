@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ptrack.errors import InputError
-from ptrack.fileio import atomic_path, check_writable
+from ptrack.fileio import check_writable, write_text
 from ptrack.tracks import Tracks
 from ptrack.video.sources import packaged
 from ptrack.viz.html.builder import viewer_page
@@ -36,8 +36,7 @@ class Viewer:
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
         """Write the page as one HTML file and return its path; OutputError if it exists or cannot be written."""
         target = check_writable(path, overwrite=overwrite)
-        with atomic_path(target) as temporary:
-            temporary.write_text(self.page, encoding="utf-8")
+        write_text(target, self.page)
         return target
 
 

@@ -5,13 +5,12 @@ Letters: T frames, N points.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptrack.fileio import atomic_path
+from ptrack.fileio import atomic_path, write_csv
 from ptrack.tracks import Tracks
 from ptrack.viz import palette
 
@@ -55,10 +54,7 @@ def _summary(tracks: Tracks, n: int) -> dict[str, Any]:
 
 def write_table(tracks: Tracks, path: Path | str) -> None:
     """Write ``point_table`` as CSV."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, COLUMNS)
-        rows.writeheader()
-        rows.writerows(point_table(tracks))
+    write_csv(path, [COLUMNS, *(row.values() for row in point_table(tracks))])
 
 
 def plot_tracks(tracks: Tracks, path: Path | str) -> None:

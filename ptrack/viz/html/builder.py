@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ptrack.fileio import atomic_path, check_writable
+from ptrack.fileio import check_writable, write_text
 from ptrack.tracks import Tracks
 from ptrack.video import FrameSource
 from ptrack.video.writing.containers import H264Writer
@@ -199,8 +199,7 @@ def write_viewer(
     if not embed:
         check_writable(beside, overwrite=overwrite)
     page = viewer_page(tracks, source, title=title, beside=None if embed else beside, progress=progress)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return [path] if embed else [path, beside]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ptrack.errors import QueryError
-from ptrack.fileio import atomic_path
+from ptrack.fileio import write_csv
 from ptrack.tracks import Queries
 
 MAX_NAME = 200  # characters
@@ -169,16 +168,11 @@ def _renamed(points: tuple[PickedPoint, ...], old: str, new: str) -> tuple[Picke
 
 def write_queries(path: Path, points: Sequence[PickedPoint]) -> None:
     """Write ``t,x,y,id,colour``, which ``ptrack track --queries`` reads; positions are exact (float32)."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["t", "x", "y", "id", "colour"])
-        for (t, x, y), point in zip(as_queries(points).points.tolist(), points, strict=True):
-            rows.writerow([int(t), repr(x), repr(y), point.id, point.colour])
+    rows = zip(as_queries(points).points.tolist(), points, strict=True)
+    cells = ([int(t), repr(x), repr(y), point.id, point.colour] for (t, x, y), point in rows)
+    write_csv(path, [["t", "x", "y", "id", "colour"], *cells])
 
 
 def write_corrections(path: Path, corrections: Sequence[Correction]) -> None:
     """Write ``t,x,y,id``, one row per correction in the order they were made; an id may come several times."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["t", "x", "y", "id"])
-        rows.writerows([c.t, repr(c.x), repr(c.y), c.id] for c in corrections)
+    write_csv(path, [["t", "x", "y", "id"], *([c.t, repr(c.x), repr(c.y), c.id] for c in corrections)])
