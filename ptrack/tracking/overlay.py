@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -17,6 +19,8 @@ from ptrack.tracks_io import format_of, load_tracks
 from ptrack.untrusted import h5
 from ptrack.video.frames import Frame, FrameSource
 from ptrack.video.prefetch import PrefetchedFrames
+
+AHEAD = 4  # frames that wait to be drawn, at most
 
 
 class OverlaySink:
@@ -44,50 +48,46 @@ class OverlaySink:
         visible = result.visibility >= self._threshold
         self._writer.write(self._drawing.draw(frame.rgb, xy, visible, result.confidence), frame.pts)
 
-    def close(self) -> None:
-        """Finish the video and give it its name."""
-        self._writer.close()
-
-    def abort(self) -> None:
-        """Discard the video."""
-        self._writer.abort()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+        self._writer.__exit__(kind)
 
 
 class OverlayThread:
     """Draws and encodes in a thread, so that both overlap with tracking; errors come out of ``put`` and of leaving."""
 
     def __init__(self, sink: OverlaySink) -> None:
-        from ptrack.tracking.consumer import Consumer
-
         self._sink = sink
-        self._consumer = Consumer(lambda row: sink.write(row.frame, row.result))
+        self._pool = ThreadPoolExecutor(1, "ptrack-overlay")
+        self._waiting: deque[Future[None]] = deque()
+        self._sound = True  # no frame has failed; after one nothing more is drawn
 
     def put(self, row: Row) -> None:
-        """Hand over a tracked frame."""
-        self._consumer.put(row)
+        """Hand over a tracked frame; wait while ``AHEAD`` others are to be drawn."""
+        self._waiting.append(self._pool.submit(self._write, row))
+        if len(self._waiting) > AHEAD:
+            self._waiting.popleft().result()
+
+    def _write(self, row: Row) -> None:
+        if self._sound:
+            self._sound = False
+            self._sink.write(row.frame, row.result)
+            self._sound = True
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
-            if kind is None:
-                self._consumer.finish()
+            while kind is None and self._waiting:
+                self._waiting.popleft().result()
         except BaseException:
             kind = True
             raise
         finally:
-            if kind is not None:
-                self._consumer.abort()
+            self._pool.shutdown(cancel_futures=True)
             self._sink.__exit__(kind)
 
 

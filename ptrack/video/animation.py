@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from ptrack import fileio
+from ptrack import errors, fileio
 from ptrack.errors import InputError
 from ptrack.video.arrays import Fitter
 from ptrack.video.depth import Depth
-from ptrack.video.files import BLOCK_BYTES
-from ptrack.video.findings import Findings, counted
-from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
+from ptrack.video.findings import Findings
+from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo, backwards
 from ptrack.video.picture import as_colours
 from ptrack.video.select import Span, expected_count, nothing_selected, selected, with_pictures
 from ptrack.video.still import DamagedPictureError, PictureFile
@@ -38,11 +38,12 @@ class AnimatedImage(FrameSource):
         self._delay = 1 / options.fps if options.fps else UNTIMED_DELAY
         self._depth = Depth(*options.range) if options.range is not None else None
         with self._opened() as file:
-            self._pages = self._pages_of(file)
+            self._pages = file.pages()
             first = next((rgb for _, rgb in self._pictures(file) if rgb is not None), None)
             kind, delay = file.kind, file.duration() or self._delay
         if first is None:
-            raise InputError(f"{name}: none of its {counted(len(self._pages), 'picture')} can be read; it is damaged.")
+            many = errors.count(len(self._pages), "picture")
+            raise InputError(f"{name}: none of its {many} can be read; it is damaged.")
         self._fit = Fitter(first, options.max_size)
         self.info = SourceInfo(
             name=name,
@@ -53,15 +54,11 @@ class AnimatedImage(FrameSource):
             expected_frames=expected_count(len(self._pages), 1 / delay, options),
         )
 
-    def _opened(self) -> PictureFile:
+    @contextmanager
+    def _opened(self) -> Iterator[PictureFile]:
         try:
-            return PictureFile(self._path, self.options.max_pixels)
-        except DamagedPictureError as error:
-            raise InputError(f"{self._name} cannot be read as an image; it is damaged.") from error
-
-    def _pages_of(self, file: PictureFile) -> list[int]:
-        try:
-            return file.pages()
+            with PictureFile(self._path, self.options.max_pixels) as file:
+                yield file
         except DamagedPictureError as error:
             raise InputError(f"{self._name} cannot be read as an image; it is damaged.") from error
 
@@ -81,11 +78,13 @@ class AnimatedImage(FrameSource):
             yield seconds, as_colours(self._depth(values) if self._depth is not None else values)
             delay = file.duration()
             if delay is None and not self.options.fps:
-                self._findings.note("delay", f"{self._name}: its pictures carry no delays; each is shown for 0.1 s.")
+                self._findings.note("delay", "its pictures carry no delays; each is shown for 0.1 s.")
             seconds += delay or self._delay
         if lost:
-            text = f"{len(lost)} of {counted(len(self._pages), 'picture')} cannot be decoded, number {lost[0]} first"
-            self._findings.note("lost", f"{self._name}: {text}; placeholders keep the time aligned.")
+            text = (
+                f"{len(lost)} of {errors.count(len(self._pages), 'picture')} cannot be decoded, number {lost[0]} first"
+            )
+            self._findings.note("lost", f"{text}; placeholders keep the time aligned.")
 
     def _read(self, skip: int) -> Generator[Frame]:
         """Yield the selected frames from position ``skip`` on."""
@@ -97,7 +96,7 @@ class AnimatedImage(FrameSource):
                 position += 1
                 yield frame
         if self._fit.resized:
-            self._findings.note("size", self._fit.warning(self._name))
+            self._findings.sentence("size", self._fit.warning(self._name))
         if position == 0:
             raise nothing_selected(self._name, self.options, span)
 
@@ -106,12 +105,7 @@ class AnimatedImage(FrameSource):
 
     def reversed(self, stop: int) -> Iterator[Frame]:
         """Yield the selected frames ``stop - 1 .. 0`` in blocks, each decoded from the start of the file."""
-        block = max(1, BLOCK_BYTES // (3 * self._fit.size[0] * self._fit.size[1]))
-        for end in range(stop, 0, -block):
-            begin = max(0, end - block)
-            frames = list(islice(self._read(begin), end - begin))
-            while frames:
-                yield frames.pop()
+        return backwards(stop, self._fit.size, lambda begin, end: islice(self._read(begin), end - begin))
 
     def sha256(self) -> str:
         """Return the SHA-256 of the file's bytes."""

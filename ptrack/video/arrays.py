@@ -156,6 +156,11 @@ class Fitter:
         rate = options.fps and options.fps / options.stride
         return SourceInfo(name=name, kind=kind, width=self.width, height=self.height, fps=rate, **more)
 
+    def warn(self, name: str, warnings: list[str]) -> None:
+        """Add the sentence for the user, once there was a picture of another size, to a list without any."""
+        if self.resized and not warnings:
+            warnings.append(self.warning(name))
+
     def warning(self, name: str) -> str:
         """Return the sentence about mixed sizes."""
         return f"{name}: the pictures differ in size; all are resized to {self.size[0]}x{self.size[1]}."
@@ -192,8 +197,7 @@ class ArraySource(FrameSource):
 
     def _frame(self, number: int) -> Frame:
         rgb = self._fit(self._rgb(self._frames[number], f"Frame {number}"))
-        if self._fit.resized and not self.warnings:
-            self.warnings.append(self._fit.warning(self._name))
+        self._fit.warn(self._name, self.warnings)
         return Frame(rgb, number, number / self._fps)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -241,8 +245,7 @@ class IteratorSource(FrameSource):
     def _read(self) -> Iterator[Frame]:
         empty = True
         for frame in selected(self._timeline(), self.options, self._fit):
-            if self._fit.resized and not self.warnings:
-                self.warnings.append(self._fit.warning(self._name))
+            self._fit.warn(self._name, self.warnings)
             empty = False
             yield frame
         if empty:

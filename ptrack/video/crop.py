@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ptrack.video.probe import EBML, read_vint
+from ptrack.video.probe import EBML, MP4, read_vint
 
 _SAMPLE_ENTRY = 8 + 78  # bytes of a VisualSampleEntry before the boxes inside it
 _CROP_IDS = {0x54CC: "left", 0x54BB: "top", 0x54DD: "right", 0x54AA: "bottom"}
@@ -37,7 +37,7 @@ def crop_of(path: Path | str, track: int, width: int, height: int) -> Crop | Non
         head = file.read(12)
         size = os.fstat(file.fileno()).st_size
         try:
-            if head[4:8] in (b"ftyp", b"moov", b"free", b"wide", b"skip", b"mdat"):
+            if head[4:8] in MP4:
                 crop = _mp4(file, size, track, width, height)
             elif head[:4] == EBML:
                 crop = _matroska(file, size, track)

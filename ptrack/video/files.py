@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ptrack import fileio
+from ptrack import errors, fileio
 from ptrack.errors import InputError
 from ptrack.video import probe
 from ptrack.video.container import UNSTAMPED, address_of, open_container, real_streams
 from ptrack.video.crop import Crop, crop_of
 from ptrack.video.decode import Timeline, nominal_rate
-from ptrack.video.depth import SAMPLES, chosen_range, range_warning, sample_of
-from ptrack.video.findings import Findings, counted, untimed_warning
-from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
+from ptrack.video.depth import SAMPLES, sample_of
+from ptrack.video.findings import Findings, untimed_warning
+from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo, backwards
 from ptrack.video.joined import JoinedPackets, next_part
 from ptrack.video.picture import Converter
 from ptrack.video.select import NOMINAL_FPS, Span, expected_count, nothing_selected, selected, with_pictures
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-BLOCK_BYTES = 128 << 20  # RGB held at once when reading backwards
 _NO_STAMP = -(1 << 63)
 _MOST_BEYOND = 32  # pictures later than a wanted block until the search is given up; H.264 reorders up to 16
 
@@ -97,13 +96,15 @@ class VideoFile(FrameSource):
             first, untimed = self._first(container, stream)
             ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
             self._converter = Converter(first.picture, ratio, options.max_size, self._crop(container, stream, first))
-            self._take_range(first.picture)
+            if text := self._converter.choose_range(first.picture, options.range, name, self._values_later):
+                self._findings.sentence("range", text)
             self._time_base = stream.time_base or 1
             self._promised = _promised_seconds(container)
             if untimed:
                 self._rate = self._assumed_rate(stream)
             elif options.fps is not None:
-                self._findings.note("fps", f"{name} has times of its own; the given frames per second are not used.")
+                text = f"{name} has times of its own; the given frames per second are not used."
+                self._findings.sentence("fps", text)
             self._note_tracks(container, stream)
             self.info = self._describe(container, stream, self.seconds_of(first.ticks))
 
@@ -111,8 +112,9 @@ class VideoFile(FrameSource):
         streams = real_streams(container)
         if len(streams) > 1 and not container.format.name.startswith("mpegts"):  # broadcasts have many programmes
             which = [s.index for s in streams].index(stream.index) + 1
-            text = f"it holds {len(streams)} video tracks; number {which}, its default, is used"
-            self._findings.note("tracks", f"{self._name}: {text}.")
+            self._findings.note(
+                "tracks", f"it holds {len(streams)} video tracks; number {which}, its default, is used."
+            )
 
     def _crop(self, container: InputContainer, stream: VideoStream, first: _First) -> Crop | None:
         """Return the crop that the container asks for, with a note."""
@@ -121,22 +123,8 @@ class VideoFile(FrameSource):
         if crop is not None:
             w, h = crop.leaves(first.picture.width, first.picture.height)
             text = f"the container crops its {first.picture.width}x{first.picture.height} pictures to {w}x{h}"
-            self._findings.note("crop", f"{self._name}: {text}; coordinates refer to what is left.")
+            self._findings.note("crop", f"{text}; coordinates refer to what is left.")
         return crop
-
-    def _take_range(self, first: VideoFrame) -> None:
-        """Set the range of pictures of more than eight bits: as asked for, or from frames of the whole file."""
-        if self.options.range is not None:
-            self._converter.take_range(*self.options.range, first)
-            return
-        values = self._converter.deep_values(first)
-        if values is None:
-            return
-        more = self._values_later()
-        samples = [sample_of(values), *more]
-        low, high = chosen_range(samples, whole=bool(more))
-        self._converter.take_range(low, high, first)
-        self._findings.note("range", range_warning(self._name, samples, (low, high)))
 
     def _values_later(self) -> list[np.ndarray]:
         """Return the numbers of frames spread over the rest of the file; none if it cannot be searched."""
@@ -195,7 +183,7 @@ class VideoFile(FrameSource):
         """Return the frames per second of a stream without stamps: those asked for, the codec's own, or 25."""
         written = stream.codec_context.framerate
         if self.options.fps is None and not written:
-            self._findings.note("fps", untimed_warning(self._name))
+            self._findings.sentence("fps", untimed_warning(self._name))
         return self.options.fps or float(written or nominal_rate(stream) or NOMINAL_FPS)
 
     def _describe(self, container: InputContainer, stream: VideoStream, begin: float) -> SourceInfo:
@@ -239,7 +227,8 @@ class VideoFile(FrameSource):
                 self._leaps |= clock.untimed or clock.mended or joined.parts > 1
                 self._note_parts(joined)
                 if self._converter.resized:
-                    self._warn_of_sizes()
+                    w, h = self._converter.size
+                    self._findings.note("size", f"the picture size changes midway; all frames are resized to {w}x{h}.")
         if position == 0:
             raise nothing_selected(self._name, self.options, span)
 
@@ -260,19 +249,16 @@ class VideoFile(FrameSource):
         # The index of a trimmed or fragmented file counts other packets than those that were given.
         exact = stored == timeline.packets and not timeline.hidden
         if exact and count != stored and not self.truncated:
-            self._findings.note(
-                "count", f"{self._name}: the file counts {counted(stored, 'frame')}, but {count} could be read."
-            )
+            frames = errors.count(stored, "frame")
+            self._findings.note("count", f"the file counts {frames}, but {count} could be read.")
 
     def _note_parts(self, joined: JoinedPackets) -> None:
         if joined.parts > 1:
-            text = (
-                f"{joined.parts} recordings are joined in it; times after the end of the first one are not the stored"
-            )
-            self._findings.note("parts", f"{self._name}: {text} ones.")
+            text = f"{joined.parts} recordings are joined in it; times after the end of the first one"
+            self._findings.note("parts", f"{text} are not the stored ones.")
         if joined.unread is not None:
-            text = f"another recording begins at byte {joined.unread}, but cannot be read; what comes before is used"
-            self._findings.note("unread", f"{self._name}: {text}.")
+            text = f"another recording begins at byte {joined.unread}, but cannot be read"
+            self._findings.note("unread", f"{text}; what comes before is used.")
 
     def is_joined(self) -> bool:
         """Whether the file goes on after the recording that its first header describes."""
@@ -280,30 +266,22 @@ class VideoFile(FrameSource):
         with closing(container):
             return next_part(self._path, container.format.name, 0) is not None
 
-    def _warn_of_sizes(self) -> None:
-        w, h = self._converter.size
-        text = f"{self._name}: the picture size changes midway; all frames are resized to {w}x{h}."
-        self._findings.note("size", text)
-
     def _judge_end(self, timeline: Timeline, count: int, begin: float, end: float) -> None:
         """Note it if the stream ended early; ``begin`` and ``end`` are the first and last frame's seconds."""
         if self._missing or timeline.broken_off:
             self.truncated = True
-            text = f"{self._name} ends early: it was cut off or is damaged after {counted(count, 'frame')}"
+            text = f"{self._name} ends early: it was cut off or is damaged after {errors.count(count, 'frame')}"
             if self.options.strict:
                 raise InputError(f"{text}. Copy it again, or read it without strict.")
-            self._findings.note("end", f"{text}, which {'is' if count == 1 else 'are all'} used.")
+            self._findings.sentence("end", f"{text}, which {'is' if count == 1 else 'are all'} used.")
             return
         if timeline.clock.mended:
             return  # the promise may come from the same stamps
         # A header may count from the first frame, or from zero.
         last = max(end, end - begin)
         if self._promised and self._promised - last > max(1.0, 0.1 * self._promised):
-            self._findings.note(
-                "end",
-                f"{self._name}: its header promises {self._promised:.1f} s, but the last frame is at {last:.1f} s; "
-                "it may be damaged.",
-            )
+            text = f"its header promises {self._promised:.1f} s, but the last frame is at {last:.1f} s"
+            self._findings.note("end", f"{text}; it may be damaged.")
 
     def seconds_of(self, ticks: int) -> float:
         """Return presentation ticks as seconds on the file's own clock."""
@@ -323,18 +301,16 @@ class VideoFile(FrameSource):
                 for _ in islice(frames, stop):
                     pass
         if len(self._known) < stop:
-            there = counted(len(self._known), "frame")
+            there = errors.count(len(self._known), "frame")
             raise InputError(f"{self._name} has {there}; frame {stop - 1} does not exist.")
-        width, height = self._converter.size
-        block = max(1, BLOCK_BYTES // (3 * width * height))
-        for end in range(stop, 0, -block):
-            begin = max(0, end - block)
-            frames = self._seek_block(begin, end)
-            if frames is None:
-                with closing(self._read(begin)) as forwards:
-                    frames = list(islice(forwards, end - begin))
-            while frames:
-                yield frames.pop()
+        yield from backwards(stop, self._converter.size, self._block)
+
+    def _block(self, begin: int, end: int) -> list[Frame]:
+        frames = self._seek_block(begin, end)
+        if frames is None:
+            with closing(self._read(begin)) as forwards:
+                frames = list(islice(forwards, end - begin))
+        return frames
 
     def _seek_block(self, begin: int, end: int) -> list[Frame] | None:
         """Return the frames ``begin .. end - 1`` read from a key frame, None if they are not those read before.

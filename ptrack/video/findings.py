@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from ptrack import errors
 from ptrack.errors import InputError
 from ptrack.video.decode import Timeline, TimelineStep
 from ptrack.video.select import NOMINAL_FPS
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
-
-
-def counted(number: int, noun: str) -> str:
-    """Return "1 frame", "2 frames"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def untimed_warning(name: str) -> str:
@@ -39,7 +35,11 @@ class Findings:
         self._judged = 0  # frames of the longest pass that is described
 
     def note(self, topic: str, text: str) -> None:
-        """Add a sentence, or replace the one about the same topic."""
+        """Add a sentence after the source's name, or replace the one about the same topic."""
+        self.sentence(topic, f"{self.name}: {text}")
+
+    def sentence(self, topic: str, text: str) -> None:
+        """Do the same with a sentence that names the source itself."""
         self._by_topic[topic] = text
         self._warnings[:] = self._by_topic.values()
 
@@ -76,30 +76,21 @@ class Findings:
         finally:
             if count > self._judged:  # a shorter pass over the same file finds nothing new
                 self._judged = count
-                self._judge_losses(lost, count)
+                if lost:
+                    text = f"{len(lost)} of {errors.count(count, 'frame')}, the first at {lost[0]:.2f} s"
+                    self.note("lost", f"{text}, cannot be decoded; placeholders keep the time aligned.")
                 self._judge_times(timeline, seconds)
-
-    def _judge_losses(self, lost: list[float], count: int) -> None:
-        if lost:
-            text = f"{len(lost)} of {counted(count, 'frame')}, the first at {lost[0]:.2f} s, cannot be decoded"
-            self.note("lost", f"{self.name}: {text}; placeholders keep the time aligned.")
 
     def _judge_times(self, timeline: Timeline, seconds: Callable[[int], float]) -> None:
         clock = timeline.clock
         if clock.jumps:
-            often = counted(clock.jumps, "time")
-            self.note(
-                "clock",
-                f"{self.name}: its clock jumps {often}, first at {seconds(clock.first_jump):.2f} s; "
-                "the parts are joined, so times after that are not the stored ones.",
-            )
+            often = errors.count(clock.jumps, "time")
+            text = f"its clock jumps {often}, first at {seconds(clock.first_jump):.2f} s; the parts are joined"
+            self.note("clock", f"{text}, so times after that are not the stored ones.")
         if clock.wrong:
             stamps = "frame carries an impossible time" if clock.wrong == 1 else "frames carry impossible times"
-            self.note(
-                "stamps",
-                f"{self.name}: {clock.wrong} {stamps}, first near {seconds(clock.first_wrong):.2f} s; "
-                "times between the neighbours' are used.",
-            )
+            text = f"{clock.wrong} {stamps}, first near {seconds(clock.first_wrong):.2f} s"
+            self.note("stamps", f"{text}; times between the neighbours' are used.")
         if timeline.held_back:
-            frames = counted(timeline.held_back, "frame")
-            self.note("back", f"{self.name}: {frames} with a time before the last frame's; the last one's is used.")
+            frames = errors.count(timeline.held_back, "frame")
+            self.note("back", f"{frames} with a time before the last frame's; the last one's is used.")

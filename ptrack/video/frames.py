@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
+
+BLOCK_BYTES = 128 << 20  # RGB held at once when reading backwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,21 @@ class FrameSource(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def backwards(stop: int, size: tuple[int, int], read: Callable[[int, int], Iterable[Frame]]) -> Generator[Frame]:
+    """Yield the frames ``stop - 1 .. 0``, read forwards in blocks of at most ``BLOCK_BYTES``.
+
+    Args:
+        stop: number of frames.
+        size: (width, height) of their pictures.
+        read: gives the frames from one position up to another, exclusive.
+    """
+    block = max(1, BLOCK_BYTES // (3 * size[0] * size[1]))
+    for end in range(stop, 0, -block):
+        frames = list(read(max(0, end - block), end))
+        while frames:
+            yield frames.pop()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ from ptrack.errors import InputError
 from ptrack.video.arrivals import TICKS, ArrivingPackets
 from ptrack.video.container import UNSTAMPED, open_container
 from ptrack.video.decode import Timeline, TimelineStep, nominal_rate
-from ptrack.video.depth import chosen_range, range_warning, sample_of
 from ptrack.video.findings import Findings, untimed_warning
 from ptrack.video.frames import Frame, FrameSource, ReadOptions, SourceInfo
 from ptrack.video.picture import Converter
@@ -21,7 +20,6 @@ from ptrack.video.select import Span, nothing_selected, selected, with_pictures
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 _WAIT = 10.0  # seconds until a silent network stream is given up
@@ -78,7 +76,7 @@ class LiveSource(FrameSource):
         self._packets: ArrivingPackets | None = None
         if kind == "camera" and self._container.format.name in UNSTAMPED:
             self._packets = ArrivingPackets(self._container, stream)
-            self._findings.note("times", f"{self._name}: it sends no times; those at which pictures arrive are used.")
+            self._findings.note("times", "it sends no times; those at which pictures arrive are used.")
         self._second = TICKS if self._packets is not None else float(1 / (stream.time_base or 1))
         self._timeline = self._timeline_of(stream)
         self._steps = iter(self._timeline)
@@ -87,12 +85,13 @@ class LiveSource(FrameSource):
             self.close()
             raise InputError(f"{self._name} gives no picture. Check that it is connected and sends video.")
         if self._timeline.clock.untimed and options.fps is None and not stream.codec_context.framerate:
-            self._findings.note("times", untimed_warning(self._name))
+            self._findings.sentence("times", untimed_warning(self._name))
         self._first: TimelineStep | None = first
         self._origin = first.ticks if kind == "camera" else 0
         ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         self._converter = Converter(first.frame, ratio, options.max_size)
-        self._take_range(first.frame)
+        if text := self._converter.choose_range(first.frame, options.range, self._name):
+            self._findings.sentence("range", text)
         self.info = self._describe(stream, kind)
 
     def _opened(self, spec: str | int) -> tuple[InputContainer, VideoStream, str]:
@@ -120,16 +119,6 @@ class LiveSource(FrameSource):
             source=self._packets,
             second=self._second,
         )
-
-    def _take_range(self, first: VideoFrame) -> None:
-        """Set the range of pictures of more than eight bits: as asked for, or from the first of them."""
-        if self.options.range is not None:
-            self._converter.take_range(*self.options.range, first)
-        elif (values := self._converter.deep_values(first)) is not None:
-            samples = [sample_of(values)]
-            low, high = chosen_range(samples, whole=False)
-            self._converter.take_range(low, high, first)
-            self._findings.note("range", range_warning(self._name, samples, (low, high)))
 
     def _describe(self, stream: VideoStream, kind: str) -> SourceInfo:
         rate = stream.average_rate or stream.guessed_rate
@@ -167,7 +156,7 @@ class LiveSource(FrameSource):
             yield frame
         if self._timeline.broken_off:
             self.truncated = True
-            self._findings.note("end", f"{self._name} broke off; the frames until then are used.")
+            self._findings.sentence("end", f"{self._name} broke off; the frames until then are used.")
         if empty:
             raise nothing_selected(self._name, self.options, span)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ptrack.video.crop import Crop
-from ptrack.video.depth import Depth, slabs
+from ptrack.video.depth import Depth, chosen_range, range_warning, sample_of, slabs
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -145,6 +146,34 @@ class Converter:
             self._format = "rgb48le"
             factor = 65535 / (2**bits - 1)
         self._depth = Depth(low * factor, high * factor)
+
+    def choose_range(
+        self,
+        first: VideoFrame,
+        asked: tuple[float, float] | None,
+        name: str,
+        later: Callable[[], Sequence[np.ndarray]] = lambda: (),
+    ) -> str:
+        """Set the range of pictures of more than eight bits: as asked for, or from frames of the source.
+
+        Args:
+            first: the first frame.
+            asked: the range that was asked for, if any.
+            name: of the source.
+            later: gives samples of later frames, if there are any; without them the range is that of the numbers' kind.
+
+        Returns:
+            A sentence about the range that was chosen; empty if none was.
+        """
+        values = None if asked is not None else self.deep_values(first)
+        if asked is not None:
+            self.take_range(*asked, first)
+        if values is None:
+            return ""
+        samples = [sample_of(values), *later()]
+        low, high = chosen_range(samples, whole=len(samples) > 1)
+        self.take_range(low, high, first)
+        return range_warning(name, samples, (low, high))
 
     def deep_values(self, frame: VideoFrame) -> np.ndarray | None:
         """Return the (H, W) or (H, W, 3) 16-bit or floating-point numbers of a frame; None if it has fewer bits."""

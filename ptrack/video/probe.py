@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 EBML = b"\x1aE\xdf\xa3"  # the first bytes of Matroska and WebM
+MP4 = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")  # the kinds of box that such a file begins with
 _SEGMENT = b"\x18S\x80g"
 _MAX_BOXES = 200_000  # top-level MP4 boxes that are looked at; a day of one-second fragments has 172 800
 
@@ -19,7 +20,7 @@ def missing_bytes(path: Path | str) -> int:
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         head = file.read(12)
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+        if head[4:8] in MP4:
             promised = max((end for _, end in top_level_boxes(file, size)), default=0)
         elif head[:4] == EBML:
             promised = _segment_end(file)

@@ -45,28 +45,9 @@ def check_options(options: ReadOptions) -> None:
         raise InputError(f"The end ({end}) must come after the start ({start}); the end itself is not included.")
 
 
-class Selection:
-    """Decides frame by frame, in order, whether it is used. One per pass over a source."""
-
-    def __init__(self, options: ReadOptions) -> None:
-        self._options = options
-        self._first: int | None = None  # number of the first frame used
-
-    def _reached(self, bound: int | float, index: int, seconds: float) -> bool:
-        return seconds >= bound - _SLACK if isinstance(bound, float) else index >= bound
-
-    def over(self, index: int, seconds: float) -> bool:
-        """Return whether frame ``index``, at ``seconds`` on the source's clock, lies at or after the end."""
-        end = self._options.end
-        return end is not None and self._reached(end, index, seconds)
-
-    def takes(self, index: int, seconds: float) -> bool:
-        """Return whether this frame is used; call it for every frame in order."""
-        if self._first is None:
-            if self._options.start is not None and not self._reached(self._options.start, index, seconds):
-                return False
-            self._first = index
-        return (index - self._first) % self._options.stride == 0
+def _reached(bound: int | float, index: int, seconds: float) -> bool:
+    """Return whether frame ``index``, at ``seconds`` on the source's clock, lies at or after a bound."""
+    return seconds >= bound - _SLACK if isinstance(bound, float) else index >= bound
 
 
 def selected(
@@ -76,16 +57,14 @@ def selected(
 
     Pictures that are not used are not converted. A placeholder shares the array of the picture it repeats.
     """
-    selection = Selection(options)
-    position = 0
+    first: int | None = None  # number of the first frame used
     last: tuple[P, np.ndarray] | None = None
     for index, (pts, picture, ok) in enumerate(timeline):
-        if selection.over(index, pts):
+        if options.end is not None and _reached(options.end, index, pts):
             return
-        if not selection.takes(index, pts):
-            continue
-        position += 1
-        if position <= skip:
+        if first is None and (options.start is None or _reached(options.start, index, pts)):
+            first = index
+        if first is None or (index - first) % options.stride or (index - first) // options.stride < skip:
             continue
         if last is None or last[0] is not picture:
             last = picture, convert(picture)

@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
 from ptrack.errors import InputError
-from ptrack.video.picture import over_black
+from ptrack.video.picture import Orientation, over_black
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -241,9 +240,7 @@ class PictureFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -302,8 +299,4 @@ def _one_page(image: Any, file: BinaryIO) -> bytes:
 
 def upright(values: np.ndarray, orientation: int) -> np.ndarray:
     """Return (H, W, C) values turned and mirrored as an EXIF orientation (1..8) asks for."""
-    if orientation >= 5:
-        values = values.transpose(1, 0, 2)
-    flip_y = -1 if orientation in (3, 4, 7, 8) else 1
-    flip_x = -1 if orientation in (2, 3, 6, 7) else 1
-    return np.ascontiguousarray(values[::flip_y, ::flip_x])
+    return Orientation(orientation >= 5, orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)).apply(values)

@@ -33,7 +33,7 @@ DELAYS = [40, 80, 40, 100, 40, 60, 40, 40, 40, 40]
 def test_animations(tmp_path, monkeypatch, name):
     if name == "a.avif" and not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
-    monkeypatch.setattr("ptrack.video.animation.BLOCK_BYTES", 3 * 128 * 96 * 3)
+    monkeypatch.setattr("ptrack.video.frames.BLOCK_BYTES", 3 * 128 * 96 * 3)
     options = {"a.webp": {"lossless": True}, "a.avif": {"quality": 90, "speed": 10}}.get(name, {})
     source = open_source(stack(tmp_path / name, 10, duration=DELAYS, **options))
     frames = same_backwards(source)

@@ -20,7 +20,7 @@ HOUR = 3600
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Seven 128x96 frames per block, so that reading backwards needs many seeks."""
-    monkeypatch.setattr("ptrack.video.files.BLOCK_BYTES", 7 * 128 * 96 * 3)
+    monkeypatch.setattr("ptrack.video.frames.BLOCK_BYTES", 7 * 128 * 96 * 3)
 
 
 def check(path, shown, times=None, *, lost=()):

@@ -114,7 +114,7 @@ def test_selection_counts_placeholders(tmp_path):
 
 
 def test_reversed_gives_the_same_placeholders(tmp_path, monkeypatch):
-    monkeypatch.setattr("ptrack.video.files.BLOCK_BYTES", 7 * 128 * 96 * 3)
+    monkeypatch.setattr("ptrack.video.frames.BLOCK_BYTES", 7 * 128 * 96 * 3)
     path = plain(tmp_path / "a.mp4")
     clips.damage(path, 12)
     source = open_source(path)

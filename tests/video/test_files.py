@@ -345,7 +345,7 @@ def same(a: Frame, b: Frame) -> bool:
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Seven 128x96 frames per block, so that short clips need many seeks."""
-    monkeypatch.setattr("ptrack.video.files.BLOCK_BYTES", 7 * 128 * 96 * 3)
+    monkeypatch.setattr("ptrack.video.frames.BLOCK_BYTES", 7 * 128 * 96 * 3)
 
 
 @pytest.mark.parametrize(
