@@ -21,7 +21,7 @@ def main() -> None:
     import fsspec
     from moto.server import ThreadedMotoServer
 
-    from ptrack.batch.remote import open_place
+    from ptrack.batch.places import open_place
     from ptrack.batch.report import folder_status
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

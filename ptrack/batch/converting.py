@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ptrack.batch.executors import Executor
 from ptrack.batch.jobs import Job
 from ptrack.batch.places import LocalPlace, Place
 from ptrack.batch.run import driving, local_processes
-from ptrack.batch.work import Order, WorkSpec
+from ptrack.batch.work import Order
 from ptrack.data.convert import (
     ConvertOptions,
     Loaded,
@@ -75,7 +75,9 @@ def _by_workers(
     task = ConvertTask(source, options)
 
     def executor() -> Executor:
-        return local_processes(lambda number, threads: task.spec(place, refs, number, threads), workers)
+        return local_processes(
+            partial(ConvertWork, source, {ref.id: ref for ref in refs}, options), place.name, workers
+        )
 
     waiting, ready = deque(by_name), dict[str, JobResult]()
     with driving(jobs, place, task, executor, batch, listener=listener) as driver:
@@ -132,16 +134,6 @@ class ConvertTask:
     def changed(self, job: Job, content: Mapping[str, Any]) -> bool:
         """Return False: as with clips that are in the store already, the dataset is taken to be the same."""
         return False
-
-    def spec(self, place: LocalPlace, refs: Sequence[ClipRef], workers: int, threads: int) -> WorkSpec:
-        """Return how workers are made."""
-        return WorkSpec(
-            maker="ptrack.batch.converting:ConvertWork",
-            arguments=(self._source, {ref.id: ref for ref in refs}, self._options),
-            place=os.path.abspath(place.folder),
-            workers=workers,
-            threads=threads,
-        )
 
 
 class ConvertWork:

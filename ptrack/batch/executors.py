@@ -79,7 +79,7 @@ class InProcess:
             return []
         order = self._waiting.get()
         if self._work is None:
-            self._work = self._spec.make()
+            self._work = self._spec.work()
         self._notify(JobEvent("started", order["job"]))
         answer = do_job(
             self._work, self._spec.place, order, lambda data: self._notify(JobEvent("progress", order["job"], data))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,12 @@ def export_many(
     place, news = LocalPlace(Path(request.out)), listener(len(jobs))
     for note in notes:
         news.note(note)
+    work = partial(ExportWork, request)
 
     def executor() -> Executor:
         if request.workers is None and request.options.timeout is None:
-            return InProcess(task.spec())
-        return local_processes(task.spec, request.workers)
+            return InProcess(WorkSpec(make=work, place=request.out))
+        return local_processes(work, request.out, request.workers)
 
     with driving(jobs, place, task, executor, request.options, listener=news) as driver:
         return driver.run()
@@ -124,16 +126,6 @@ class ExportTask:
         with suppress(OSError):
             return content.get("sha256") != sha256_of(job.path)
         return True  # the job itself fails with the sentence
-
-    def spec(self, workers: int = 1, threads: int = 0) -> WorkSpec:
-        """Return how workers are made."""
-        return WorkSpec(
-            maker="ptrack.batch.exporting:ExportWork",
-            arguments=(self._request,),
-            place=os.path.abspath(self._request.out),
-            workers=workers,
-            threads=threads,
-        )
 
 
 class ExportWork:

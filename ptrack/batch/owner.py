@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -84,20 +84,6 @@ def parse_owner(data: bytes | None) -> Owner | None:
         return None
 
 
-def alive(place: Place, name: str, owner: Owner, watch: float = WATCH_SECONDS) -> bool:
-    """Return whether the owner named in a file still runs; this takes ``watch`` seconds if it is on another machine."""
-    if owner.host == socket.gethostname() and owner.boot == boot_id():
-        born = birth(owner.pid)
-        return born is not None and (not owner.born or born in ("", owner.born))
-    end = time.monotonic() + watch
-    while time.monotonic() < end:
-        time.sleep(min(0.5, watch / 10))
-        now = parse_owner(place.read(name))
-        if now != owner:
-            return now is not None
-    return False
-
-
 def owners(place: Place) -> dict[str, Owner]:
     """Return the owner files of a folder, dead owners included."""
     names = [n for n in place.sizes() if n.startswith(PREFIX)]
@@ -105,19 +91,26 @@ def owners(place: Place) -> dict[str, Owner]:
     return {name: owner for name, owner in found.items() if owner is not None}
 
 
-def living(place: Place, watch: float = WATCH_SECONDS) -> dict[str, Owner]:
-    """Return the owners that are alive by their files; those on other machines are watched all at once."""
-    found = owners(place)
+def living(place: Place, found: Mapping[str, Owner], watch: float = WATCH_SECONDS) -> dict[str, Owner]:
+    """Return those of the owners by their files that still run; those on other machines are watched all at once."""
     here = {name: o for name, o in found.items() if o.host == socket.gethostname() and o.boot == boot_id()}
-    alive_ones = {name: o for name, o in here.items() if alive(place, name, o)}
+    alive = {name: o for name, o in here.items() if _runs_here(o)}
     elsewhere = {name: o for name, o in found.items() if name not in here}
     end = time.monotonic() + watch
     while elsewhere and time.monotonic() < end:
         time.sleep(min(0.5, watch / 10))
         for name, owner in list(elsewhere.items()):
-            if parse_owner(place.read(name)) not in (owner, None):
-                alive_ones[name] = elsewhere.pop(name)
-    return alive_ones
+            data = place.read(name)
+            if data is None:  # its run has ended
+                del elsewhere[name]
+            elif parse_owner(data) not in (owner, None):
+                alive[name] = elsewhere.pop(name)
+    return alive
+
+
+def _runs_here(owner: Owner) -> bool:
+    born = birth(owner.pid)
+    return born is not None and (not owner.born or born in ("", owner.born))
 
 
 def _excludes(one: str, other: str) -> bool:
@@ -183,7 +176,7 @@ class RunOwner:
     def _refuse_others(self) -> None:
         for name, owner in owners(self.place).items():
             if owner.run != self.run and _excludes(owner.shard, self.owner.shard):
-                if alive(self.place, name, owner, self._watch):
+                if living(self.place, {name: owner}, self._watch):
                     raise OutputError(self._refusal(owner))
                 if name != self.file:
                     self.place.remove(name)

@@ -25,9 +25,9 @@ class _Worker:
     """What an actor is."""
 
     def __init__(self, spec: WorkSpec, index: int) -> None:
-        from ptrack.batch.remote import open_place
+        from ptrack.batch.places import open_place
 
-        self._place, self._work = open_place(spec.place), spec.make(index)
+        self._place, self._work = open_place(spec.place), spec.work(index)
 
     def answer(self) -> str:
         """Return the machine's name: the actor is there."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ptrack.batch.driver import Summary
-from ptrack.batch.owner import WATCH_SECONDS, living
+from ptrack.batch.owner import living, owners
 from ptrack.batch.places import Place
 from ptrack.batch.status import SUFFIX, Status, parse_status
 from ptrack.errors import OutputError
@@ -72,14 +72,10 @@ class FolderStatus:
         return all(row["state"] == "done" for row in self.rows)
 
 
-def folder_status(place: Place, watch: float = WATCH_SECONDS) -> FolderStatus:
+def folder_status(place: Place) -> FolderStatus:
     """Read all status files of a folder, those of all shards and machines.
 
     A job that "runs" although its run is no longer alive is interrupted.
-
-    Args:
-        place: the folder.
-        watch: seconds to watch runs on other machines, where there are any.
 
     Raises:
         OutputError: the folder does not exist or holds no status files.
@@ -89,7 +85,7 @@ def folder_status(place: Place, watch: float = WATCH_SECONDS) -> FolderStatus:
         raise OutputError(
             f"{place.name or 'This folder'} holds no status files (*{SUFFIX}); name the --out folder of a run."
         )
-    running = {o.run: o for o in living(place, watch).values()}
+    running = {o.run: o for o in living(place, owners(place)).values()}
     rows = []
     for name in names:
         status = parse_status(place.read(name) or b"") or Status(

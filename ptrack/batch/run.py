@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ from ptrack.batch.driver import BatchListener, BatchOptions, BatchPlan, Driver, 
 from ptrack.batch.executors import Executor, InProcess, JobEvent
 from ptrack.batch.jobs import Entry, Job, Shard, expand, make_jobs, parse_shard, read_list, slurm_shard
 from ptrack.batch.owner import RunOwner
-from ptrack.batch.places import LocalPlace, Place
-from ptrack.batch.remote import open_place
+from ptrack.batch.places import Place, from_anywhere, open_place
 from ptrack.batch.stores import is_remote
-from ptrack.batch.tracking import TrackTask
+from ptrack.batch.tracking import TrackTask, TrackWork
 from ptrack.batch.work import WorkSpec
 from ptrack.errors import ConfigError, InputError, OutputError
 from ptrack.tracking.request import TrackRequest
@@ -122,7 +122,7 @@ def run_batch(batch: Batch, listener: BatchListener | None = None) -> Summary:
     listener = listener or BatchListener()
     with driving(
         batch.jobs,
-        _opened(batch.out),
+        open_place(batch.out),
         batch.task,
         lambda: _executor(batch, listener),
         batch.request.options,
@@ -168,33 +168,25 @@ def driving(
         yield driver
 
 
-def _opened(out: str) -> Place:
-    place = open_place(out)
-    if isinstance(place, LocalPlace):
-        try:
-            place.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot make the folder {out}: {error.strerror or error}.") from error
-    return place
-
-
 def _executor(batch: Batch, listener: BatchListener) -> Executor:
-    request = batch.request
+    request, work = batch.request, partial(TrackWork, batch.task.request, batch.task.plan)
     if request.ray:
         from ptrack.batch.ray_actors import RayActors
 
-        return RayActors(batch.task.spec(batch.out, request.workers or 0), request.ray)
+        spec = WorkSpec(make=work, place=from_anywhere(batch.out), workers=request.workers or 0)
+        return RayActors(spec, request.ray)
     if request.workers is None and request.options.timeout is None:
-        return InProcess(batch.task.spec(batch.out), _notifier(batch, listener))
-    return local_processes(lambda workers, threads: batch.task.spec(batch.out, workers, threads), request.workers)
+        return InProcess(WorkSpec(make=work, place=batch.out), _notifier(batch, listener))
+    return local_processes(work, batch.out, request.workers)
 
 
-def local_processes(spec: Callable[[int, int], WorkSpec], workers: int | None) -> Executor:
-    """Return worker processes, one if ``workers`` is None or 0; ``spec`` gets their number and threads of each."""
+def local_processes(work: Callable[..., Any], place: str, workers: int | None) -> Executor:
+    """Return worker processes, one if ``workers`` is None or 0, that work on a folder or URL; see ``WorkSpec.make``."""
     from ptrack.batch.local import LocalProcesses
 
     number = workers or 1
-    return LocalProcesses(spec(number, threads_each(number)))
+    spec = WorkSpec(make=work, place=from_anywhere(place), workers=number, threads=threads_each(number))
+    return LocalProcesses(spec)
 
 
 def threads_each(workers: int) -> int:

@@ -130,19 +130,22 @@ def remote_content(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def fetched(url: str) -> Iterator[Path]:
-    """Yield a local copy of a file, removed afterwards.
+def fetched(source: str) -> Iterator[str]:
+    """Yield the name of a local copy of a file behind a URL, removed afterwards; of another source, its own.
 
     Raises:
         InputError, TransientError: as ``remote_content``; what arrives is shorter than the store states.
     """
-    store, path = open_store(url)
+    if not is_remote(source):
+        yield source
+        return
+    store, path = open_store(source)
     with temporary_folder() as folder:
-        local = folder / (Path(urlsplit(url).path).name or "video")
-        with store_errors(url, InputError):
+        local = folder / (Path(urlsplit(source).path).name or "video")
+        with store_errors(source, InputError):
             expected = store.info(path).get("size")
             store.get_file(path, str(local))
         size = local.stat().st_size
         if expected is not None and size != expected:
-            raise TransientError(f"{url} was cut off: {size} of {expected} bytes arrived.")
-        yield local
+            raise TransientError(f"{source} was cut off: {size} of {expected} bytes arrived.")
+        yield str(local)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ptrack.batch.jobs import Job
 from ptrack.batch.places import Place
 from ptrack.batch.stores import fetched, is_remote, remote_content
-from ptrack.batch.work import Order, UnusableWorkerError, WorkSpec
+from ptrack.batch.work import Order, UnusableWorkerError
 from ptrack.errors import InputError, Interrupted, PTrackError, TracksError
 from ptrack.fileio import sha256_of
 from ptrack.queries_io import QueryPlan, plan_queries
@@ -41,7 +40,8 @@ class TrackTask:
     private = False
 
     def __init__(self, request: TrackRequest, *, trust_time: bool = False) -> None:
-        self.request = replace(request, sources=(), out=None)
+        checkpoint = request.checkpoint.absolute() if request.checkpoint is not None else None
+        self.request = replace(request, sources=(), out=None, checkpoint=checkpoint)
         self.trust_time = trust_time
         self.plan = plan_queries(request.queries)
         style = {"trail": request.trail, "occluded": request.occluded}  # of the overlay
@@ -56,19 +56,6 @@ class TrackTask:
         """Return whether a job's source is no longer what it was."""
         now = content_of(job.path, self.trust_time)
         return any(content.get(key) != value for key, value in now.items())
-
-    def spec(self, place: str, workers: int = 1, threads: int = 0) -> WorkSpec:
-        """Return how workers are made."""
-        request = self.request
-        if request.checkpoint is not None:
-            request = replace(request, checkpoint=request.checkpoint.absolute())
-        return WorkSpec(
-            maker="ptrack.batch.tracking:TrackWork",
-            arguments=(request, self.plan),
-            place=place if "://" in place else os.path.abspath(place),
-            workers=workers,
-            threads=threads,
-        )
 
 
 def content_of(path: str, trust_time: bool = False) -> dict[str, Any]:
@@ -150,9 +137,11 @@ class TrackWork:
         Raises:
             PTrackError: it cannot be read, tracked or written.
         """
-        with _fetched(order["path"]) as path, place.staged() as folder:
+        with fetched(order["path"]) as path, place.staged() as folder:
             try:
-                content = {**content_of(order["path"]), **_stamp_if_local(order["path"])}
+                content = content_of(order["path"])
+                if not is_remote(order["path"]):
+                    content |= {"path": order["path"], **_stamp(order["path"])}
                 report = self._track(order, path, folder, progress)
             except Interrupted:
                 raise
@@ -205,17 +194,3 @@ class TrackWork:
             overwrite=True,
             backward=self.request.backward,
         )
-
-
-def _stamp_if_local(path: str) -> dict[str, Any]:
-    return {} if is_remote(path) else {"path": path, **_stamp(path)}
-
-
-@contextmanager
-def _fetched(path: str) -> Iterator[str]:
-    """Yield the path of a local copy of a source behind a URL, or the path itself."""
-    if not is_remote(path):
-        yield path
-        return
-    with fetched(path) as local:
-        yield str(local)

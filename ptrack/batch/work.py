@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import time
@@ -11,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ptrack.batch.places import Place
-from ptrack.batch.remote import open_place
+from ptrack.batch.places import Place, open_place
 from ptrack.batch.status import Status, begun, read_status, write_status
 from ptrack.errors import Interrupted, OutputError, PTrackError, TransientError
 
@@ -127,13 +125,11 @@ def _plain(status: Status) -> dict[str, Any]:
 class WorkSpec:
     """How a worker is made, in any process."""
 
-    maker: str  # "module:callable" of ``maker(*arguments, index=, workers=)``, returning an object with ``run``
-    arguments: tuple[Any, ...]  # picklable
+    make: Callable[..., Any]  # picklable; called with ``index`` and ``workers``, it returns an object with ``run``
     place: str  # folder or URL of outputs and status files
     workers: int = 1
     threads: int = 0  # of the CPU for each worker; 0 leaves it to the libraries
 
-    def make(self, index: int = 0) -> Any:
+    def work(self, index: int = 0) -> Any:
         """Build the worker's object."""
-        module, _, name = self.maker.partition(":")
-        return getattr(importlib.import_module(module), name)(*self.arguments, index=index, workers=self.workers)
+        return self.make(index=index, workers=self.workers)

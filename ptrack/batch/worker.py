@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from ptrack.batch.remote import open_place
+from ptrack.batch.places import open_place
 from ptrack.batch.work import Order, WorkSpec, do_job
 from ptrack.errors import PTrackError
 
@@ -33,10 +33,8 @@ def main() -> None:
     """Be a worker process; the first line names what to build, every further one is an order."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever libraries print must not be taken for an answer
-    spec: WorkSpec = pickle.loads(base64.b64decode(sys.stdin.readline()))
-    index = int(sys.stdin.readline())
-    orders = _Orders(sys.stdin)
-    _serve(spec, index, orders, answers)
+    spec, index = sys.stdin.readline(), int(sys.stdin.readline())
+    _serve(spec, index, _Orders(sys.stdin), answers)
     answers.flush()
     os._exit(0)
 
@@ -58,13 +56,14 @@ class _Orders:
         return json.loads(self._ready.get())
 
 
-def _serve(spec: WorkSpec, index: int, orders: _Orders, answers: TextIO) -> None:
+def _serve(encoded: str, index: int, orders: _Orders, answers: TextIO) -> None:
     def answer(kind: str, job: str, data: Any) -> None:
         answers.write(json.dumps([kind, job, data]) + "\n")
         answers.flush()
 
     try:
-        place, work = open_place(spec.place), spec.make(index)
+        spec: WorkSpec = pickle.loads(base64.b64decode(encoded))
+        place, work = open_place(spec.place), spec.work(index)
         while True:
             order = orders.next()
             answer("started", order["job"], {})

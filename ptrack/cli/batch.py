@@ -34,7 +34,7 @@ def status(
     quiet: options.Quiet = False,
 ) -> None:
     """Count what is done, running, failed and left in a folder, over all shards; exit code 0 only if all is done."""
-    from ptrack.batch.remote import open_place
+    from ptrack.batch.places import open_place
     from ptrack.batch.report import check_report, counts_of, folder_status, write_report
 
     output = Output(json_mode=json, quiet=quiet)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptrack.batch.jobs import Job
 from ptrack.batch.places import LocalPlace, Place
-from ptrack.batch.work import Order, UnusableWorkerError, WorkSpec
+from ptrack.batch.work import Order, UnusableWorkerError
 from ptrack.data.clips import Clip
 from ptrack.errors import OutputError, PTrackError
 from ptrack.evaluation import results
@@ -90,33 +90,6 @@ class EvalTask:
             return content.get("key") != content_key(self._videos.load(job.name))
         except OSError:
             return True  # the job itself fails with the sentence
-
-
-def spec(
-    request: EvalRequest,
-    number: int,
-    place: LocalPlace,
-    workers: int = 1,
-    threads: int = 0,
-    known: tuple[Any, ...] = (),
-) -> WorkSpec:
-    """Return how workers are made.
-
-    Args:
-        request: what to evaluate.
-        number: of the model or folder, in the order of the request.
-        place: the run folder of that model.
-        workers: processes.
-        threads: of each.
-        known: the subject and the videos, for a worker in this process.
-    """
-    return WorkSpec(
-        maker="ptrack.evaluation.jobs:EvalWork",
-        arguments=(request, number, *known),
-        place=str(place.folder.absolute()),
-        workers=workers,
-        threads=threads,
-    )
 
 
 class EvalWork:

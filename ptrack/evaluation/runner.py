@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ from ptrack.batch.executors import Executor, InProcess
 from ptrack.batch.jobs import Shard
 from ptrack.batch.places import LocalPlace
 from ptrack.batch.run import driving, local_processes
+from ptrack.batch.work import WorkSpec
 from ptrack.errors import ConfigError, DataError, Interrupted, ModelError, OutputError
 from ptrack.evaluation import results
 from ptrack.evaluation.clips import ClipRow, choose, open_clips
-from ptrack.evaluation.jobs import EvalTask, Videos, read_result, spec, subject_folder
+from ptrack.evaluation.jobs import EvalTask, EvalWork, Videos, read_result, subject_folder
 from ptrack.evaluation.protocols import Protocol, check_mode, find_protocol
 from ptrack.evaluation.results import EvaluationReport, ModelResult, VideoResult
 from ptrack.evaluation.subjects import EvalRequest, Subject, open_subjects
@@ -130,9 +132,10 @@ class _Run:
         shard = Shard(self.group.rank, self.group.world)
 
         def executor() -> Executor:
+            work = functools.partial(EvalWork, request, self.number)
             if subject is not None:
-                return InProcess(spec(request, self.number, place, known=(subject, videos)))
-            return local_processes(lambda n, threads: spec(request, self.number, place, n, threads), request.workers)
+                return InProcess(WorkSpec(make=functools.partial(work, subject, videos), place=place.name))
+            return local_processes(work, place.name, request.workers)
 
         partial = ModelResult(model=name, settings=settings, videos=[])
         with driving(jobs, place, EvalTask(settings, videos, place), executor, options, shard=shard) as driver:

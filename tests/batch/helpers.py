@@ -1,5 +1,7 @@
 """Running quick jobs; imports little, because other processes use it too."""
 
+from functools import partial
+
 from ptrack.batch.driver import BatchOptions, Driver
 from ptrack.batch.executors import InProcess
 from ptrack.batch.jobs import Job
@@ -7,6 +9,7 @@ from ptrack.batch.local import LocalProcesses
 from ptrack.batch.places import LocalPlace
 from ptrack.batch.status import read_status
 from ptrack.batch.work import WorkSpec
+from tests.batch import works
 from tests.batch.works import Task
 
 NAMES = ("a", "b", "c")
@@ -21,7 +24,7 @@ def run(folder, names=NAMES, *, task=None, executor=None, listener=None, **optio
     log = folder / "log"
     log.write_text("")
     place = LocalPlace(folder / "out")
-    spec = WorkSpec(maker="tests.batch.works:Work", arguments=(str(log),), place=str(folder / "out"))
+    spec = WorkSpec(make=partial(works.Work, str(log)), place=str(folder / "out"))
     executor = executor or InProcess(spec)
     made = Driver(jobs(folder, names), place, task or Task(), executor, BatchOptions(**options), "run", listener)
     summary = made.run()
@@ -40,8 +43,7 @@ def processes(folder, maker="Work", workers=2, threads=1):
     (folder / "log").write_text("")
     return LocalProcesses(
         WorkSpec(
-            maker=f"tests.batch.works:{maker}",
-            arguments=(str(folder / "log"),),
+            make=partial(getattr(works, maker), str(folder / "log")),
             place=str(folder / "out"),
             workers=workers,
             threads=threads,

@@ -12,6 +12,7 @@ from ptrack.batch import converting
 from ptrack.batch.converting import ConvertWork, job_name, worker_loader
 from ptrack.batch.driver import BatchOptions
 from ptrack.batch.executors import InProcess
+from ptrack.batch.work import WorkSpec
 from ptrack.data.clips import ArrayFrames
 from ptrack.data.convert import ConvertOptions, convert, dry_run, jobs_folder
 from ptrack.data.hdf5 import ClipStore
@@ -51,7 +52,9 @@ def here(monkeypatch):
         return real(self, order, place, progress)
 
     monkeypatch.setattr(ConvertWork, "run", run)
-    monkeypatch.setattr(converting, "local_processes", lambda spec, workers: InProcess(spec(workers, 1)))
+    monkeypatch.setattr(
+        converting, "local_processes", lambda make, place, workers: InProcess(WorkSpec(make=make, place=place))
+    )
     return loaded
 
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from ptrack.batch import exporting
 from ptrack.batch.executors import InProcess
+from ptrack.batch.work import WorkSpec
 from ptrack.cli.app import app
 from ptrack.errors import InputError, OutputError, PTrackError, TracksError
 from ptrack.tracks_io import load_tracks, save_tracks
@@ -53,7 +54,9 @@ def test_a_folder_with_a_damaged_file_and_again(place):
 def test_workers_get_the_request_and_a_pattern_finds_files(place, monkeypatch):
     made = []
     monkeypatch.setattr(
-        exporting, "local_processes", lambda spec, workers: InProcess(made.append(workers) or spec(workers, 1))
+        exporting,
+        "local_processes",
+        lambda make, place, workers: InProcess(made.append(workers) or WorkSpec(make=make, place=place)),
     )
     done = convert("results/*.tracks.h5", "out", "--to", "npz", "--workers", "2")
     assert (done.exit_code, made) == (0, [2])

@@ -9,7 +9,7 @@ import pytest
 
 from ptrack.batch import owner as owner_module
 from ptrack.batch.jobs import Shard
-from ptrack.batch.owner import Owner, RunOwner, alive, birth, living, parse_owner, this_process
+from ptrack.batch.owner import Owner, RunOwner, birth, living, owners, parse_owner, this_process
 from ptrack.batch.places import LocalPlace
 from ptrack.errors import OutputError
 
@@ -67,7 +67,7 @@ def test_other_shards_of_the_same_division_may_run_beside(place):
 
 def test_an_owner_on_another_machine_lives_while_its_number_rises(place):
     dead = other(place, host="elsewhere", boot="b", beat=3)
-    assert not alive(place, ".ptrack-run-0-of-1.json", dead, watch=0.1)
+    assert not living(place, {".ptrack-run-0-of-1.json": dead}, watch=0.1)
     with pytest.raises(OutputError), RunOwner(place, Shard(0, 2), watch=0.1):  # it takes over: the dead one is removed
         owner = Owner(run="x", host="elsewhere", boot="b", pid=1, born="", shard="1/2")
         place.write(".ptrack-run-1-of-2.json", owner.to_json())
@@ -100,7 +100,7 @@ def test_all_runs_of_other_machines_are_watched_at_once(place):
     other(place, "3/4")  # this process
     with beating(place, ".ptrack-run-1-of-4.json"):
         began = time.monotonic()
-        assert sorted(o.shard for o in living(place, 1.0).values()) == ["1/4", "3/4"]
+        assert sorted(o.shard for o in living(place, owners(place), 1.0).values()) == ["1/4", "3/4"]
         assert time.monotonic() - began < 2.5
 
 

@@ -87,7 +87,7 @@ class FakeRay:
 
 
 def actors(ray, workers=1):
-    made = RayActors(WorkSpec(maker="x:y", arguments=(), place="out", workers=workers), "auto", ray)
+    made = RayActors(WorkSpec(make=dict, place="out", workers=workers), "auto", ray)
     assert made.room() == IN_FLIGHT * workers
     return made
 
@@ -141,7 +141,7 @@ def test_a_cluster_on_which_nothing_comes_up_is_given_up(monkeypatch):
     monkeypatch.setattr(ray_actors, "START_SECONDS", 0.0)
     ray = FakeRay()
     ray.reference = lambda value=None: next(ray.count)
-    executor = RayActors(WorkSpec(maker="x:y", arguments=(), place="out", workers=3), "auto", ray)
+    executor = RayActors(WorkSpec(make=dict, place="out", workers=3), "auto", ray)
     (event,) = executor.poll(0.01)
     assert event.kind == "broken"
     assert "No Ray actor has come up for 0 s (3 actors of 1 CPUs; the cluster has 4)" in event.data["reason"]
@@ -169,7 +169,7 @@ def test_errors_of_the_job_itself():
 
 def test_actors_for_gpus_and_timeouts():
     ray = FakeRay(cpus=32, gpus=4)
-    executor = RayActors(WorkSpec(maker="x:y", arguments=(), place="o", workers=0), "a", ray)
+    executor = RayActors(WorkSpec(make=dict, place="o", workers=0), "a", ray)
     assert executor.room() == 4 * IN_FLIGHT
     assert (ray.options["num_gpus"], ray.options["num_cpus"]) == (1.0, 8)
     executor.submit({"job": "a"})

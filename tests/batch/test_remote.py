@@ -13,7 +13,7 @@ from ptrack.batch import driver as driver_module  # noqa: E402
 from ptrack.batch import stores  # noqa: E402
 from ptrack.batch.jobs import Shard  # noqa: E402
 from ptrack.batch.owner import RunOwner  # noqa: E402
-from ptrack.batch.remote import RemotePlace  # noqa: E402
+from ptrack.batch.places import RemotePlace  # noqa: E402
 from ptrack.batch.report import folder_status  # noqa: E402
 from ptrack.batch.stores import expand_remote, fetched, open_store, remote_content  # noqa: E402
 from ptrack.errors import InputError, OutputError, TransientError  # noqa: E402

@@ -13,6 +13,7 @@ import pytest
 
 from ptrack.batch.executors import InProcess
 from ptrack.batch.status import parse_status
+from ptrack.batch.work import WorkSpec
 from ptrack.errors import ConfigError, Interrupted, OutputError
 from ptrack.evaluation import jobs, results, runner
 from ptrack.evaluation.runner import EvalProgress, evaluate
@@ -32,13 +33,13 @@ def test_workers_give_the_same_numbers(tmp_path: Path, monkeypatch: pytest.Monke
     """What a worker gets travels as bytes and it opens everything itself; processes are tested in tests/batch."""
     made = []
 
-    def local(spec: Any, workers: int) -> InProcess:
-        made.append(pickle.loads(pickle.dumps(spec(workers, 1))))
+    def local(make: Any, place: str, workers: int) -> InProcess:
+        made.append(pickle.loads(pickle.dumps(WorkSpec(make=make, place=place, workers=workers))))
         return InProcess(made[-1])
 
     monkeypatch.setattr(runner, "local_processes", local)
     assert means(ask(workers=2, run_dir=tmp_path)) == means(ask())
-    assert [(s.workers, len(s.arguments)) for s in made] == [(2, 2)]
+    assert [(s.workers, len(s.make.args)) for s in made] == [(2, 2)]
     assert all(s.result.reused for s in steps_of(workers=2, run_dir=tmp_path))
     with pytest.raises(ConfigError, match="--workers 0"):
         ask(workers=0)
