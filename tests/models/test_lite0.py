@@ -26,6 +26,7 @@ def test_maps_of_all_strides(backbone, picture):
 
 def test_channels_of_a_block_may_be_worked_on_in_parts(backbone, picture, monkeypatch):
     """Blocks of 96 to 672 channels, in parts of 16 and up, the last one smaller or not."""
+    monkeypatch.setattr(lite0, "FUSED", False)
     whole = backbone(picture)
     done: list[int] = []
     part = lite0.Conv.part
@@ -47,6 +48,22 @@ def test_channels_of_a_block_may_be_worked_on_in_parts(backbone, picture, monkey
     assert max(size for size in done if size != wide) <= 2 * (64 << 10)
     for mine, theirs in zip(found, whole, strict=True):
         torch.testing.assert_close(mine, theirs[:1], atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(not lite0.FUSED, reason="PyTorch was built without oneDNN")
+def test_fused_convolutions_are_the_plain_ones(backbone, picture):
+    """On a CPU without gradients alone, and a batch of frames has the bits of single ones."""
+    with torch.enable_grad():
+        assert not lite0.is_fused(picture)
+        wanted = backbone(picture)
+    with torch.no_grad():
+        assert lite0.is_fused(picture)
+        assert not any(lite0.is_fused(x) for x in (picture.double(), picture.to("meta")))
+        found, single = backbone(picture), backbone(picture[1:])
+    for mine, theirs, one in zip(found, wanted, single, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-5)
+        assert mine.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(mine[1:], one)
 
 
 def test_with_gradients_channels_stay_together(backbone, picture, monkeypatch):
