@@ -17,6 +17,12 @@ def apply(h: np.ndarray, xy: np.ndarray) -> np.ndarray:
         return projected[..., :2] / projected[..., 2:]
 
 
+def distance(h: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return (..., K) pixels between ``b`` and where ``h`` puts ``a``; infinite where it puts a point nowhere."""
+    off = np.linalg.norm(apply(h, a) - b, axis=-1)
+    return np.where(np.isnan(off), np.inf, off)
+
+
 def _normaliser(xy: np.ndarray) -> np.ndarray:
     """Return the 3 x 3 similarity that brings points to mean 0 and mean distance sqrt(2) (Hartley 1997)."""
     centre = xy.mean(axis=0)
@@ -82,13 +88,32 @@ def ransac(a: np.ndarray, b: np.ndarray, threshold: float, seed: int = 0) -> tup
     models = _hypotheses(a / scale, b / scale, np.random.default_rng(seed))
     identity = np.eye(3)[None]
     models = np.concatenate([models, identity])
-    distance = np.linalg.norm(apply(models, (a / scale)[None]) - (b / scale)[None], axis=-1) * scale
-    agree = np.nan_to_num(distance, nan=np.inf) <= threshold
+    agree = distance(models, (a / scale)[None], (b / scale)[None]) * scale <= threshold
     inliers = agree[agree.sum(axis=1).argmax()]
     h = np.eye(3)
     for _ in range(2):
         if inliers.sum() < 4:
             break
         h = fit(a[inliers], b[inliers])
-        inliers = np.nan_to_num(np.linalg.norm(apply(h, a) - b, axis=1), nan=np.inf) <= threshold
+        inliers = distance(h, a, b) <= threshold
     return h, inliers
+
+
+def refine(
+    h: np.ndarray, a: np.ndarray, b: np.ndarray, rounds: int, least: int, threshold: float = np.inf
+) -> np.ndarray:
+    """Return ``h`` after ``rounds`` least-squares fits with the weights of Tukey's biweight to the points near it.
+
+    It stays as it is when no more than ``least`` points lie within ``threshold`` pixels or have a weight.
+    """
+    for _ in range(rounds):
+        off = distance(h, a, b)
+        near = off <= threshold
+        if near.sum() <= least:
+            break
+        reach = np.clip(4.685 * 1.4826 * float(np.median(off[near])), 0.05, threshold)
+        weights = np.clip(1 - (off / reach) ** 2, 0, None)
+        if (weights > 0).sum() <= least:
+            break
+        h = fit(a, b, weights)
+    return h

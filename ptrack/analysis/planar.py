@@ -140,32 +140,13 @@ def _fit(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[np.ndarray, np
     shift_a[:2, 2], shift_b[:2, 2] = -a.mean(axis=0), b.mean(axis=0)
     a0, b0 = a - a.mean(axis=0), b - b.mean(axis=0)  # small numbers keep the equations well conditioned
     found = [homography.ransac(a0, b0, limit)[0] for limit in (threshold, threshold / 4)]
-    h = _refined(min(found, key=lambda one: np.minimum(_distance(one, a0, b0), threshold).sum()), a0, b0, threshold)
-    distance = _distance(h, a0, b0)
+    best = min(found, key=lambda one: np.minimum(homography.distance(one, a0, b0), threshold).sum())
+    h = homography.refine(best, a0, b0, REFINEMENTS, LEAST, threshold)
+    distance = homography.distance(h, a0, b0)
     agree = distance <= threshold
     h = shift_b @ h @ shift_a
     residual = float(np.sqrt((distance[agree] ** 2).mean())) if agree.any() else np.nan
     return h / h[2, 2], agree, residual
-
-
-def _distance(h: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return (K,) pixels between ``b`` and where ``h`` puts ``a``; infinite where it puts a point nowhere."""
-    return np.nan_to_num(np.linalg.norm(homography.apply(h, a) - b, axis=1), nan=np.inf)
-
-
-def _refined(h: np.ndarray, a: np.ndarray, b: np.ndarray, threshold: float) -> np.ndarray:
-    """Return ``h`` after least squares with the weights of Tukey's biweight on the points near it."""
-    for _ in range(REFINEMENTS):
-        distance = _distance(h, a, b)
-        near = distance <= threshold
-        if near.sum() <= LEAST:
-            break
-        reach = np.clip(4.685 * 1.4826 * float(np.median(distance[near])), 0.05, threshold)
-        weights = np.clip(1 - (distance / reach) ** 2, 0, None)
-        if (weights > 0).sum() <= LEAST:
-            break
-        h = homography.fit(a, b, weights)
-    return h
 
 
 def _sentences(
@@ -290,10 +271,10 @@ def corner_pin(tracks: Tracks, found: Plane, corners: Sequence[tuple[float, floa
 
 
 PLANE_COLUMNS = (
-    "frame", "time_s", "points", "inliers", "residual_px",
+    *("frame", "time_s", "points", "inliers", "residual_px"),
     *(f"from_reference_{r}{c}" for r in range(3) for c in range(3)),
     *(f"to_reference_{r}{c}" for r in range(3) for c in range(3)),
-)  # fmt: skip
+)
 
 
 def plane_rows(found: Plane) -> Iterable[list[Any]]:

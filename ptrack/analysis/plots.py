@@ -8,10 +8,8 @@ import numpy as np
 
 from ptrack.analysis.measuring import Measures
 from ptrack.errors import OutputError
-from ptrack.fileio import atomic_path
 
 ENDINGS = (".png", ".svg", ".pdf")
-LEGEND_UP_TO = 12  # lines that are named; more would cover the plot
 
 
 def check_plot(path: Path | str | None) -> None:
@@ -22,8 +20,7 @@ def check_plot(path: Path | str | None) -> None:
 
 def plot_measures(found: Measures, path: Path | str) -> None:
     """Write x, y, speed and acceleration, and distances and angles where there are some, over time as one figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from ptrack.figure import LEGEND_UP_TO, ShownFigure, draw_legend, draw_lines
 
     u, ids = found.unit, list(found.ids)
     side = f"y ({u})" if found.y_up else f"y ({u}, downwards)"
@@ -39,21 +36,16 @@ def plot_measures(found: Measures, path: Path | str) -> None:
     parts = [part for part in parts if part[1]]
     sd = found.position_sd
     sides = {} if sd is None else {f"x ({u})": sd[..., 0], side: sd[..., 1]}  # bands of one standard deviation
-    figure = Figure(figsize=(11, 1.9 * len(parts) + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = ShownFigure(figsize=(11, 1.9 * len(parts) + 0.6), layout="constrained")
     axes = np.atleast_1d(figure.subplots(len(parts), 1, sharex=True))
-    marker = "." if len(found.seconds) == 1 else ""
     for axis, (label, names, values) in zip(axes, parts, strict=True):
-        for k, name in enumerate(names):
-            lines = axis.plot(found.seconds, values[:, k], linewidth=1, marker=marker, label=name)
-            if label in sides and len(names) <= LEGEND_UP_TO:
-                sd = sides[label][:, k]
-                band = values[:, k] - sd, values[:, k] + sd
-                axis.fill_between(found.seconds, *band, color=lines[0].get_color(), alpha=0.2, linewidth=0)
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
+        lines = draw_lines(axis, label, found.seconds, values, names)
+        if label in sides and len(names) <= LEGEND_UP_TO:
+            low, high = values - sides[label], values + sides[label]
+            for k, line in enumerate(lines):
+                colour = line.get_color()
+                axis.fill_between(found.seconds, low[:, k], high[:, k], color=colour, alpha=0.2, linewidth=0)
         if len(names) <= LEGEND_UP_TO and (axis is axes[0] or names is not ids):
-            axis.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+            draw_legend(axis)
     axes[-1].set_xlabel("time (s)")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    figure.save(path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptrack.homography import apply, fit, ransac
+from ptrack.homography import fit, ransac, refine
 from ptrack.tracks import Tracks
 
 THRESHOLD = 3.0  # pixels at a frame side of 480: the farthest a background point may lie from where the camera puts it
@@ -56,15 +56,7 @@ def step(tracks: Tracks, background: np.ndarray, t: int) -> np.ndarray:
     both = _both(tracks, t - 1, t)
     both = both[background[both]]
     a, b = tracks.tracks[t - 1, both].astype(np.float64), tracks.tracks[t, both].astype(np.float64)
-    h = fit(a, b)
-    for _ in range(3 if len(both) > 8 else 0):
-        distance = np.linalg.norm(apply(h, a) - b, axis=1)
-        reach = max(4.685 * 1.4826 * float(np.median(distance)), 0.05)
-        weights = np.clip(1 - (distance / reach) ** 2, 0, None)
-        if (weights > 0).sum() < 8:
-            break
-        h = fit(a, b, weights)
-    return h
+    return refine(fit(a, b), a, b, rounds=3 if len(both) > 8 else 0, least=7)
 
 
 class CameraMotion:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ptrack.homography import apply
 from ptrack.tracks import Tracks
 from ptrack.viz import homography, marks, palette
 from ptrack.viz.draw import Canvas
@@ -106,7 +107,7 @@ class TracksPainter:
         rows = slice(first, t + 1)
         past = self.tracks.tracks[rows].astype(np.float64)
         if self._motion is not None:
-            past = homography.apply(self._motion.to_current(t, first), past)
+            past = apply(self._motion.to_current(t, first), past)
         past[-1] = self.tracks.tracks[t]
         return RecentTracks(view.place(past), self.tracks.visible[rows], self.tracks.confidence[rows])
 

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptrack.fileio import atomic_path, write_csv
+from ptrack.fileio import write_csv
 from ptrack.tracks import Tracks
 from ptrack.viz import palette
 
 if TYPE_CHECKING:
     from ptrack.figure import ShownFigure
 
-LEGEND_UP_TO = 12  # points that are named in a plot; more would cover it
 COLUMNS: tuple[str, ...] = (
-    "id", "first_frame", "last_frame", "frames", "visible_share", "path_px", "mean_speed_px_per_frame",
-    "max_speed_px_per_frame", "mean_confidence",
-)  # fmt: skip
+    *("id", "first_frame", "last_frame", "frames", "visible_share", "path_px"),
+    *("mean_speed_px_per_frame", "max_speed_px_per_frame", "mean_confidence"),
+)
 
 
 def point_table(tracks: Tracks) -> list[dict[str, Any]]:
@@ -59,9 +58,7 @@ def write_table(tracks: Tracks, path: Path | str) -> None:
 
 def plot_tracks(tracks: Tracks, path: Path | str) -> None:
     """Write ``tracks_figure`` as a picture (.png, .svg or .pdf)."""
-    figure = tracks_figure(tracks)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    tracks_figure(tracks).save(path)
 
 
 def tracks_figure(tracks: Tracks) -> ShownFigure:
@@ -69,7 +66,7 @@ def tracks_figure(tracks: Tracks) -> ShownFigure:
 
     Lines are interrupted where a point is occluded; the raster below shows every point's visibility probability.
     """
-    from ptrack.figure import ShownFigure
+    from ptrack.figure import LEGEND_UP_TO, ShownFigure, draw_legend, draw_lines
 
     figure = ShownFigure(figsize=(11, 9), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True, gridspec_kw={"height_ratios": [3, 3, 2, 2]})
@@ -80,25 +77,22 @@ def tracks_figure(tracks: Tracks) -> ShownFigure:
     speed = np.where(tracks.visible, speed, np.nan)
     colours = palette.by_start(tracks) / 255
     values_of = {"x (px)": seen[..., 0], "y (px)": seen[..., 1], "speed (px/frame)": speed}
-    marker = "." if len(time) == 1 else ""
     for axis, (label, values) in zip(axes, values_of.items(), strict=False):
-        for n in range(tracks.num_points):
-            name = str(tracks.ids[n])
-            axis.plot(time, values[:, n], color=colours[n], linewidth=1, marker=marker, label=name)
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
+        draw_lines(axis, label, time, values, tracks.ids.tolist(), colours)
     axes[1].invert_yaxis()  # as in the picture: y grows downwards
     _raster(axes[3], tracks, time)
     axes[3].set_xlabel("time (s)" if known else "frame")
     axes[0].set_title(f"{Path(tracks.info.source).name or 'tracks'}: {tracks.num_points} points")
     if 0 < tracks.num_points <= LEGEND_UP_TO:
-        axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+        draw_legend(axes[0])
     return figure
 
 
 def _raster(axis: Any, tracks: Tracks, time: np.ndarray) -> None:
     """Draw the visibility probabilities, one row per point; dark grey where a point has no position."""
     from matplotlib.colors import ListedColormap
+
+    from ptrack.figure import LEGEND_UP_TO
 
     axis.set_facecolor("0.4")
     axis.set_ylabel("visibility by point")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from ptrack.tracks import Tracks
 from ptrack.tracks_io import tracks_stem
 from ptrack.video import FrameSource, open_writer
 from ptrack.viz import layouts, palette
-from ptrack.viz.painter import LONG_TRAIL, PaintOptions, TracksPainter, View, whole_frame
+from ptrack.viz.painter import LONG_TRAIL, PaintOptions, TracksPainter, whole_frame
 from ptrack.viz.pairing import open_video_of, paired, with_size
 from ptrack.viz.recent import joined_steps
 from ptrack.viz.style import overlay_style
 
 STYLES = ("overlay", "stabilised", "exposure", "sheet", "plots")
 STILLS = ("exposure", "sheet")
+Painted = tuple[int, Callable[[], np.ndarray]]  # row of the tracks, and what paints its picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +33,7 @@ class VisualizeOptions:
     video: str | None = None  # default: the source named in the tracks
     truth: Path | None = None  # ground truth for error lines
     style: str = "overlay"  # one of STYLES
-    out: Path | None = (
-        None  # picture, video, GIF or folder of frames; by the style if None and nothing else is asked for
-    )
+    out: Path | None = None  # picture, video, GIF or folder of frames; by the style if nothing is asked for
     html: Path | None = None  # the viewer
     embed: bool = True  # the video inside the HTML file; otherwise beside it
     rerun: Path | None = None  # a recording for Rerun
@@ -158,11 +158,9 @@ def _without_video(options: VisualizeOptions, out: Path | None, tracks: Tracks) 
 def _viewer(options: VisualizeOptions, path: Path, tracks: Tracks, source: FrameSource) -> list[Path]:
     from ptrack.viz.html import write_viewer
 
-    report = options.progress
-
     def progress(done: int) -> None:
-        if report is not None:
-            report(done, tracks.num_frames)
+        if options.progress is not None:
+            options.progress(done, tracks.num_frames)
 
     return write_viewer(tracks, source, path, embed=options.embed, overwrite=options.overwrite, progress=progress)
 
@@ -202,27 +200,40 @@ def _draw(
             _save(layouts.contact_sheet(painter, frames, options.count), out)
         return
     if options.attention is not None:
-        _draw_attention(options, out, tracks, source)
-        return
+        pictures, missing = _attention(options, tracks, source), "the point has not started there"
+    else:
+        pictures, missing = _panels(options, sets, truth, paint, source), "the video ends before it"
+    wanted = _single_row(options, tracks, out)
+    if wanted is not None:
+        for row, painted in pictures:
+            if row == wanted:
+                _save(painted(), out)
+                return
+        raise TracksError(f"--frame {int(tracks.frame_index[wanted])}: {missing}.")
+    with open_writer(out, fps=tracks.info.fps or None, overwrite=options.overwrite) as writer:
+        for row, painted in pictures:
+            pts = float(tracks.pts_seconds[row])
+            writer.write(painted(), pts if np.isfinite(pts) else None)
+
+
+def _panels(
+    options: VisualizeOptions, sets: list[Tracks], truth: Tracks | None, paint: PaintOptions, source: FrameSource
+) -> Iterator[Painted]:
+    """Yield the panels of all rows."""
+    tracks = sets[0]
     against = [layouts.Truth(t, truth) if truth is not None else None for t in sets]
     names = [p.name for p in options.tracks]
     panel = layouts.Comparison([TracksPainter(t, paint) for t in sets], names, against)
     crop = None
     if options.follow is not None:
         crop = layouts.FollowCrop(tracks, options.follow, options.crop, options.zoom)
-    row = _single_row(options, tracks, out)
-    if row is not None:
-        _save(_one_frame(row, tracks, panel, crop, source), out)
-        return
-    with open_writer(out, fps=tracks.info.fps or None, overwrite=options.overwrite) as writer:
-        for t, rgb in _counted(options, tracks, source):
-            view = _view(tracks, crop, t, rgb)
-            pts = float(tracks.pts_seconds[t])
-            writer.write(panel.paint(int(tracks.frame_index[t]), view), pts if np.isfinite(pts) else None)
+    for t, rgb in _counted(options, tracks, source):
+        view = whole_frame(tracks, rgb) if crop is None else crop.view(t, rgb)
+        yield t, partial(panel.paint, int(tracks.frame_index[t]), view)
 
 
-def _draw_attention(options: VisualizeOptions, out: Path, tracks: Tracks, source: FrameSource) -> None:
-    """Run the model again over the frames and draw what it saw of one point."""
+def _attention(options: VisualizeOptions, tracks: Tracks, source: FrameSource) -> Iterator[Painted]:
+    """Run the model again over the frames and yield what it saw of one point."""
     from ptrack.models import zoo
     from ptrack.viz.attention import attention_of, index_of, paint_attention
 
@@ -238,18 +249,8 @@ def _draw_attention(options: VisualizeOptions, out: Path, tracks: Tracks, source
             held[t] = rgb
             yield t, rgb
 
-    seen = attention_of(model, frames(), tracks, options.attention or "")
-    wanted = _single_row(options, tracks, out)
-    if wanted is not None:
-        for sample in seen:
-            if sample.row == wanted:
-                _save(paint_attention(sample, tracks, held[sample.row]), out)
-                return
-        raise TracksError(f"--frame {int(tracks.frame_index[wanted])}: the point has not started there.")
-    with open_writer(out, fps=tracks.info.fps or None, overwrite=options.overwrite) as writer:
-        for sample in seen:
-            pts = float(tracks.pts_seconds[sample.row])
-            writer.write(paint_attention(sample, tracks, held.pop(sample.row)), pts if np.isfinite(pts) else None)
+    for sample in attention_of(model, frames(), tracks, options.attention or ""):
+        yield sample.row, partial(paint_attention, sample, tracks, held.pop(sample.row))
 
 
 def _single_row(options: VisualizeOptions, tracks: Tracks, out: Path) -> int | None:
@@ -269,25 +270,11 @@ def _single_row(options: VisualizeOptions, tracks: Tracks, out: Path) -> int | N
     return int(rows[0])
 
 
-def _view(tracks: Tracks, crop: layouts.FollowCrop | None, t: int, rgb: np.ndarray) -> View:
-    return whole_frame(tracks, rgb) if crop is None else crop.view(t, rgb)
-
-
 def _counted(options: VisualizeOptions, tracks: Tracks, source: FrameSource) -> Iterator[tuple[int, np.ndarray]]:
     for done, (t, frame) in enumerate(paired(tracks, source), start=1):
         yield t, frame.rgb
         if options.progress is not None:
             options.progress(done, tracks.num_frames)
-
-
-def _one_frame(
-    row: int, tracks: Tracks, panel: layouts.Comparison, crop: layouts.FollowCrop | None, source: FrameSource
-) -> np.ndarray:
-    """Return the picture of one row."""
-    for t, frame in paired(tracks, source):
-        if t == row:
-            return panel.paint(int(tracks.frame_index[t]), _view(tracks, crop, t, frame.rgb))
-    raise TracksError(f"--frame {int(tracks.frame_index[row])}: the video ends before it.")
 
 
 def _save(picture: np.ndarray, path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ptrack.errors import ConfigError, TracksError
+from ptrack.homography import apply
 from ptrack.viz import homography, layouts, palette
 from ptrack.viz.painter import PaintOptions, TracksPainter, View, whole_frame
 from ptrack.viz.style import OverlayStyle
@@ -124,7 +125,7 @@ def test_stabilised_trails_leave_the_background_out_and_show_motion_alone():
     tracks = _scene()
     motion = homography.CameraMotion(tracks, 9)
     assert motion.background.tolist() == [False] * 3 + [True] * 12
-    past = homography.apply(motion.to_current(9, 4), tracks.tracks[4:10].astype(float))
+    past = apply(motion.to_current(9, 4), tracks.tracks[4:10].astype(float))
     seen = tracks.tracks[9, 3:]
     np.testing.assert_allclose(past[:, 3:], np.broadcast_to(seen, (6, *seen.shape)), atol=0.02)
     np.testing.assert_allclose(np.diff(past[:, 0], axis=0), np.broadcast_to([0, 2], (5, 2)), atol=0.02)

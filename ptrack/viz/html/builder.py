@@ -78,8 +78,8 @@ class FrameCode:
 
 
 def asset(name: str) -> str:
-    """Return the text of a file packaged beside this module."""
-    return resources.files("ptrack.viz.html").joinpath(name).read_text(encoding="utf-8")
+    """Return the text of a packaged file of a page, such as "html/viewer.css"."""
+    return resources.files("ptrack.viz").joinpath(name).read_text(encoding="utf-8")
 
 
 def _base64(array: np.ndarray) -> str:
@@ -129,9 +129,9 @@ def viewer_data(tracks: Tracks, *, scale: float = 1.0) -> dict[str, Any]:
 def viewer_html(data: dict[str, Any], title: str) -> str:
     """Return the page for ``viewer_data``; text from outside is escaped so that it stays text."""
     document = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    script = asset("shared.js") + asset("viewer.js")
-    parts = {"title": html.escape(title), "style": asset("viewer.css"), "script": script, "data": document}
-    first, *rest = asset("viewer.html").split("{{")  # one pass: a title such as {{data}} stays what it is
+    script = asset("html/shared.js") + asset("html/viewer.js")
+    parts = {"title": html.escape(title), "style": asset("html/viewer.css"), "script": script, "data": document}
+    first, *rest = asset("html/viewer.html").split("{{")  # one pass: a title such as {{data}} stays what it is
     pieces = [first]
     for piece in rest:
         name, _, text = piece.partition("}}")

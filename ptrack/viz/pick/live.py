@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from http import HTTPStatus
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptrack.viz.html.builder import asset
 from ptrack.viz.pick.frames import MAX_SIDE, jpeg
-from ptrack.viz.pick.server import PageHandler, PickServer, RequestError, document, number, own
+from ptrack.viz.pick.server import PageHandler, PickServer, number
 
 if TYPE_CHECKING:
     from ptrack.live.publish import LiveFrame
@@ -78,40 +77,26 @@ class LiveView:
             self._news.notify_all()
 
 
+class LiveHandler(PageHandler):
+    """Answers the live page."""
+
+    files: Mapping[str, tuple[str, ...]] = {
+        "": ("html", "pick/live.html"),
+        "live.js": ("javascript", "pick/live.js"),
+        "style.css": ("css", "html/viewer.css", "pick/live.css"),
+    }
+    answers: Mapping[str, Callable[[LiveView, dict[str, str]], Any]] = {
+        "poll": lambda view, query: view.poll(number(query, "after"))
+    }
+    pictures: Mapping[str, Callable[[LiveView, int], bytes | None]] = {"frame": lambda view, i: view.picture(i)}
+
+
 class LiveServer(PickServer):
     """Serves a ``LiveView``."""
 
-    def page(self) -> type[PageHandler]:
-        """Return what answers the requests."""
-        return _LiveHandler
+    page = LiveHandler
 
     def close(self) -> None:
         """Let waiting pages go, then stop listening."""
         self.session.close()
         super().close()
-
-
-class _LiveHandler(PageHandler):
-    def _get(self, route: str, query: dict[str, str]) -> tuple[str, bytes]:
-        view: LiveView = self.owner.session
-        if route in _FILES:
-            kind, read = _FILES[route]
-            return kind, read().encode()
-        if route == "poll":
-            return document(view.poll(number(query, "after")))
-        if route == "frame":
-            data = view.picture(number(query, "i"))
-            if data is None:
-                raise RequestError(HTTPStatus.NOT_FOUND, "That frame has gone.")
-            return "image/jpeg", data
-        raise RequestError(HTTPStatus.NOT_FOUND, "There is nothing here.")
-
-    def _post(self, route: str, query: dict[str, str]) -> tuple[str, bytes]:
-        raise RequestError(HTTPStatus.NOT_FOUND, "There is nothing here.")
-
-
-_FILES = {
-    "": ("text/html; charset=utf-8", lambda: own("live.html")),
-    "live.js": ("text/javascript; charset=utf-8", lambda: own("live.js")),
-    "style.css": ("text/css; charset=utf-8", lambda: asset("viewer.css") + own("live.css")),
-}

@@ -17,10 +17,9 @@ import json
 import secrets
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -55,68 +54,6 @@ class RequestError(Exception):
         self.status = status
 
 
-class PickServer:
-    """Serves one session until ``wait`` returns: the page reported "done", or ``close`` was called.
-
-    Args:
-        session: what the page works on; a ``PickSession``, or what a page of another kind needs.
-        port: 0 for any free one.
-
-    Raises:
-        InputError: the port is in use; the session is closed then.
-    """
-
-    def __init__(self, session: Any, port: int = 0) -> None:
-        self.session = session
-        self.token = secrets.token_urlsafe(24)
-        self.done = threading.Event()
-        self.closed = False
-        handler = type("Handler", (self.page(),), {"owner": self})
-        try:
-            self._server = _QuietServer((ADDRESS, port), handler)
-        except OSError as error:
-            session.close()
-            raise InputError(
-                f"Port {port} cannot be used ({error.strerror}); leave --port out for a free one."
-            ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="ptrack-pick-server")
-        self._thread.start()
-
-    def page(self) -> type[PageHandler]:
-        """Return what answers the requests."""
-        return PageHandler
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return self._server.server_address[1]
-
-    @property
-    def url(self) -> str:
-        """The page's address, token included."""
-        return f"http://{ADDRESS}:{self.port}/{self.token}/"
-
-    def wait(self) -> None:
-        """Wait until the page reports that it is done. Ctrl-C comes through as KeyboardInterrupt."""
-        while not self.done.wait(0.2):
-            pass
-
-    def close(self) -> None:
-        """Stop listening and end the session's threads."""
-        self.done.set()
-        self.closed = True
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-        self.session.close()
-
-    def __enter__(self) -> PickServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -135,6 +72,10 @@ class PageHandler(BaseHTTPRequestHandler):
     server_version = "ptrack"
     sys_version = ""
     timeout = 60  # seconds without a byte until a connection is dropped
+
+    files: Mapping[str, tuple[str, ...]] = {}  # route: kind of text, and the packaged files that it is made of
+    answers: Mapping[str, Callable[[Any, dict[str, str]], Any]] = {}  # route: what the session answers to a query
+    pictures: Mapping[str, Callable[[Any, int], bytes | None]] = {}  # route: a JPEG by its number
 
     def do_GET(self) -> None:
         """Answer a request for a file, a frame or news."""
@@ -202,44 +143,21 @@ class PageHandler(BaseHTTPRequestHandler):
         return route, {name: values[0] for name, values in parse_qs(parts.query).items()}
 
     def _get(self, route: str, query: dict[str, str]) -> tuple[str, bytes]:
-        session, tab = self.owner.session, query.get("tab", "")
-        if route in _FILES:
-            kind, read = _FILES[route]
-            return kind, read().encode()
-        if route == "about":
-            return document(session.about())
-        if route == "watch":
-            return document(session.watch(tab, number(query, "revision"), POLL_SECONDS))
-        if route == "poll":
-            return document(session.poll(number(query, "job"), number(query, "row"), POLL_SECONDS))
-        if route == "rows":
-            return document(session.rows(number(query, "first"), number(query, "last")))
-        if route == "places":
-            return document(session.places())
-        if route in ("frame", "thumb"):
-            pictures = session.frames.get if route == "frame" else session.suggester.picture
-            data = pictures(number(query, "i"))
-            if data is None:
-                raise RequestError(HTTPStatus.NOT_FOUND, "There is no such frame.")
-            return "image/jpeg", data
-        raise RequestError(HTTPStatus.NOT_FOUND, "There is nothing here.")
-
-    def _post(self, route: str, _: dict[str, str]) -> tuple[str, bytes]:
-        body = self._body()
-        tab, session = str(body.get("tab", "")), self.owner.session
-        if route == "claim":
-            return document(session.claim(tab, force=body.get("force") is True))
-        if route == "leave":
-            session.seat.leave(tab)
-            return document({})
-        if route not in _COMMANDS:
+        session = self.owner.session
+        if route in self.files:
+            kind, *names = self.files[route]
+            return f"text/{kind}; charset=utf-8", "".join(map(asset, names)).encode()
+        if route in self.answers:
+            return document(self.answers[route](session, query))
+        if route not in self.pictures:
             raise RequestError(HTTPStatus.NOT_FOUND, "There is nothing here.")
-        session.seat.require(tab)
-        answer = _COMMANDS[route](session, body)
-        if route == "done":
-            self.close_connection = True
-            threading.Timer(0.2, self.owner.done.set).start()  # after the answer is out
-        return document({**answer, **session.state(tab)})
+        data = self.pictures[route](session, number(query, "i"))
+        if data is None:
+            raise RequestError(HTTPStatus.NOT_FOUND, "There is no such frame.")
+        return "image/jpeg", data
+
+    def _post(self, route: str, query: dict[str, str]) -> tuple[str, bytes]:
+        raise RequestError(HTTPStatus.NOT_FOUND, "There is nothing here.")
 
     def _body(self) -> dict[str, Any]:
         if self.headers.get_content_type() != "application/json":
@@ -270,54 +188,122 @@ def number(query: dict[str, str], name: str) -> int:
     return max(-1, min(value, MAX_INDEX))
 
 
-def _edit(session: PickSession, body: dict[str, Any]) -> dict[str, Any]:
-    session.edit(body.get("points"), remember=body.get("remember") is not False)
-    return {}
-
-
-def _rename(session: PickSession, body: dict[str, Any]) -> dict[str, Any]:
-    session.rename(str(body.get("from")), body.get("to"))
-    return {}
-
-
-def _correct(session: PickSession, body: dict[str, Any]) -> dict[str, Any]:
+def _correct(session: PickSession, body: dict[str, Any]) -> int:
     place = (body.get("t"), body.get("x"), body.get("y"))
-    return {"job": session.correct(str(body.get("id")), *place, wait=body.get("wait") is True)}
+    return session.correct(str(body.get("id")), *place, wait=body.get("wait") is True)
 
 
-def _suggest(session: PickSession, body: dict[str, Any]) -> dict[str, Any]:
-    session.suggest(body.get("frames"))
-    return {}
-
-
-def _stop(session: PickSession, _: dict[str, Any]) -> dict[str, Any]:
-    session.stop()
-    return {}
-
-
-_COMMANDS: dict[str, Callable[[PickSession, dict[str, Any]], dict[str, Any]]] = {
-    "edit": _edit,
-    "rename": _rename,
-    "correct": _correct,
-    "again": lambda session, _: {"job": session.again()},
-    "suggest": _suggest,
-    "stop": _stop,
-    "undo": lambda session, _: {"note": session.undo()},
-    "track": lambda session, _: {"job": session.start()},
-    "save": lambda session, _: {"note": session.save()},
-    "done": lambda session, _: {},
+# What a page may ask for: the field of the answer that holds the result, "" for none, and what is done.
+_COMMANDS: dict[str, tuple[str, Callable[[PickSession, dict[str, Any]], Any]]] = {
+    "edit": ("", lambda session, body: session.edit(body.get("points"), remember=body.get("remember") is not False)),
+    "rename": ("", lambda session, body: session.rename(str(body.get("from")), body.get("to"))),
+    "correct": ("job", _correct),
+    "again": ("job", lambda session, _: session.again()),
+    "suggest": ("", lambda session, body: session.suggest(body.get("frames"))),
+    "stop": ("", lambda session, _: session.stop()),
+    "undo": ("note", lambda session, _: session.undo()),
+    "track": ("job", lambda session, _: session.start()),
+    "save": ("note", lambda session, _: session.save()),
+    "done": ("", lambda session, _: None),
 }
 
 
-def own(name: str) -> str:
-    """Return a file of this folder."""
-    return resources.files("ptrack.viz.pick").joinpath(name).read_text(encoding="utf-8")
+class PickHandler(PageHandler):
+    """Answers the picking page."""
+
+    files: Mapping[str, tuple[str, ...]] = {
+        "": ("html", "pick/pick.html"),
+        "shared.js": ("javascript", "html/shared.js"),
+        "pick.js": ("javascript", "pick/pick.js"),
+        "look.js": ("javascript", "pick/look.js"),
+        "style.css": ("css", "html/viewer.css", "pick/pick.css"),
+    }
+    answers: Mapping[str, Callable[[PickSession, dict[str, str]], Any]] = {
+        "about": lambda session, _: session.about(),
+        "watch": lambda session, q: session.watch(q.get("tab", ""), number(q, "revision"), POLL_SECONDS),
+        "poll": lambda session, q: session.poll(number(q, "job"), number(q, "row"), POLL_SECONDS),
+        "rows": lambda session, q: session.rows(number(q, "first"), number(q, "last")),
+        "places": lambda session, _: session.places(),
+    }
+    pictures: Mapping[str, Callable[[PickSession, int], bytes | None]] = {
+        "frame": lambda session, i: session.frames.get(i),
+        "thumb": lambda session, i: session.suggester.picture(i),
+    }
+
+    def _post(self, route: str, _: dict[str, str]) -> tuple[str, bytes]:
+        body = self._body()
+        tab, session = str(body.get("tab", "")), self.owner.session
+        if route == "claim":
+            return document(session.claim(tab, force=body.get("force") is True))
+        if route == "leave":
+            session.seat.leave(tab)
+            return document({})
+        if route not in _COMMANDS:
+            raise RequestError(HTTPStatus.NOT_FOUND, "There is nothing here.")
+        session.seat.require(tab)
+        field, command = _COMMANDS[route]
+        result = command(session, body)
+        if route == "done":
+            self.close_connection = True
+            threading.Timer(0.2, self.owner.done.set).start()  # after the answer is out
+        return document({**({field: result} if field else {}), **session.state(tab)})
 
 
-_FILES = {
-    "": ("text/html; charset=utf-8", lambda: own("pick.html")),
-    "shared.js": ("text/javascript; charset=utf-8", lambda: asset("shared.js")),
-    "pick.js": ("text/javascript; charset=utf-8", lambda: own("pick.js")),
-    "look.js": ("text/javascript; charset=utf-8", lambda: own("look.js")),
-    "style.css": ("text/css; charset=utf-8", lambda: asset("viewer.css") + own("pick.css")),
-}
+class PickServer:
+    """Serves one session until ``wait`` returns: the page reported "done", or ``close`` was called.
+
+    Args:
+        session: what the page works on; a ``PickSession``, or what a page of another kind needs.
+        port: 0 for any free one.
+
+    Raises:
+        InputError: the port is in use; the session is closed then.
+    """
+
+    page: type[PageHandler] = PickHandler  # what answers the requests
+
+    def __init__(self, session: Any, port: int = 0) -> None:
+        self.session = session
+        self.token = secrets.token_urlsafe(24)
+        self.done = threading.Event()
+        self.closed = False
+        handler = type("Handler", (self.page,), {"owner": self})
+        try:
+            self._server = _QuietServer((ADDRESS, port), handler)
+        except OSError as error:
+            session.close()
+            raise InputError(
+                f"Port {port} cannot be used ({error.strerror}); leave --port out for a free one."
+            ) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="ptrack-pick-server")
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._server.server_address[1]
+
+    @property
+    def url(self) -> str:
+        """The page's address, token included."""
+        return f"http://{ADDRESS}:{self.port}/{self.token}/"
+
+    def wait(self) -> None:
+        """Wait until the page reports that it is done. Ctrl-C comes through as KeyboardInterrupt."""
+        while not self.done.wait(0.2):
+            pass
+
+    def close(self) -> None:
+        """Stop listening and end the session's threads."""
+        self.done.set()
+        self.closed = True
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        self.session.close()
+
+    def __enter__(self) -> PickServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
