@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ptrack.errors import ConfigError, TracksError
-from ptrack.homography import apply
+from ptrack.homography import apply, ransac
 from ptrack.viz import homography, layouts, palette
 from ptrack.viz.painter import PaintOptions, TracksPainter, View, whole_frame
 from ptrack.viz.style import OverlayStyle
@@ -133,7 +133,7 @@ def test_stabilised_trails_leave_the_background_out_and_show_motion_alone():
 
 def _warp(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     h = np.asarray([[1.02, 0.03, 5], [-0.02, 0.98, -7], [2e-5, -1e-5, 1]])
-    return h, homography.apply(h, xy)
+    return h, apply(h, xy)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
@@ -144,26 +144,26 @@ def test_ransac_finds_the_homography_among_outliers(share):
     wrong = rng.random(100) < share
     b = b + rng.normal(0, 0.2, b.shape)
     b[wrong] += rng.uniform(20, 80, (int(wrong.sum()), 2))
-    found, inliers = homography.ransac(a, b, 1.5)
+    found, inliers = ransac(a, b, 1.5)
     assert inliers.sum() >= (~wrong).sum() - 1
     assert not inliers[wrong].any()
     corners = np.asarray([[0, 0], [854, 0], [0, 480], [854, 480.0]])
-    assert np.linalg.norm(homography.apply(found, corners) - homography.apply(h, corners), axis=1).max() < 1.0
-    again, _ = homography.ransac(a, b, 1.5)
+    assert np.linalg.norm(apply(found, corners) - apply(h, corners), axis=1).max() < 1.0
+    again, _ = ransac(a, b, 1.5)
     np.testing.assert_array_equal(found, again)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
 def test_few_or_coincident_points_do_no_harm(count):
     a = np.asarray([[10, 10], [80, 12], [15, 60], [70, 50], [40, 30.0]])[:count]
-    h, inliers = homography.ransac(a, a + np.asarray([3, -2]), 1.0)
+    h, inliers = ransac(a, a + np.asarray([3, -2]), 1.0)
     assert len(inliers) == count
     if count:
-        np.testing.assert_allclose(homography.apply(h, a), a + np.asarray([3, -2]), atol=1e-6)
+        np.testing.assert_allclose(apply(h, a), a + np.asarray([3, -2]), atol=1e-6)
     same = np.full((6, 2), 5.0)
-    assert np.isfinite(homography.ransac(same, same + 1, 1.0)[0]).all()
+    assert np.isfinite(ransac(same, same + 1, 1.0)[0]).all()
     line = np.column_stack([np.arange(8.0), np.arange(8.0)])
-    assert np.isfinite(homography.ransac(line, line, 1.0)[0]).all()
+    assert np.isfinite(ransac(line, line, 1.0)[0]).all()
 
 
 def test_stabilising_without_any_background_changes_nothing():
