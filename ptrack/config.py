@@ -26,7 +26,7 @@ def from_mapping(cls: type[C], values: Mapping[str, Any], where: str = "configur
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where} must be 'key: value' pairs, not {shown(values)}.")
     hints = typing.get_type_hints(cls)
-    names = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    names = {f.name for f in dataclasses.fields(typing.cast(Any, cls)) if f.init}
     arguments = {}
     for key, value in values.items():
         if key not in names:

@@ -44,11 +44,6 @@ def denormalise(points: Points, size: Size) -> Points:
     return _times(points, float(size[1]), float(size[0]))
 
 
-def to_grid_sample(points: Points, size: Size) -> Points:
-    """Convert pixels to the [-1, 1] coordinates of ``torch.nn.functional.grid_sample(align_corners=False)``."""
-    return _times(points, 2.0 / size[1], 2.0 / size[0]) - 1.0  # type: ignore[operator]
-
-
 def to_opencv(points: Points) -> Points:
     """Convert raster coordinates to pixel-centre coordinates, where (0, 0) is the centre of the first pixel."""
     return points - 0.5  # type: ignore[operator]

@@ -257,21 +257,22 @@ def mask_points(mask: np.ndarray, size: geometry.Size, *, grid: int, num: int | 
     Raises:
         QueryError: the mask has another aspect ratio than the frame, or no grid point lies inside.
     """
-    _check_proportions(mask.shape, size)
+    small: geometry.Size = (mask.shape[0], mask.shape[1])
+    _check_proportions(small, size)
     ys, xs = np.nonzero(mask)
     if num is not None:
         chosen = np.random.default_rng(MASK_SEED).permutation(len(xs))[:num]
         xy = np.stack([xs[chosen], ys[chosen]], axis=1).astype(np.float32) + 0.5
-        return geometry.rescale(xy, mask.shape, size)  # type: ignore[arg-type]
+        return geometry.rescale(xy, small, size)
     left, top, right, bottom = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
     xy = geometry.grid_points(grid, (int(bottom - top), int(right - left))) + np.asarray([left, top], np.float32)
     inside = mask[xy[:, 1].astype(int), xy[:, 0].astype(int)]
     if not inside.any():
         raise QueryError("No grid point lies inside the mask; raise --grid or use --num.")
-    return geometry.rescale(xy[inside], mask.shape, size)  # type: ignore[arg-type]
+    return geometry.rescale(xy[inside], small, size)
 
 
-def _check_proportions(mask: tuple[int, ...], size: geometry.Size) -> None:
+def _check_proportions(mask: geometry.Size, size: geometry.Size) -> None:
     """Raise QueryError unless a mask of ``mask`` (h, w) is the frame of ``size`` (H, W) scaled, rounding aside."""
     (h, w), (height, width) = mask, size
     # a side of h pixels may have been h - 1 to h + 1 before it was rounded

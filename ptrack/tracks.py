@@ -172,11 +172,8 @@ class Tracks:
 
     def __post_init__(self) -> None:
         t, n = self.visibility.shape if self.visibility.ndim == 2 else (-1, -1)
-        wanted = {
-            "tracks": (t, n, 2), "confidence": (t, n), "queries": (n, 3), "ids": (n,),
-            "frame_index": (t,), "pts_seconds": (t,),
-        }  # fmt: skip
-        for name, shape in wanted.items():
+        by_frame = {"tracks": (t, n, 2), "confidence": (t, n), "frame_index": (t,), "pts_seconds": (t,)}
+        for name, shape in {**by_frame, "queries": (n, 3), "ids": (n,)}.items():
             if getattr(self, name).shape != shape:
                 raise TracksError(f"'{name}' has the shape {getattr(self, name).shape} where {shape} was expected.")
 

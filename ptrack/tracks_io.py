@@ -241,7 +241,7 @@ def _load_csv(path: Path) -> dict[str, Any]:
         "tracks": tracks,
         "visibility": visibility,
         "confidence": confidence,
-        "queries": _first_finite(tracks),
+        "queries": first_positions(tracks),
         "ids": list(table.ids),
         "frame_index": frames,
         "pts_seconds": pts,
@@ -256,7 +256,7 @@ def _csv_info(size: tuple[int, int] | None) -> TracksInfo:
     return TracksInfo(warnings=("The table does not hold the frame size: it has no columns width and height.",))
 
 
-def _first_finite(tracks: np.ndarray) -> np.ndarray:
+def first_positions(tracks: np.ndarray) -> np.ndarray:
     """Return (N, 3) rows (t, x, y) of each point's first finite position; (0, NaN, NaN) if there is none."""
     finite = np.isfinite(tracks).all(axis=2)
     t = finite.argmax(axis=0) if len(tracks) else np.zeros(tracks.shape[1], np.int64)

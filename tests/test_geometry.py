@@ -20,13 +20,6 @@ def test_normalise_and_back():
     np.testing.assert_allclose(geometry.denormalise(geometry.normalise(points, (48, 64)), (48, 64)), points, rtol=1e-6)
 
 
-def test_grid_sample_coordinates_hit_pixel_centres():
-    image = torch.arange(12.0).view(1, 1, 3, 4)
-    centres = torch.tensor([[[[2.5, 1.5]]]])
-    value = torch.nn.functional.grid_sample(image, geometry.to_grid_sample(centres, (3, 4)), align_corners=False)
-    assert value.item() == pytest.approx(6.0)
-
-
 def test_opencv_is_half_a_pixel_away():
     np.testing.assert_allclose(geometry.to_opencv(np.float32([[0.5, 0.5]])), [[0, 0]])
     np.testing.assert_allclose(geometry.from_opencv(np.float32([[0, 0]])), [[0.5, 0.5]])

@@ -14,6 +14,7 @@ from scipy.signal import butter, savgol_filter, sosfiltfilt
 
 TO_SIGMA = 1.4826  # from the median absolute deviation of a normal distribution to its standard deviation
 DIFFERENCES = 5  # order by which movement is taken out before noise is measured: what bends in 10 frames is left out
+SPEED_CUTOFF = 1.0  # Hz of the 1€ filter on the speed
 AKIMA_LEAST = 5  # known positions that its slopes need
 
 
@@ -146,7 +147,7 @@ def savitzky_golay(xy: np.ndarray, window: int, degree: int) -> np.ndarray:
     return np.asarray(savgol_filter(xy, window, degree, axis=0, mode="interp"))
 
 
-def one_euro(xy: np.ndarray, seconds: np.ndarray, cutoff: float, beta: float, speed_cutoff: float = 1.0) -> np.ndarray:
+def one_euro(xy: np.ndarray, seconds: np.ndarray, cutoff: float, beta: float) -> np.ndarray:
     """Return (K, 2) smoothed with the past alone, as a live filter does: it delays (Casiez, Roussel and Vogel 2012).
 
     Args:
@@ -154,12 +155,11 @@ def one_euro(xy: np.ndarray, seconds: np.ndarray, cutoff: float, beta: float, sp
         seconds: (K,) times.
         cutoff: Hz for a point at rest.
         beta: Hz that are added to the cutoff per pixel per second of speed.
-        speed_cutoff: Hz of the filter on the speed.
     """
     out, speed = xy.astype(np.float64).copy(), np.zeros(xy.shape[1])
     for k in range(1, len(xy)):
         step = seconds[k] - seconds[k - 1]
-        speed = speed + _share(step, speed_cutoff) * ((xy[k] - xy[k - 1]) / step - speed)
+        speed = speed + _share(step, SPEED_CUTOFF) * ((xy[k] - xy[k - 1]) / step - speed)
         share = _share(step, cutoff + beta * float(np.linalg.norm(speed)))
         out[k] = out[k - 1] + share * (xy[k] - out[k - 1])
     return out

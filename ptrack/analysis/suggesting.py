@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy.cluster.vq import kmeans, vq
 
 from ptrack.errors import ConfigError, InputError, count
 from ptrack.fileio import atomic_path, check_writable
@@ -30,7 +31,6 @@ SIDE = 160  # pixels of the longest side of a sampled picture
 LOOK = (96, 128)  # (H, W) of what the encoder sees; multiples of 16
 AT_ONCE = 16  # pictures per encoder call
 KEPT = 64  # principal components; more only make k-means slower
-ROUNDS = 100  # of k-means, at most
 SAME = 1e-3  # distance below which two descriptions are the same picture, of the usual length of a description
 
 
@@ -200,20 +200,14 @@ def diverse(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (K,) int64 rows and (K,) shares, which sum to 1.
     """
-    centres = features[_spread(features, k)]
-    nearest = np.zeros(len(features), np.int64)
-    for _ in range(ROUNDS):
-        before, nearest = nearest, _distances(features, centres).argmin(axis=1)
-        centres = np.stack(
-            [features[nearest == c].mean(axis=0) if (nearest == c).any() else old for c, old in enumerate(centres)]
-        )
-        if np.array_equal(before, nearest):
-            break
+    if len(features) == 1:  # which SciPy would take for a number of clusters
+        return np.zeros(1, np.int64), np.ones(1)
+    centres, _ = kmeans(features, features[_spread(features, k)])  # without those of which no row is left
+    nearest, distance = vq(features, centres)
     mine = nearest[:, None] == np.arange(len(centres))  # (S, K)
-    used = np.flatnonzero(mine.any(axis=0))
-    rows = np.where(mine, _distances(features, centres), np.inf)[:, used].argmin(axis=0)
+    rows = np.where(mine, distance[:, None], np.inf).argmin(axis=0)
     order = np.argsort(rows)
-    return rows[order], mine[:, used].mean(axis=0)[order]
+    return rows[order], mine.mean(axis=0)[order]
 
 
 def _spread(features: np.ndarray, k: int) -> np.ndarray:
@@ -225,12 +219,6 @@ def _spread(features: np.ndarray, k: int) -> np.ndarray:
         rows.append(int(away.argmax()))
         away = np.minimum(away, np.linalg.norm(features - features[rows[-1]], axis=1))
     return np.asarray(rows)
-
-
-def _distances(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Return (S, K) squared distances."""
-    square = (features**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)
-    return np.maximum(square - 2 * features @ centres.T, 0)
 
 
 def picture_paths(folder: Path | str, report: SuggestReport) -> list[Path]:

@@ -32,9 +32,8 @@ def seconds_of(tracks: Tracks, fps: float | None = None) -> tuple[np.ndarray, st
         if not 0 < fps < np.inf:
             raise TracksError(f"--fps {fps:g}: give the frames per second at which the source was taken, above 0.")
         instead = ", in place of the times that the tracks hold" if has_times(tracks) else ""
-        return tracks.frame_index / float(
-            fps
-        ), f"Times are frame numbers at {fps:g} frames per second (--fps){instead}."
+        sentence = f"Times are frame numbers at {fps:g} frames per second (--fps){instead}."
+        return tracks.frame_index / float(fps), sentence
     if not has_times(tracks):
         raise TracksError("The tracks hold no times; give the frames per second of the source with --fps.")
     return tracks.pts_seconds.astype(np.float64), "Times are the tracks' own."

@@ -21,10 +21,9 @@ class Calibration:
     model: str
     weights_sha256: str  # of the weights that were measured; others may be as sure and less right
     source: str  # on what it was measured
-    rows: tuple[
-        tuple[float, float, float], ...
-    ]  # (confidence from which it holds, sd in x, in y), by rising confidence;
-    # sd: COVERED of the errors along the axis are smaller; shares of the frame's width and height
+    # (confidence from which it holds, sd in x, in y), by rising confidence; sd: COVERED of the errors along the axis
+    # are smaller; shares of the frame's width and height
+    rows: tuple[tuple[float, float, float], ...]
 
 
 NANO = Calibration(

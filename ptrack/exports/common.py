@@ -10,7 +10,7 @@ import numpy as np
 from ptrack.errors import TracksError
 from ptrack.geometry import Size
 from ptrack.tracks import Tracks, TracksInfo
-from ptrack.tracks_io import check_values
+from ptrack.tracks_io import check_values, first_positions
 
 
 def frame_size(tracks: Tracks, name: str) -> Size:
@@ -78,16 +78,15 @@ def build_tracks(
     t, n = visibility.shape
     xy = np.ascontiguousarray(xy, dtype=np.float32)
     present = np.isfinite(xy[..., 0]) & np.isfinite(xy[..., 1])
-    first = present.argmax(axis=0) if t else np.zeros(n, np.int64)
-    start = xy[first, np.arange(n)] if t else np.full((n, 2), np.nan, np.float32)
+    xy = np.where(present[..., None], xy, np.float32("nan"))
     visibility = np.where(present, np.clip(np.nan_to_num(visibility), 0, 1), 0).astype(np.float32)
     frame_index = np.arange(t) if frame_index is None else np.asarray(frame_index, dtype=np.int64)
     seconds = frame_index / (info.fps or 1.0) if pts is None else np.asarray(pts, dtype=np.float64)
     tracks = Tracks(
-        tracks=np.where(present[..., None], xy, np.float32("nan")),
+        tracks=xy,
         visibility=visibility,
         confidence=visibility.copy(),
-        queries=np.column_stack([first, start]).astype(np.float32),
+        queries=first_positions(xy),
         ids=np.asarray([str(i) for i in (range(n) if ids is None else ids)], dtype=np.str_),
         frame_index=frame_index,
         pts_seconds=seconds,

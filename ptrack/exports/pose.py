@@ -51,9 +51,9 @@ def write_dlc_h5(tracks: Tracks, path: Path) -> None:
         _attributes(file, CLASS="GROUP", PYTABLES_FORMAT_VERSION="2.1", TITLE="", VERSION="1.0")
         group = file.create_group(DLC_KEY)
         _attributes(
-            group, CLASS="GROUP", TITLE="", VERSION="1.0", pandas_type="frame", encoding="UTF-8", errors="strict",
-            axis0_variety="multi", axis1_variety="regular", block0_items_variety="multi",
-        )  # fmt: skip
+            group, CLASS="GROUP", TITLE="", VERSION="1.0", pandas_type="frame", encoding="UTF-8", errors="strict"
+        )
+        _attributes(group, axis0_variety="multi", axis1_variety="regular", block0_items_variety="multi")
         for name, value in {"axis0_nlevels": 3, "block0_items_nlevels": 3, "nblocks": 1, "ndim": 2}.items():
             group.attrs[name] = np.int64(value)
         for prefix in ("axis0", "block0_items"):
@@ -66,9 +66,8 @@ def write_dlc_h5(tracks: Tracks, path: Path) -> None:
 def _column_levels(group: h5py.Group, prefix: str, names: list[str]) -> None:
     """Write the three-level column index as pandas stores it: per level the words, and per column which word."""
     n = len(names)
-    levels = [("scorer", [SCORER], [0] * (3 * n)), ("bodyparts", names, np.repeat(np.arange(n), 3).tolist()),
-              ("coords", list(COORDS), [0, 1, 2] * n)]  # fmt: skip
-    for i, (name, words, codes) in enumerate(levels):
+    levels = {"scorer": ([SCORER], [0] * (3 * n)), "bodyparts": (names, np.repeat(np.arange(n), 3).tolist())}
+    for i, (name, (words, codes)) in enumerate({**levels, "coords": (list(COORDS), [0, 1, 2] * n)}.items()):
         data = np.asarray([word.encode("utf-8") for word in words] or [b""])
         level = _array(group, f"{prefix}_level{i}", data, kind="string", name=name, nan_rep="")
         _attributes(level, **{f"{prefix}_name{name}": name})

@@ -177,13 +177,13 @@ def osc_message(address: str, types: str, *values: Any) -> bytes:
     return b"".join(parts)
 
 
-def osc_bundles(messages: Sequence[bytes], limit: int = PACKET_BYTES) -> list[bytes]:
-    """Return bundles to be acted on at once, each of at most ``limit`` bytes where its messages allow."""
+def osc_bundles(messages: Sequence[bytes]) -> list[bytes]:
+    """Return bundles to be acted on at once, each of at most PACKET_BYTES where its messages allow."""
     head = _osc_text("#bundle") + struct.pack(">Q", 1)
     bundles, current = [], head
     for message in messages:
         element = struct.pack(">i", len(message)) + message
-        if len(current) > len(head) and len(current) + len(element) > limit:
+        if len(current) > len(head) and len(current) + len(element) > PACKET_BYTES:
             bundles.append(current)
             current = head
         current += element

@@ -32,8 +32,11 @@ AGREE_SHARE = 0.01  # of the longer side: how far points may be from where the h
 MIN_AGREEING = 24  # points of the grid that must agree: 6 %; at random 5 of 400 do
 ROUNDS = 3  # of laying the picture over, each from where the last one left it
 # What the picture is tried with, one after the other: scale, turn in degrees, shift as shares of the frame.
-TRIES = ((1.0, 0, 0.0, 0.0), (0.7, 0, 0.0, 0.0), (1.4, 0, 0.0, 0.0), (1.0, 20, 0.0, 0.0), (1.0, -20, 0.0, 0.0),
-         (1.0, 0, 0.25, 0.0), (1.0, 0, -0.25, 0.0), (1.0, 0, 0.0, 0.25), (1.0, 0, 0.0, -0.25))  # fmt: skip
+TRIES = (
+    *((scale, 0, 0.0, 0.0) for scale in (1.0, 0.7, 1.4)),
+    *((1.0, turn, 0.0, 0.0) for turn in (20, -20)),
+    *((1.0, 0, *shift) for shift in ((0.25, 0.0), (-0.25, 0.0), (0.0, 0.25), (0.0, -0.25))),
+)
 
 
 class Reference:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from ptrack.live.publish import LiveFrame, Publisher
 from ptrack.live.recorder import Recorder
 from ptrack.signals import StopRequest
 from ptrack.tracking.stream import tracks_info
-from ptrack.tracks import Queries
+from ptrack.tracks import Queries, TracksInfo
 
 if TYPE_CHECKING:
     from ptrack.live.reference import Reference
@@ -114,23 +114,21 @@ def run_live(
     return loop.run(queries)
 
 
+@dataclass
 class _Loop:
     """The parts of a run."""
 
-    def __init__(
-        self,
-        tracker: Tracker,
-        capture: Capture,
-        options: LiveOptions,
-        on_frame: Callable[[LiveFrame], object] | None,
-        publishers: Sequence[Publisher],
-        recorder: Recorder | None,
-        on_picture: Callable[[np.ndarray, LiveFrame], None] | None,
-    ) -> None:
-        self.tracker, self.capture, self.options = tracker, capture, options
-        self.on_frame, self.publishers, self.recorder, self.on_picture = on_frame, publishers, recorder, on_picture
-        self.size = capture.info.height, capture.info.width
-        self.keeper = PointKeeper(options.points, self.size)
+    tracker: Tracker
+    capture: Capture
+    options: LiveOptions
+    on_frame: Callable[[LiveFrame], object] | None
+    publishers: Sequence[Publisher]
+    recorder: Recorder | None
+    on_picture: Callable[[np.ndarray, LiveFrame], None] | None
+
+    def __post_init__(self) -> None:
+        self.size = self.capture.info.height, self.capture.info.width
+        self.keeper = PointKeeper(self.options.points, self.size)
         self.ages = Ages()
         self.frames = self.undecodable = self.added = self.removed = 0
         self.searched = 0  # frames in which the reference was looked for and not found
@@ -248,8 +246,6 @@ class _Loop:
         )
 
 
-def live_info(tracker: Tracker, capture: Capture) -> Any:
+def live_info(tracker: Tracker, capture: Capture) -> TracksInfo:
     """Return what is known about the tracks of a live source; passwords in its address are left out."""
-    from dataclasses import replace
-
     return replace(tracks_info(tracker, capture.info, None), source=capture.name)

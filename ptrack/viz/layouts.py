@@ -13,13 +13,14 @@ from ptrack.errors import TracksError
 from ptrack.tracks import Tracks
 from ptrack.viz import marks
 from ptrack.viz.draw import Canvas
-from ptrack.viz.painter import TracksPainter, View
+from ptrack.viz.painter import TracksPainter, View, whole_frame
 from ptrack.viz.recent import jumps
 from ptrack.viz.style import OverlayStyle
 
 RED = np.asarray([255, 40, 40], np.uint8)
 WHITE = np.full(3, 255, np.uint8)
 GAP = 4  # pixels between the pictures of a sheet or a row
+DIMMED = 0.45  # brightness of a still under the trails
 SMOOTHING = 5  # frames on each side that a following crop is averaged over, so that it does not tremble
 
 
@@ -185,8 +186,6 @@ def contact_sheet(
         painter: of the tracks.
         frames: ``(row, (H, W, 3) uint8)`` in order; others than the chosen ones are passed over.
     """
-    from ptrack.viz.painter import whole_frame
-
     chosen, pictures = set(evenly(count, painter.tracks.num_frames).tolist()), []
     for t, rgb in frames:
         if t in chosen:
@@ -199,22 +198,19 @@ def contact_sheet(
     return grid(pictures, columns_for(len(pictures), *pictures[0].shape[:2]))
 
 
-def long_exposure(painter: TracksPainter, frames: Iterable[tuple[int, np.ndarray]], dim: float = 0.45) -> np.ndarray:
+def long_exposure(painter: TracksPainter, frames: Iterable[tuple[int, np.ndarray]]) -> np.ndarray:
     """Return one still: the middle frame, dimmed, under the whole trails of all points; occluded stretches left out.
 
     Args:
         painter: of the tracks.
         frames: ``(row, (H, W, 3) uint8)`` in order; read up to the middle one.
-        dim: brightness of the background, 0 to 1.
     """
-    from ptrack.viz.painter import whole_frame
-
     background = np.zeros((2, 2, 3))
     for t, rgb in frames:
         background = rgb
         if t >= painter.tracks.num_frames // 2:
             break
-    background = (background * dim).astype(np.uint8)
+    background = (background * DIMMED).astype(np.uint8)
     view = whole_frame(painter.tracks, background)
     canvas = Canvas(background)
     for piece in _pieces(painter.tracks, painter.style, canvas, view, painter):

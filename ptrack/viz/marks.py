@@ -26,23 +26,18 @@ def _word(text: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     return masks[0], masks[1]
 
 
-def draw_text(rgb: np.ndarray, text: str, x: float, y: float, size: int, colour: np.ndarray | None = None) -> None:
+def draw_text(rgb: np.ndarray, text: str, x: float, y: float, size: int) -> None:
     """Write a word with a dark halo into the picture itself, its upper-left corner at (x, y); cut off at the border."""
     inner, halo = _word(text, size)
     left, top = round(x), round(y)
-    x0, y0, x1, y1 = (
-        max(left, 0),
-        max(top, 0),
-        min(left + inner.shape[1], rgb.shape[1]),
-        min(top + inner.shape[0], rgb.shape[0]),
-    )
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + inner.shape[1], rgb.shape[1]), min(top + inner.shape[0], rgb.shape[0])
     if x0 >= x1 or y0 >= y1:
         return
     part = rgb[y0:y1, x0:x1]
     cut = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-    white = np.full(3, 255, np.float32) if colour is None else colour.astype(np.float32)
     dark = part * (1 - 0.7 * halo[cut][..., None])
-    part[:] = (dark + (white - dark) * inner[cut][..., None] + 0.5).astype(np.uint8)
+    part[:] = (dark + (255 - dark) * inner[cut][..., None] + 0.5).astype(np.uint8)
 
 
 def text_size(height: int) -> int:

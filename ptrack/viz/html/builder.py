@@ -102,28 +102,23 @@ def viewer_data(tracks: Tracks, *, scale: float = 1.0) -> dict[str, Any]:
         tracks: with the frame size in ``info``.
         scale: size of the video's pictures relative to the frame the coordinates refer to.
     """
-    times = frame_times(tracks)
+    info, style, start, number = tracks.info, OverlayStyle(), palette.by_start(tracks), palette.by_id(tracks)
+    amounts, probabilities = palette.amount_scale("", "", ""), palette.probability_scale("")
+    shares = {"visibility": tracks.visibility, "confidence": tracks.confidence}
+    flags = {"visible": tracks.visible, "joined": joined_steps(tracks)}
     return {
-        "width": tracks.info.width, "height": tracks.info.height, "scale": scale,
-        "ids": tracks.ids.tolist(), "frames": tracks.frame_index.tolist(),
+        **{"width": info.width, "height": info.height, "scale": scale},
+        **{"ids": tracks.ids.tolist(), "frames": tracks.frame_index.tolist()},
         "pts": [round(float(v), 6) if np.isfinite(v) else 0.0 for v in tracks.pts_seconds],
-        "times": times.tolist(), "step": 1 / (tracks.info.fps or 25.0),
-        "threshold": tracks.info.threshold,
+        **{"times": frame_times(tracks).tolist(), "step": 1 / (info.fps or 25.0), "threshold": info.threshold},
         "xy": _base64(tracks.tracks.astype("<f4")),
-        "visibility": _base64(np.round(np.nan_to_num(tracks.visibility) * 255).astype(np.uint8)),
-        "confidence": _base64(np.round(np.nan_to_num(tracks.confidence) * 255).astype(np.uint8)),
-        "visible": _base64(tracks.visible.astype(np.uint8)),
-        "joined": _base64(joined_steps(tracks).astype(np.uint8)),
-        "colours": {
-            "start": palette.hex_colours(palette.by_start(tracks)), "id": palette.hex_colours(palette.by_id(tracks)),
-        },
+        **{name: _base64(np.round(np.nan_to_num(v) * 255).astype(np.uint8)) for name, v in shares.items()},
+        **{name: _base64(v.astype(np.uint8)) for name, v in flags.items()},
+        "colours": {"start": palette.hex_colours(start), "id": palette.hex_colours(number)},
         "fast": palette.fast(tracks),
-        "scales": {
-            "motion": palette.hex_colours(palette.amount_scale("", "", "").colours),
-            "probability": palette.hex_colours(palette.probability_scale("").colours),
-        },
-        "style": {"unsure": UNSURE, "sure": SURE, "linger": OverlayStyle().linger, "reach": OverlayStyle().reach},
-    }  # fmt: skip
+        "scales": {k: palette.hex_colours(s.colours) for k, s in (("motion", amounts), ("probability", probabilities))},
+        "style": {"unsure": UNSURE, "sure": SURE, "linger": style.linger, "reach": style.reach},
+    }
 
 
 def viewer_html(data: dict[str, Any], title: str) -> str:
@@ -172,7 +167,6 @@ def write_viewer(
     source: FrameSource,
     path: Path | str,
     *,
-    title: str | None = None,
     embed: bool = True,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
@@ -183,7 +177,6 @@ def write_viewer(
         tracks: what to show.
         source: the tracked video, see ``pairing.open_video_of``.
         path: the HTML file.
-        title: heading; the source's name by default.
         embed: put the video into the page; otherwise an MP4 of the same name lies beside it.
         overwrite: replace existing files.
         progress: called with the number of encoded frames.
@@ -198,7 +191,7 @@ def write_viewer(
     beside = path.with_suffix(".mp4")
     if not embed:
         check_writable(beside, overwrite=overwrite)
-    page = viewer_page(tracks, source, title=title, beside=None if embed else beside, progress=progress)
+    page = viewer_page(tracks, source, beside=None if embed else beside, progress=progress)
     write_text(path, page)
     return [path] if embed else [path, beside]
 
@@ -207,7 +200,6 @@ def viewer_page(
     tracks: Tracks,
     source: FrameSource,
     *,
-    title: str | None = None,
     beside: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> str:
@@ -226,4 +218,4 @@ def viewer_page(
             data["video"] = base64.b64encode(target.read_bytes()).decode("ascii")
         else:
             data["videoFile"] = quote(beside.name, safe="")  # an address: #, ?, % and : mean something there
-    return viewer_html(data, title or Path(tracks.info.source).name or "tracks")
+    return viewer_html(data, Path(tracks.info.source).name or "tracks")
