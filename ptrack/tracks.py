@@ -199,14 +199,8 @@ class Tracks:
             index = np.asarray([where[str(i)] for i in ids], dtype=np.int64)
         except KeyError as error:
             raise TracksError(f"There is no point with the id {error}.") from None
-        return replace(
-            self,
-            tracks=self.tracks[:, index],
-            visibility=self.visibility[:, index],
-            confidence=self.confidence[:, index],
-            queries=self.queries[index],
-            ids=self.ids[index],
-        )
+        chosen = {name: getattr(self, name)[:, index] for name in ("tracks", "visibility", "confidence")}
+        return replace(self, **chosen, queries=self.queries[index], ids=self.ids[index])
 
     __iter__ = None  # with ``__getitem__`` alone, Python would count through ids "0", "1", ...
 
@@ -270,14 +264,12 @@ class Tracks:
         names = [str(i) for part in parts for i in part.ids]
         models = dict.fromkeys(part.info.model for part in parts if part.info.model)
         warnings = dict.fromkeys(line for part in parts for line in part.info.warnings)
-        return cls(
-            tracks=np.concatenate([p.tracks for p in parts], axis=1),
-            visibility=np.concatenate([p.visibility for p in parts], axis=1),
-            confidence=np.concatenate([p.confidence for p in parts], axis=1),
+        columns = ("tracks", "visibility", "confidence")
+        return replace(
+            first,
+            **{name: np.concatenate([getattr(p, name) for p in parts], axis=1) for name in columns},
             queries=np.concatenate([p.queries for p in parts]),
             ids=_ids(names if len(set(names)) == len(names) else None, len(names)),
-            frame_index=first.frame_index,
-            pts_seconds=first.pts_seconds,
             info=replace(first.info, model=", ".join(models), warnings=tuple(warnings), settings=""),
         )
 

@@ -133,25 +133,16 @@ def _nullable(array: np.ndarray) -> list[Any]:
     """Return nested lists of the shortest decimal texts' values, with None for NaN (JSON has no NaN)."""
     flat = [None if v != v else float(t) for v, t in zip(array.ravel(), array.ravel().astype("U"), strict=True)]
     for length in reversed(array.shape[1:]):
-        flat = (
-            [flat[i : i + length] for i in range(0, len(flat), length)]
-            if length
-            else [[] for _ in range(array.shape[0])]
-        )
+        rows = range(0, len(flat), length) if length else range(array.shape[0])
+        flat = [flat[i : i + length] for i in rows]
     return flat
 
 
 def _save_json(tracks: Tracks, path: Path, final: Path) -> None:
-    data = {
-        "info": dataclasses.asdict(tracks.info),
-        "ids": tracks.ids.tolist(),
-        "queries": _nullable(tracks.queries),
-        "frame_index": tracks.frame_index.tolist(),
-        "pts_seconds": tracks.pts_seconds.tolist(),
-        "tracks": _nullable(tracks.tracks),
-        "visibility": _nullable(tracks.visibility),
-        "confidence": _nullable(tracks.confidence),
-    }
+    data: dict[str, Any] = {"info": dataclasses.asdict(tracks.info), "ids": tracks.ids.tolist()}
+    data |= {"queries": _nullable(tracks.queries)}
+    data |= {name: getattr(tracks, name).tolist() for name in ("frame_index", "pts_seconds")}
+    data |= {name: _nullable(getattr(tracks, name)) for name in ("tracks", "visibility", "confidence")}
     path.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -43,24 +44,23 @@ class CleanConfig:
             raise ConfigError(f"--smooth {self.smooth}: unknown.{near} Known: {', '.join(SMOOTHERS)}.")
         rules = (
             ("below-confidence", self.below_confidence, 0 <= self.below_confidence <= 1, "a probability, 0..1"),
-            (
-                "hampel",
-                self.hampel,
-                self.hampel == 0 or (self.hampel >= 3 and self.hampel % 2 == 1),
-                "0 or odd, from 3",
-            ),
+            ("hampel", self.hampel, self.hampel == 0 or _is_odd(self.hampel), "0 or odd, from 3"),
             ("sigmas", self.sigmas, 0 < self.sigmas < np.inf, "above 0"),
             ("least", self.least, 0 <= self.least < np.inf, "pixels, from 0"),
             ("max-gap", self.max_gap, self.max_gap >= 0, "frames, from 0"),
             ("cutoff", self.cutoff, 0 < self.cutoff < np.inf, "Hz, above 0"),
             ("order", self.order, 1 <= self.order <= 8, "1..8"),
-            ("window", self.window, self.window >= 3 and self.window % 2 == 1, "odd, from 3 frames"),
+            ("window", self.window, _is_odd(self.window), "odd, from 3 frames"),
             ("degree", self.degree, 0 <= self.degree < self.window, "from 0 and below --window"),
             ("beta", self.beta, 0 <= self.beta < np.inf, "Hz per px/s, from 0"),
         )
         for name, value, fits, wanted in rules:
             if not fits:
                 raise ConfigError(f"--{name} {value:g}: it must be {wanted}.")
+
+
+def _is_odd(frames: int) -> bool:
+    return frames >= 3 and frames % 2 == 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,15 +143,13 @@ def _smoother(tracks: Tracks, config: CleanConfig) -> tuple[Callable[[np.ndarray
         )
     if config.smooth == "one-euro":
         words = f"1€ filter, {config.cutoff:g} Hz at rest, {config.beta:g} Hz per px/s; it delays. {source}"
-        return (
-            lambda xy: filters.by_run(xy, lambda r: filters.one_euro(xy[r], seconds[r], config.cutoff, config.beta))
-        ), words
+        euro = partial(filters.one_euro, cutoff=config.cutoff, beta=config.beta)
+        return (lambda xy: filters.by_run(xy, lambda r: euro(xy[r], seconds[r]))), words
     words = f"Butterworth without delay, {config.cutoff:g} Hz, order {config.order}. {source}"
     if not even:
         words += f" They are uneven, and the filter takes them as even, {rate:g} per second."
-    return (
-        lambda xy: filters.by_run(xy, lambda r: filters.butterworth(xy[r], rate, config.cutoff, config.order))
-    ), words
+    low_pass = partial(filters.butterworth, rate=rate, cutoff=config.cutoff, order=config.order)
+    return (lambda xy: filters.by_run(xy, lambda r: low_pass(xy[r]))), words
 
 
 def _savgol(xy: np.ndarray, config: CleanConfig) -> np.ndarray:
@@ -170,13 +168,7 @@ def _auto(xy: np.ndarray, config: CleanConfig) -> np.ndarray:
 
 
 def _report(
-    config: CleanConfig,
-    low: np.ndarray,
-    far: np.ndarray,
-    filled: np.ndarray,
-    left: int,
-    moved: np.ndarray,
-    smoothing: str,
+    config: CleanConfig, low: np.ndarray, far: np.ndarray, filled: np.ndarray, left: int, moved: np.ndarray, words: str
 ) -> CleanReport:
     sentences = []
     if config.below_confidence:
@@ -191,8 +183,8 @@ def _report(
         gaps = f"gaps of up to {count(config.max_gap, 'frame')}"
         sentences.append(f"{count(int(filled.sum()), 'position')} in {gaps} interpolated{stay}.")
     smoothed, largest = int((moved > 0).sum()), float(moved.max(initial=0))
-    if smoothing:
-        sentences.append(f"{count(smoothed, 'point')} smoothed, by at most {largest:.3g} px ({smoothing.rstrip('.')}).")
+    if words:
+        sentences.append(f"{count(smoothed, 'point')} smoothed, by at most {largest:.3g} px ({words.rstrip('.')}).")
     return CleanReport(
         removed=int(low.sum()),
         outliers=int(far.sum()),

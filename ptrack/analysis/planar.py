@@ -66,8 +66,9 @@ def plane(tracks: Tracks, config: PlanarConfig | None = None) -> Plane:
     xy[~region.visible] = np.nan
     seen = np.asarray(np.isfinite(xy).all(axis=2))
     start = _reference(tracks, seen, config)
-    _check_spread(xy[start, seen[start]], int(tracks.frame_index[start]))
-    t = tracks.num_frames
+    number, t = int(tracks.frame_index[start]), tracks.num_frames
+    if _spread(xy[start, seen[start]]) <= FLAT:
+        raise TracksError(f"The points of the region lie on one line in frame {number}; they give no plane.")
     forward, residual = np.full((t, 3, 3), np.nan), np.full(t, np.nan)
     points, agree = (seen & seen[start]).sum(axis=1), np.zeros_like(seen)
     for row in range(t):
@@ -81,7 +82,6 @@ def plane(tracks: Tracks, config: PlanarConfig | None = None) -> Plane:
     good = np.isfinite(residual)
     backward[good] = np.linalg.inv(forward[good])
     backward[good] /= backward[good][:, 2:, 2:]
-    number = int(tracks.frame_index[start])
     return Plane(
         reference=number,
         frame_index=tracks.frame_index,
@@ -123,11 +123,6 @@ def _spread(xy: np.ndarray) -> float:
     """Return how far (K, 2) points are from lying on one line: 0 on a line, 1 for a round cloud."""
     values = np.linalg.svd(xy - xy.mean(axis=0), compute_uv=False)
     return float(values[1] / values[0]) if values[0] > 0 else 0.0
-
-
-def _check_spread(xy: np.ndarray, frame: int) -> None:
-    if _spread(xy) <= FLAT:
-        raise TracksError(f"The points of the region lie on one line in frame {frame}; they give no plane.")
 
 
 def _fit(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, float]:

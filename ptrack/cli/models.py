@@ -20,15 +20,9 @@ def models(json: options.Json = False) -> None:
     output.document(
         [
             {
-                "name": m.name,
-                "summary": m.summary,
-                "licence": m.licence,
-                "weights": m.weights,
-                "file": m.file or None,
-                "bytes": m.size,
-                "sha256": m.sha256 or None,
-                "options": m.options,
-                "package": m.package,
+                **{key: getattr(m, key) for key in ("name", "summary", "licence", "weights")},
+                **{"file": m.file or None, "bytes": m.size, "sha256": m.sha256 or None},
+                **{"options": m.options, "package": m.package},
             }
             for m in known().values()
         ]

@@ -25,34 +25,23 @@ def write_tapvid(tracks: Tracks, path: Path) -> None:
     ``query_points`` are rows (t, y, x) in pixels, as in TAP-Vid's evaluation; ids and times travel in extra keys.
     """
     size = frame_size(tracks, "tapvid")
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(
-            file,
-            points=geometry.normalise(tracks.tracks, size).transpose(1, 0, 2),
-            occluded=~tracks.visible.T,
-            query_points=tracks.queries[:, [0, 2, 1]],
-            ids=tracks.ids,
-            image_size=np.asarray(size),
-            **_times(tracks),
-        )
+    points = geometry.normalise(tracks.tracks, size).transpose(1, 0, 2)
+    _write(path, tracks, points=points, occluded=~tracks.visible.T, query_points=tracks.queries[:, [0, 2, 1]])
 
 
 def write_cotracker(tracks: Tracks, path: Path) -> None:
     """Write ``pred_tracks`` (1, T, N, 2) in pixel-centre pixels and ``pred_visibility`` (1, T, N) bool."""
+    queries = np.column_stack([tracks.queries[:, 0], geometry.to_opencv(tracks.queries[:, 1:])])
+    xy = geometry.to_opencv(tracks.tracks)[None]
+    _write(path, tracks, pred_tracks=xy, pred_visibility=tracks.visible[None], queries=queries)
+
+
+def _write(path: Path, tracks: Tracks, **arrays: Any) -> None:
+    """Write arrays with the ids, the frame size and the times behind them."""
+    size, fps = np.asarray([tracks.info.height, tracks.info.width]), np.asarray(tracks.info.fps)
+    times = {"frame_index": tracks.frame_index, "pts_seconds": tracks.pts_seconds, "fps": fps}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(
-            file,
-            pred_tracks=geometry.to_opencv(tracks.tracks)[None],
-            pred_visibility=tracks.visible[None],
-            queries=np.column_stack([tracks.queries[:, 0], geometry.to_opencv(tracks.queries[:, 1:])]),
-            ids=tracks.ids,
-            image_size=np.asarray([tracks.info.height, tracks.info.width]),
-            **_times(tracks),
-        )
-
-
-def _times(tracks: Tracks) -> dict[str, Any]:
-    return {"frame_index": tracks.frame_index, "pts_seconds": tracks.pts_seconds, "fps": np.asarray(tracks.info.fps)}
+        np.savez_compressed(file, **arrays, ids=tracks.ids, image_size=size, **times)
 
 
 def read_tapvid(path: Path) -> Tracks:
