@@ -206,8 +206,5 @@ def sha256_of(path: Path | str, chunk: int = 1 << 20) -> str:
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Yield a folder that is removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="ptrack-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="ptrack-", ignore_cleanup_errors=True) as name:
+        yield Path(name)

@@ -76,7 +76,7 @@ class _Process:
             self.process.send_signal(number)
 
     def reason(self) -> str:
-        """Say how it ended, with the last line of what it wrote."""
+        """Return how it ended, with the last line of what it wrote."""
         code = self.process.wait()
         cause = _cause(code)
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - LAST_WORDS))

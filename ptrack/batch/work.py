@@ -1,4 +1,4 @@
-"""One job with its status file, and how what does jobs is made, in whatever process."""
+"""One job with its status file, and what makes a worker, in any process."""
 
 from __future__ import annotations
 

@@ -111,16 +111,16 @@ def _run(request: EvalRequest, outputs: list[Path], html: Path | None, output: O
     from ptrack.evaluation.runner import evaluate, running
 
     protocol = find_protocol(request.benchmark)
-    speaks = int(os.environ.get("RANK", "0")) == 0
-    with Display(output if speaks else Output(quiet=True)) as display:
+    first = int(os.environ.get("RANK", "0")) == 0
+    with Display(output if first else Output(quiet=True)) as display:
 
         def finished(step: EvalProgress) -> None:
-            if speaks:
+            if first:
                 output.note(running(step, protocol.headline[0], protocol.percent))
             display.show(Bar(name=step.model, done=step.done, total=step.total, unit="videos"))
 
         report = evaluate(request, finished)
-    if speaks:
+    if first:
         for path in outputs:
             write(report, path)
         if html is not None:

@@ -135,7 +135,7 @@ def describe_best(result: TrainResult) -> str:
 
 
 def run(request: TrainRequest, output: Output) -> None:
-    """Resolve the configuration, show it, train, and say where the results are."""
+    """Resolve the configuration, show it, train, and name the folder of the results."""
     import os
     from pathlib import Path
 

@@ -39,7 +39,7 @@ def write_cotracker(tracks: Tracks, path: Path) -> None:
 def _write(path: Path, tracks: Tracks, **arrays: Any) -> None:
     """Write arrays with the ids, the frame size and the times behind them."""
     size, fps = np.asarray([tracks.info.height, tracks.info.width]), np.asarray(tracks.info.fps)
-    times = {"frame_index": tracks.frame_index, "pts_seconds": tracks.pts_seconds, "fps": fps}
+    times: dict[str, Any] = {"frame_index": tracks.frame_index, "pts_seconds": tracks.pts_seconds, "fps": fps}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays, ids=tracks.ids, image_size=size, **times)
 

@@ -63,7 +63,7 @@ class Publisher(Protocol):
     """Somewhere that every frame is published to."""
 
     def send(self, frame: LiveFrame) -> None:
-        """Tell a frame; raises OutputError when nobody will ever hear."""
+        """Publish a frame; raises OutputError when nothing more can be sent there."""
         ...
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from ptrack.viz import colours
 
 MODES = ("start", "id", "motion", "visibility", "confidence")
 SCALE_STEPS = 64  # colours of a drawn scale
-_SAMPLES = 512  # frames looked at to find how fast fast is
+_SAMPLES = 512  # frames looked at to find which speed counts as fast
 
 
 def hex_colours(rgb: np.ndarray) -> list[str]:
