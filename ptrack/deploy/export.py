@@ -27,7 +27,7 @@ from ptrack._version import __version__
 from ptrack.deploy.graphs import ANY, OUTPUTS, Axes, Graphs, adapter_of, graphs_of
 from ptrack.errors import ModelError, OutputError
 from ptrack.fileio import temporary_name
-from ptrack.models.base import OnlineModel
+from ptrack.models.base import Configured, OnlineModel
 from ptrack.models.entry import LoadedModel
 from ptrack.models.zoo import build, find
 
@@ -87,7 +87,7 @@ def _check_folder(out: Path) -> None:
 def describe(graphs: Graphs, loaded: LoadedModel) -> dict[str, Any]:
     """Return what a program must know to run the graphs."""
     model: OnlineModel = loaded.model
-    size: tuple[int, int] = model.config.input_size  # type: ignore[attr-defined]
+    assert isinstance(model, Configured)  # as all that can be exported are
     state = [
         {
             "name": x.name,
@@ -113,7 +113,7 @@ def describe(graphs: Graphs, loaded: LoadedModel) -> dict[str, Any]:
             "S": "remembered frames",
         },
         "frame": {"shape": [1, "H", "W", 3], "dtype": "uint8", "layout": "RGB, upright"},
-        "input_size": list(size),
+        "input_size": list(model.config.input_size),
         "normalisation": "inside the encoder, resizing to input_size (height, width) included",
         "pixels": "(x, y), (0, 0) is the upper-left corner of the upper-left pixel",
         "features": [{"name": x.name, "shape": list(x.axes), "dtype": _name(x.example.dtype)} for x in graphs.features],

@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,10 @@ def open_clips(protocol: Protocol, data: str | Path) -> list[ClipRow]:
         DataError: nothing of the benchmark is there.
     """
     if not str(data):
-        return _synthetic(protocol)
+        return _from_source(_source(protocol, data))
     path = Path(data)
     stored = path.suffix in HDF5 or "*" in path.name or (path.is_dir() and any(path.glob("*.h5")))
-    rows = _from_store(path) if stored else _from_source(protocol, path)
+    rows = _from_store(path) if stored else _from_source(_source(protocol, path))
     return [rows[i] for i in select_split(protocol, [row.split for row in rows], data)]
 
 
@@ -56,36 +57,26 @@ def _from_store(path: Path) -> list[ClipRow]:
     from ptrack.data.hdf5 import ClipStore
 
     store = ClipStore(path)
-
-    def loader(i: int) -> Callable[[], Clip]:
-        return lambda: store[i]
-
-    return [ClipRow(store.ids[i], store.names[i], store.splits[i], loader(i)) for i in range(len(store))]
+    columns = enumerate(zip(store.ids, store.names, store.splits, strict=True))
+    return [ClipRow(*texts, partial(store.__getitem__, i)) for i, texts in columns]
 
 
-def _from_source(protocol: Protocol, path: Path) -> list[ClipRow]:
+def _from_source(source: Source) -> list[ClipRow]:
+    return [ClipRow(ref.id, ref.name, ref.split, partial(source.load, ref)) for ref in source.refs()]
+
+
+def _source(protocol: Protocol, data: str | Path) -> Source:
+    """Open the original files of a benchmark; without any, the held-out synthetic clips."""
     from ptrack.data.sources import open_dataset
 
-    return _rows(open_dataset(protocol.source, path))
-
-
-def _rows(source: Source) -> list[ClipRow]:
-    refs = source.refs()
-
-    def loader(i: int) -> Callable[[], Clip]:
-        return lambda: source.load(refs[i])
-
-    return [ClipRow(ref.id, ref.name, ref.split, loader(i)) for i, ref in enumerate(refs)]
-
-
-def _synthetic(protocol: Protocol) -> list[ClipRow]:
+    if str(data):
+        return open_dataset(protocol.source, data)
     if protocol.source != "synthetic":
         raise DataError(f"{protocol.title} needs its data; name the original files or a clip store with --data.")
     from ptrack.data.sources.synthetic import Synthetic
     from ptrack.data.synthetic.config import SyntheticConfig
 
-    source = Synthetic(SyntheticConfig(split="val"), count=HELD_OUT)
-    return _rows(source)
+    return Synthetic(SyntheticConfig(split="val"), count=HELD_OUT)
 
 
 def choose(rows: Sequence[ClipRow], patterns: Sequence[str], limit: int | None) -> list[ClipRow]:

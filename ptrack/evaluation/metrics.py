@@ -10,6 +10,7 @@ Letters: T frames, N tracks, E events, K thresholds.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,19 @@ def _mmean(values: np.ndarray, mask: np.ndarray) -> float:
     return float((values * mask).sum() / (mask.sum() + EPS))
 
 
-def _quiet_nanmean(values: Any, axis: int | None = None) -> Any:
+def _within(
+    name: str, error: np.ndarray, mask: np.ndarray, deltas: Sequence[int] = DELTA, mean: str = "_avg"
+) -> Scores:
+    """Percent of the errors in ``mask`` below each distance K as ``name_K``, and their mean as ``name`` + ``mean``."""
+    out = {f"{name}_{k}": 100 * _mmean(error < k, mask) for k in deltas}
+    return out | {f"{name}{mean}": float(np.mean(list(out.values())))}
+
+
+def _quiet_nanmean(values: Any) -> float:
     """Mean without NaN; NaN where nothing is left."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(np.asarray(values, np.float64), axis=axis)
+        return float(np.nanmean(np.asarray(values, np.float64)))
 
 
 def _medians(error: np.ndarray, mask: np.ndarray) -> float:
@@ -177,13 +186,11 @@ def point_odyssey(
     v, ok = np.asarray(visible, bool), np.asarray(valid, bool)
     e = errors(pred_tracks, gt_tracks, scale)
     after = v & (np.arange(len(v))[:, None] > first_visible(v))
-    out = {f"d_{k}": 100 * _mmean(e[1:] < k, ok[1:]) for k in DELTA}
-    out["d_avg"] = float(np.mean([out[f"d_{k}"] for k in DELTA]))
+    out = _within("d", e[1:], ok[1:])
     out["survival"] = _survival(e, ok, 16.0) if pips else _survival(e, v, LOST)
     out["median_l2"] = _medians(e, ok)
     if not pips:
-        out |= {f"d_vis_{k}": 100 * _mmean(e[1:] < k, after[1:]) for k in DELTA}
-        out["d_vis_avg"] = float(np.mean([out[f"d_vis_{k}"] for k in DELTA]))
+        out |= _within("d_vis", e[1:], after[1:])
         out["median_vis_l2"] = _medians(e, v)
     return out
 
@@ -212,8 +219,7 @@ def dynamic_replica(
     groups = {"accuracy_vis": v & after, "accuracy_occ": ~v & after, "accuracy": after}
     out: Scores = {}
     for name, mask in groups.items():
-        out |= {f"{name}_{k}": 100 * _mmean(e < k, mask) for k in DELTA}
-        out[name] = float(np.mean([out[f"{name}_{k}"] for k in DELTA]))
+        out |= _within(name, e, mask, mean="")
     out["survival"] = _survival(e, v, LOST)
     return out
 
@@ -263,10 +269,7 @@ def ego_points(
     ok, known, away, hidden = (np.asarray(a) != 0 for a in (valid, vis_valid, out_of_view, occluded))
     h, w = size
     e = errors(pred_tracks, gt_tracks, (w / 256, h / 256))
-    out: Scores = {}
-    for name, deltas in (("d", DELTA), ("d_star", DELTA_STAR)):
-        out |= {f"{name}_{k}": 100 * _mmean(e[1:] < k, ok[1:]) for k in deltas}
-        out[f"{name}_avg"] = float(np.mean([out[f"{name}_{k}"] for k in deltas]))
+    out = _within("d", e[1:], ok[1:]) | _within("d_star", e[1:], ok[1:], DELTA_STAR)
     out["median_l2"] = _medians(e, ok)
     out["visibility_accuracy"] = 100 * _mmean(as_visible(pred_visible) == (np.asarray(visible) != 0), known)
     x, y = pred_tracks[..., 0], pred_tracks[..., 1]
@@ -382,8 +385,8 @@ def redetection(
         chosen = scores[durations >= m]
         for i, k in enumerate(DELTA):
             out[f"AJ_RD_D{k}_dmin{m}"] = float(chosen[:, i].mean()) if len(chosen) else float("nan")
-        out[f"AJ_RD_dmin{m}"] = float(_quiet_nanmean([out[f"AJ_RD_D{k}_dmin{m}"] for k in DELTA]))
-    out["AJ_RD"] = float(_quiet_nanmean([out[f"AJ_RD_dmin{m}"] for m in GAPS]))
+        out[f"AJ_RD_dmin{m}"] = _quiet_nanmean([out[f"AJ_RD_D{k}_dmin{m}"] for k in DELTA])
+    out["AJ_RD"] = _quiet_nanmean([out[f"AJ_RD_dmin{m}"] for m in GAPS])
     return out
 
 

@@ -8,8 +8,8 @@ Letters: T frames, N tracks of the clip, Q queries, H W pixels of the picture th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -80,10 +80,8 @@ class Protocol:
         if not len(sampled.track):
             raise Skip("no point is visible")
         track = chosen[sampled.track]
-        return Case(
-            size=size, frames=t, queries=sampled.queries, tracks=tracks[:, track], visible=visible[:, track],
-            valid=clip.valid[:t, track], track=track, labels=self.labels(clip, t),
-        )  # fmt: skip
+        labels = self.labels(clip, t)
+        return _posed(clip, size, tracks[:, track], visible[:, track], track, queries=sampled.queries, labels=labels)
 
     def labels(self, clip: Clip, frames: int) -> dict[str, np.ndarray]:
         """Return what else the scores need; here the frames that carry labels, where only some do."""
@@ -151,11 +149,7 @@ class PointOdysseyProtocol(Protocol):
         size = self.size or clip.size
         bounded = np.clip(tracks[:, track], (-32.0, -32.0), (992.0, 572.0))
         scaled = geometry.rescale(bounded, clip.size, size)
-        sampled = sample_first(scaled, visible[:, track])
-        return Case(
-            size=size, frames=clip.num_frames, queries=sampled.queries, tracks=scaled, visible=visible[:, track],
-            valid=valid[:, track], track=track, labels={},
-        )  # fmt: skip
+        return _posed(clip, size, scaled, visible[:, track], track, valid=valid[:, track])
 
     def score(self, case: Case, tracks: np.ndarray, visible: np.ndarray, mode: str = "first") -> Scores:
         """Score predictions; predicted visibility plays no role."""
@@ -189,7 +183,7 @@ class DynamicReplicaProtocol(Protocol):
         keep = np.flatnonzero(visible.sum(axis=0) > self.min_frames)
         if not len(keep):
             raise Skip(f"no track is visible in more than {self.min_frames} frames")
-        return _from_start(clip, t, clip.size, tracks[:, keep], visible[:, keep], chosen[keep])
+        return _posed(clip, clip.size, tracks[:, keep], visible[:, keep], chosen[keep])
 
     def score(self, case: Case, tracks: np.ndarray, visible: np.ndarray, mode: str = "first") -> Scores:
         """Score predictions; predicted visibility plays no role."""
@@ -219,15 +213,13 @@ class EgoPointsProtocol(Protocol):
         if not clip.num_tracks:
             raise Skip("there are no points")
         tracks = geometry.rescale(clip.tracks_filled.astype(np.float64), clip.size, size)
-        everything = np.arange(clip.num_tracks)
-        made = _from_start(clip, clip.num_frames, size, tracks, clip.visibility, everything)
         none = np.zeros_like(clip.visibility)
         labels = {
             "vis_valid": np.ones_like(none) if clip.vis_valid is None else clip.vis_valid,
             "out_of_view": none if clip.out_of_view is None else clip.out_of_view,
             "occluded": none if clip.occluded_label is None else clip.occluded_label,
         }
-        return replace(made, labels=labels)
+        return _posed(clip, size, tracks, clip.visibility, np.arange(clip.num_tracks), labels=labels)
 
     def score(self, case: Case, tracks: np.ndarray, visible: np.ndarray, mode: str = "first") -> Scores:
         """Score positions, visibility and re-identification."""
@@ -260,10 +252,8 @@ class BadjaProtocol(Protocol):
         if not clip.visibility[1:].any():
             raise Skip("no joint is visible after the first frame")
         tracks = geometry.rescale(clip.tracks_filled.astype(np.float64), clip.size, size)
-        made = _from_start(clip, clip.num_frames, size, tracks, clip.visibility, np.arange(clip.num_tracks))
-        return replace(
-            made, labels={"foreground": foreground_areas(clip, size, np.asarray(clip.visibility.any(axis=1)))}
-        )
+        labels = {"foreground": foreground_areas(clip, size, np.asarray(clip.visibility.any(axis=1)))}
+        return _posed(clip, size, tracks, clip.visibility, np.arange(clip.num_tracks), labels=labels)
 
     def score(self, case: Case, tracks: np.ndarray, visible: np.ndarray, mode: str = "first") -> Scores:
         """Score positions."""
@@ -286,15 +276,14 @@ class CustomProtocol(Protocol):
         return {} if labelled.all() else {"labelled": labelled[:frames]}
 
 
-def _from_start(
-    clip: Clip, frames: int, size: tuple[int, int], tracks: np.ndarray, visible: np.ndarray, track: np.ndarray
+def _posed(
+    clip: Clip, size: tuple[int, int], tracks: np.ndarray, visible: np.ndarray, track: np.ndarray, **more: Any
 ) -> Case:
-    """Make the case in which every track is queried at frame 0. ``tracks`` (T, Q, 2) are pixels of ``size``."""
-    queries = np.column_stack([np.zeros(len(track)), tracks[0]]).astype(np.float32)
-    return Case(
-        size=size, frames=frames, queries=queries, tracks=tracks, visible=visible, valid=clip.valid[:frames, track],
-        track=track, labels={},
-    )  # fmt: skip
+    """Make the case of ``tracks`` (T, Q, 2), pixels of ``size``; without ``queries`` all are queried at frame 0."""
+    made = {"valid": clip.valid[: len(tracks), track], "labels": {}} | more
+    if "queries" not in made:
+        made["queries"] = np.column_stack([np.zeros(len(track)), tracks[0]]).astype(np.float32)
+    return Case(size=size, frames=len(tracks), tracks=tracks, visible=visible, track=track, **made)
 
 
 def foreground_areas(clip: Clip, size: tuple[int, int], needed: np.ndarray) -> np.ndarray:

@@ -165,13 +165,10 @@ class _Run:
             return VideoResult(id=row.id, name=row.name, status=results.FAILED, reason=ended.status.error)
         result = read_result(place, job.name, ended.state == "unchanged", self.request.run_dir is not None)
         if self.request.save is not None and result.status == results.OK:
-            _copy(place.folder / f"{job.name}.npz", self._save_path(self.request.save, name, job.name))
+            several = len(self.request.models) + len(self.request.predictions) > 1
+            folder = self.request.save / name if several else self.request.save
+            _copy(place.folder / f"{job.name}.npz", folder / f"{job.name}.npz")
         return result
-
-    def _save_path(self, root: Path, name: str, file: str) -> Path:
-        """Return where a prediction is saved: a folder per model when there are several."""
-        several = len(self.request.models) + len(self.request.predictions) > 1
-        return root / name / f"{file}.npz" if several else root / f"{file}.npz"
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -112,8 +112,10 @@ class TrackerSubject:
 
     def _size(self, case: Case) -> tuple[int, int]:
         """(H, W) of the frames: the protocol's, except where a model was published with others than TAP-Vid's."""
-        own = getattr(self.tracker.model, "frame_size", None)
-        return own if own is not None and self.protocol.size == RASTER else case.size
+        from ptrack.models.base import OwnFrameSize
+
+        model = self.tracker.model
+        return model.frame_size if isinstance(model, OwnFrameSize) and self.protocol.size == RASTER else case.size
 
 
 @dataclass

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-
-S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +93,18 @@ class EncodesAhead(Protocol):
         ...
 
 
-def count_parameters(module: torch.nn.Module) -> int:
-    """Return the number of parameters of a module."""
-    return sum(p.numel() for p in module.parameters())
+@runtime_checkable
+class Configured(Protocol):
+    """What a model also offers whose network is decided by a configuration, which a run records."""
+
+    config: Any  # a dataclass, else nothing is recorded
+
+
+@runtime_checkable
+class OwnFrameSize(Protocol):
+    """What a model also offers that was published with frames of another size than TAP-Vid's."""
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W) of the frames that it is evaluated on."""
+        ...

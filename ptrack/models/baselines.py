@@ -56,7 +56,7 @@ class StaticModel:
 
     def keep(self, state: PointsState, index: Tensor) -> PointsState:
         """Keep the points of ``index``."""
-        return replace(state, xy=state.xy[index])
+        return replace(state, xy=state.xy[index], added=None if state.added is None else state.added[index])
 
     def step(self, state: PointsState, features: Any) -> tuple[PointsState, StepOutput]:
         """Return the same positions again."""
@@ -77,7 +77,7 @@ class LucasKanadeConfig:
             raise ConfigError("lk needs window >= 3, levels >= 0 and max_error > 0.")
 
 
-class LucasKanadeModel:
+class LucasKanadeModel(StaticModel):
     """Pyramidal Lucas-Kanade from frame to frame with a forward-backward check.
 
     Raises:
@@ -85,11 +85,6 @@ class LucasKanadeModel:
     """
 
     name = "lk"
-    threshold = 0.5
-    support_grid = 0
-    memory = None
-    encode_batch = 1
-    device = torch.device("cpu")
 
     def __init__(self, config: LucasKanadeConfig | None = None) -> None:
         self.config = config or LucasKanadeConfig()
@@ -108,10 +103,6 @@ class LucasKanadeModel:
         added = torch.zeros(0, dtype=torch.bool) if state.added is None else state.added
         new = torch.ones(len(xy), dtype=torch.bool)
         return replace(state, xy=torch.cat([state.xy, xy.cpu().float()]), added=torch.cat([added, new]))
-
-    def keep(self, state: PointsState, index: Tensor) -> PointsState:
-        """Keep the points of ``index``."""
-        return replace(state, xy=state.xy[index], added=None if state.added is None else state.added[index])
 
     def step(self, state: PointsState, features: np.ndarray) -> tuple[PointsState, StepOutput]:
         """Follow every point from the last frame into this one."""

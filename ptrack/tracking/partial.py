@@ -19,6 +19,7 @@ import numpy as np
 from ptrack._version import __version__
 from ptrack.errors import OutputError
 from ptrack.fileio import NAME_MAX, check_writable
+from ptrack.models.base import Configured
 from ptrack.tracking.frame_tracker import FrameTracker
 from ptrack.tracking.request import NEUTRAL
 from ptrack.tracks import Queries, TracksInfo
@@ -83,7 +84,7 @@ def deciding(
 
     The device is left out: all give the same tracks up to rounding.
     """
-    config = getattr(tracker.model, "config", None)
+    config: Any = tracker.model.config if isinstance(tracker.model, Configured) else None
     named = dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else {}
     read = {k.replace("_", "-"): v for k, v in dataclasses.asdict(source.options).items() if k not in NEUTRAL}
     digest = hashlib.sha256(queries.points.tobytes() + "\0".join(queries.ids).encode("utf-8", "surrogatepass"))
@@ -138,7 +139,8 @@ def check_finished(out: Path, queries: Queries, wanted: TracksInfo) -> str:
     else:
         before = _stated(info, kept)
         now = {name: now.get(name) for name in before}
-        before[UNSTATED] = now[UNSTATED] if _equal(kept, queries) else ""
+        same = np.array_equal(kept.points, queries.points) and np.array_equal(kept.ids, queries.ids)
+        before[UNSTATED] = now[UNSTATED] if same else ""
         known = ", as far as it tells: it does not hold the options it was made with"
     for settings in (before, now):
         settings.pop(VERSION, None)
@@ -148,10 +150,6 @@ def check_finished(out: Path, queries: Queries, wanted: TracksInfo) -> str:
             f"{out} is finished, but was made with other settings ({found}); give it another name or use --overwrite."
         )
     return f"{out} is complete already{known}"
-
-
-def _equal(one: Queries, two: Queries) -> bool:
-    return np.array_equal(one.points, two.points) and np.array_equal(one.ids, two.ids)
 
 
 def _stated(info: TracksInfo, queries: Queries) -> dict[str, Any]:

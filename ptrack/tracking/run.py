@@ -23,7 +23,7 @@ from ptrack.tracking.drawing import DrawingMaker
 from ptrack.tracking.frame_tracker import StepResult
 from ptrack.tracking.overlay import OverlaySink, OverlayThread, draw_rows
 from ptrack.tracking.snapshot import load_snapshot, save_snapshot
-from ptrack.tracking.stream import backward_rows, duplicate_queries, late_queries, run_info, stream_rows
+from ptrack.tracking.stream import backward_rows, run_info, stream_rows, warnings_of
 from ptrack.tracking.tracker import Tracker
 from ptrack.tracks import Queries, TracksInfo
 from ptrack.tracks_h5 import FREE_AND_RESUME, TracksWriter, copy_finished, space_left
@@ -139,8 +139,39 @@ def track_to_files(
             instead: stopping is its normal end.
         InputError, QueryError, OutputError, TracksError: see their classes.
     """
+    began = time.perf_counter()
+    if options.backward and not source.info.rereadable:
+        raise QueryError(
+            f"--backward reads the source twice, which {source.info.name} does not allow; record it first."
+        )
     with tracker.lock, StopRequest() as stop:
-        return _tracked(tracker, source, queries, options, report, note, stop)
+        info = run_info(tracker, source, queries, options.backward)
+        run = _Run(tracker, source, queries, options, info, report, note, stop, json.loads(info.settings))
+        _open_partial(run)
+        try:
+            frames = _passes(run)
+        except BaseException:
+            with contextlib.suppress(OutputError):  # the error that ended the run names the cause
+                run.writer.close()
+            if not run.state_path.exists():  # finished work is kept for --resume; a run that never saved leaves nothing
+                partial.remove_partial(options.out)
+            raise
+        _publish(run)
+        stopped = source.info.live and bool(stop.signum)
+    return TrackReport(
+        source=source.info.name,
+        tracks=options.out,
+        overlay=options.overlay,
+        frames=frames,
+        points=len(queries),
+        width=source.info.width,
+        height=source.info.height,
+        seconds=time.perf_counter() - began,
+        resumed_from=run.start,
+        stopped=stopped,
+        truncated=source.truncated,
+        warnings=run.info.warnings,
+    )
 
 
 def draw_missing_overlay(
@@ -170,52 +201,12 @@ def draw_missing_overlay(
     return True
 
 
-def _tracked(
-    tracker: Tracker,
-    source: FrameSource,
-    queries: Queries,
-    options: TrackOptions,
-    report: Callable[[Progress], None],
-    note: Callable[[str], None],
-    stop: StopRequest,
-) -> TrackReport:
-    began = time.perf_counter()
-    live = source.info.live
-    if options.backward and not source.info.rereadable:
-        raise QueryError(
-            f"--backward reads the source twice, which {source.info.name} does not allow; record it first."
-        )
-    info = run_info(tracker, source, queries, options.backward)
-    run = _Run(tracker, source, queries, options, info, report, note, stop, json.loads(info.settings))
-    _open_partial(run)
-    try:
-        frames = _passes(run)
-    except BaseException as error:
-        _close_after(run, error)
-        raise
-    _publish(run)
-    return TrackReport(
-        source=source.info.name,
-        tracks=options.out,
-        overlay=options.overlay,
-        frames=frames,
-        points=len(queries),
-        width=source.info.width,
-        height=source.info.height,
-        seconds=time.perf_counter() - began,
-        resumed_from=run.start,
-        stopped=live and bool(stop.signum),
-        truncated=source.truncated,
-        warnings=run.info.warnings,
-    )
-
-
 def _passes(run: _Run) -> int:
     """Track, finish the rows and draw; return the number of frames."""
     frames = _forward(run)
     if run.options.backward and run.phase != "overlay":
         _backward(run, frames)
-    warnings = (*run.source.warnings, *duplicate_queries(run.queries), *late_queries(run.queries, frames))
+    warnings = warnings_of(run.source, run.queries, frames)
     run.info = replace(run.info, truncated=run.source.truncated, warnings=warnings)
     if run.options.overlay is not None and not run.overlay_in_stream:
         run.phase = "overlay"
@@ -224,14 +215,6 @@ def _passes(run: _Run) -> int:
     if run.phase == "overlay":
         _draw_finished(run)
     return frames
-
-
-def _close_after(run: _Run, error: BaseException) -> None:
-    """Close the partial file. Finished work is kept for --resume; a run that never saved leaves nothing behind."""
-    with contextlib.suppress(OutputError):  # the error that ended the run names the cause
-        run.writer.close()
-    if not run.state_path.exists():
-        partial.remove_partial(run.options.out)
 
 
 # -- partial file and state ---------------------------------------------------------------------------------------

@@ -106,6 +106,11 @@ def backward_rows(
         yield at, used & (queries.t > at), full
 
 
+def warnings_of(source: FrameSource, queries: Queries, frames: int) -> tuple[str, ...]:
+    """Return what the user should know of a run through ``frames`` frames: of its source and of its queries."""
+    return (*source.warnings, *duplicate_queries(queries), *late_queries(queries, frames))
+
+
 def late_queries(queries: Queries, frames: int) -> tuple[str, ...]:
     """Return a warning naming the queries that start at or after the end of the ``frames`` frames, if there are any."""
     late = queries.ids[queries.t >= frames]

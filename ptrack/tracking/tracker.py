@@ -11,14 +11,7 @@ import torch
 
 from ptrack.errors import QueryError
 from ptrack.tracking.frame_tracker import FrameTracker, Picture, QueryRows, locked
-from ptrack.tracking.stream import (
-    as_queries,
-    backward_rows,
-    duplicate_queries,
-    late_queries,
-    run_info,
-    stream_rows,
-)
+from ptrack.tracking.stream import as_queries, backward_rows, run_info, stream_rows, warnings_of
 from ptrack.tracks import Tracks
 from ptrack.tracks_io import concatenate_rows
 from ptrack.video import open_source
@@ -71,27 +64,13 @@ class Tracker(FrameTracker):
         Raises:
             InputError, QueryError: see ``ptrack.video.open_source`` and ``Queries``.
         """
-        opened = source if isinstance(source, FrameSource) else open_source(source)
-        try:
-            if backward and not opened.info.rereadable:
-                raise QueryError(
-                    f"Backward tracking reads the source twice, which {opened.info.name} does not allow; use a file."
-                )
-            return self._tracks_of(opened, queries, grid, backward, progress)
-        finally:
-            if opened is not source:
-                opened.close()
-
-    __call__ = track
-
-    def _tracks_of(
-        self,
-        source: FrameSource,
-        queries: QueryRows | None,
-        grid: int,
-        backward: bool,
-        progress: Callable[[int], None] | None,
-    ) -> Tracks:
+        if not isinstance(source, FrameSource):
+            with open_source(source) as opened:
+                return self.track(opened, queries, grid=grid, backward=backward, progress=progress)
+        if backward and not source.info.rereadable:
+            raise QueryError(
+                f"Backward tracking reads the source twice, which {source.info.name} does not allow; use a file."
+            )
         size = (source.info.height, source.info.width)
         points = as_queries(queries, grid, size)
         info = run_info(self, source, points, backward)
@@ -107,6 +86,7 @@ class Tracker(FrameTracker):
             for at, mask, result in backward_rows(self, source, points, len(rows)):
                 for name, value in zip(("tracks", "visibility", "confidence"), result, strict=True):
                     arrays[name][at, mask] = value[mask]
-        warnings = (*source.warnings, *duplicate_queries(points), *late_queries(points, len(rows)))
-        info = replace(info, truncated=source.truncated, warnings=warnings)
+        info = replace(info, truncated=source.truncated, warnings=warnings_of(source, points, len(rows)))
         return Tracks(**arrays, queries=points.points.copy(), ids=points.ids, info=info)
+
+    __call__ = track

@@ -140,10 +140,13 @@ def build(values: Mapping[str, Any], where: str = "Training configuration") -> T
     Raises:
         ConfigError: an unknown key, here or in ``arch`` (the nearest valid one is named), or a value out of range.
     """
-    if values.get("model") == "online":  # what earlier configurations call Track-On2
-        values = {**values, "model": "track-on2"}
-    given = configs.from_mapping(TrainConfig, values, where)
+    given = configs.from_mapping(TrainConfig, current(values), where)
     return configs.from_mapping(TrainConfig, {**configs.to_mapping(given), "arch": full_arch(given, where)}, where)
+
+
+def current(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with Track-On2 under its present name; earlier ones call it "online"."""
+    return {**values, "model": "track-on2"} if values.get("model") == "online" else dict(values)
 
 
 def full_arch(config: TrainConfig, where: str = "Training configuration") -> dict[str, Any]:

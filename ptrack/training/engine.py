@@ -7,6 +7,7 @@ Batches come from a stream (``order.Batches``), the model with its losses is a `
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,19 +62,16 @@ class ValidationRecord:
 
 
 class Listener(Protocol):
-    """What is called while training goes on: a progress display, a log, a painter of pictures."""
+    """What is called while training goes on: a progress display, a log, a painter of pictures. Here nothing is done."""
 
     def on_step(self, record: StepRecord) -> None:
         """A step is done."""
-        ...
 
     def on_validation(self, record: ValidationRecord, system: System) -> None:
         """A validation is done; ``system`` holds the validated (averaged) weights."""
-        ...
 
     def on_note(self, text: str) -> None:
         """Something worth a sentence happened."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -260,7 +258,7 @@ class Trainer:
             return
         self._failures += 1
         names = ", ".join(result.bad_clips[:5]) + (" …" if len(result.bad_clips) > 5 else "")
-        what = "loss" if not _finite(result.loss) else "gradient"
+        what = "gradient" if math.isfinite(result.loss) else "loss"
         self._note(f"Step {self.step}: the {what} is not finite ({result.loss}); skipped. Clips: {names}.")
         if self._failures >= self.config.nan_limit:
             path = self.save()
@@ -349,10 +347,6 @@ _PLACE = ("step", "epoch")  # keys of a validation record that are no scores
 def _position_score(scores: Mapping[str, float]) -> float:
     """Return the score that decides what is best: of the run's own clips, else the further set's first."""
     return scores.get("delta_avg", next(iter(scores.values())))
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
 
 
 def peak_memory(device: torch.device) -> float:

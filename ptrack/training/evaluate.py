@@ -64,16 +64,12 @@ class Scorer:
         Raises:
             PTrackError: not one video could be scored.
         """
-        training = system.training
-        system.eval()
-        try:
+        with system.evaluating():
             model = system.tracker()
             tracker = Tracker(model)  # with the support grid that the model wants: Track-On2 400 points, nano none
             subject = TrackerSubject("training", tracker, {}, self.protocol, "first", None, model.threshold)
             files = file_names(self.rows)
             videos = [self._score(subject, row, files[row.id]) for row in self.group.part(self.rows)]
-        finally:
-            system.train(training)
         together = [video for part in self.group.gather(videos) for video in part]
         result = ModelResult(model="training", settings={}, videos=together)
         if not result.mean:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from ptrack.errors import OutputError
 from ptrack.fileio import atomic_path
-from ptrack.training.engine import StepRecord, ValidationRecord
+from ptrack.training.engine import Listener, StepRecord, ValidationRecord
 from ptrack.training.systems import System
 
 JSONL = "training.jsonl"
@@ -35,7 +35,7 @@ def step_values(record: StepRecord) -> dict[str, float]:
     }
 
 
-class JsonLog:
+class JsonLog(Listener):
     """One line of JSON per step and per validation in ``training.jsonl``.
 
     Args:
@@ -87,8 +87,11 @@ class JsonLog:
         self._file.close()
 
 
-class TensorBoardLog:
-    """Event files that TensorBoard reads; events of a killed run after ``step`` are purged from the display."""
+class TensorBoardLog(Listener):
+    """Event files that TensorBoard reads; events of a killed run after ``step`` are purged from the display.
+
+    Remarks are in the JSONL file alone.
+    """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -108,9 +111,6 @@ class TensorBoardLog:
         for name, value in record.scores.items():
             self.writer.add_scalar(f"validation/{name}", value, record.step)
         self.writer.flush()
-
-    def on_note(self, text: str) -> None:
-        """Nothing: remarks are in the JSONL file."""
 
     def picture(self, name: str, image: Any, step: int) -> None:
         """Write an (H, W, 3) uint8 picture."""
@@ -137,7 +137,7 @@ def describe_scores(record: ValidationRecord) -> str:
     return f"validation after step {record.step}: {scores}{'  (best so far)' if record.best else ''}"
 
 
-class PlainLines:
+class PlainLines(Listener):
     """Progress as lines, at most one every few seconds (and the first and last step): for logs and pipes."""
 
     def __init__(self, note: Callable[[str], None], seconds: float = LINE_SECONDS) -> None:

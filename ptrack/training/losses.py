@@ -10,7 +10,9 @@ Letters: B clips, T frames, N points.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -73,6 +75,9 @@ def cell_index(xy: Tensor, size: tuple[int, int], stride: int) -> Tensor:
 
 def add_terms(total: Terms, terms: Terms) -> Terms:
     """Return the sums of two sets of terms; a missing name counts as 0."""
-    return {name: total[name] + terms[name] if name in total else terms[name] for name in terms} | {
-        name: value for name, value in total.items() if name not in terms
-    }
+    return total | {name: total[name] + value if name in total else value for name, value in terms.items()}
+
+
+def sum_terms(parts: Iterable[Terms]) -> Terms:
+    """Return the sums of many sets of terms."""
+    return reduce(add_terms, parts, {})

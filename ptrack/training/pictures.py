@@ -6,7 +6,7 @@ Matplotlib draws off-screen. Letters: B clips, T frames, N points, S frames of a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ptrack.data.samples import TrainingBatch
 from ptrack.fileio import atomic_path
-from ptrack.training.engine import StepRecord, ValidationRecord
+from ptrack.training.engine import Listener, ValidationRecord
 from ptrack.training.logging import JSONL
 from ptrack.training.systems import PredictedTracks, System
 
@@ -46,42 +46,47 @@ def _colours(count: int) -> list[Any]:
     return [matplotlib.colormaps["hsv"](i / max(1, count)) for i in range(count)]
 
 
-def _frame(axes: Any, batch: TrainingBatch, t: int, title: str) -> None:
-    H, W = batch.frames.shape[2:4]
-    axes.imshow(batch.frames[0, t].cpu().numpy(), extent=(0, W, H, 0))  # raster coordinates
-    axes.set_xlim(0, W)
-    axes.set_ylim(H, 0)
-    axes.set_title(title, fontsize=8)
-    axes.set_axis_off()
-
-
-def prediction_picture(batch: TrainingBatch, prediction: PredictedTracks, threshold: float = 0.5) -> np.ndarray:
-    """Draw the first clip: circles are the truth (dotted where hidden), crosses the prediction, lines the error."""
-    T, N = batch.tracks.shape[1:3]
-    shown = np.unique(np.linspace(0, T - 1, min(T, MAX_FRAMES)).round().astype(int))
+def _panels(batch: TrainingBatch, shown: Sequence[int]) -> tuple[Any, list[Any]]:
+    """Return a figure and its panels, which show frames of the first clip."""
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = _figure(rows, columns)
+    H, W = batch.frames.shape[2:4]
+    panels = []
+    for i, t in enumerate(shown, 1):
+        axes = figure.add_subplot(rows, columns, i)
+        axes.imshow(batch.frames[0, t].cpu().numpy(), extent=(0, W, H, 0))  # raster coordinates
+        axes.set_xlim(0, W)
+        axes.set_ylim(H, 0)
+        axes.set_title(f"frame {int(batch.frame_index[0, t])}", fontsize=8)
+        axes.set_axis_off()
+        panels.append(axes)
+    return figure, panels
+
+
+def prediction_picture(batch: TrainingBatch, prediction: PredictedTracks) -> np.ndarray:
+    """Draw the first clip: circles are the truth (dotted where hidden), crosses the prediction, lines the error."""
+    T, N = batch.tracks.shape[1:3]
+    shown = np.unique(np.linspace(0, T - 1, min(T, MAX_FRAMES)).round().astype(int)).tolist()
+    figure, panels = _panels(batch, shown)
     colours = _colours(min(N, MAX_POINTS))
     truth, seen = batch.tracks[0].cpu().numpy(), batch.visibility[0].cpu().numpy()
     xy, visibility = prediction.xy[0].cpu().numpy(), prediction.visibility[0].cpu().numpy()
     start = batch.query_time[0].cpu().numpy()
-    for i, t in enumerate(shown):
-        axes = figure.add_subplot(rows, columns, i + 1)
-        _frame(axes, batch, t, f"frame {int(batch.frame_index[0, t])}")
+    for t, axes in zip(shown, panels, strict=True):
         for n, colour in enumerate(colours):
             if start[n] > t or not batch.valid[0, t, n]:
                 continue
             axes.plot(*truth[t, n], "o", ms=7, mfc="none", mec=colour, ls="none", alpha=1.0 if seen[t, n] else 0.35)
-            axes.plot(*xy[t, n], "x", ms=5, color=colour, alpha=1.0 if visibility[t, n] >= threshold else 0.35)
+            axes.plot(*xy[t, n], "x", ms=5, color=colour, alpha=1.0 if visibility[t, n] >= 0.5 else 0.35)
             axes.plot(*zip(truth[t, n], xy[t, n], strict=True), "-", lw=0.8, color=colour)
     figure.suptitle("o truth   × prediction   (pale: hidden)", fontsize=9)
     return render(figure)
 
 
-def time_attention_picture(attention: Tensor, start: int, point: int = 0) -> np.ndarray:
-    """Draw which frames a point's token attends to, one panel per layer; ``attention`` (layers, B, N, S, S)."""
-    maps = attention[:, 0, point].float().cpu().numpy()
+def time_attention_picture(attention: Tensor, start: int) -> np.ndarray:
+    """Draw which frames point 0's token attends to, one panel per layer; ``attention`` (layers, B, N, S, S)."""
+    maps = attention[:, 0, 0].float().cpu().numpy()
     S = maps.shape[-1]
     figure = _figure(1, len(maps), 2.4)
     for i, values in enumerate(maps):
@@ -94,22 +99,16 @@ def time_attention_picture(attention: Tensor, start: int, point: int = 0) -> np.
         if i == 0:
             axes.set_ylabel("token of frame", fontsize=7)
         figure.colorbar(image, ax=axes, shrink=0.7).ax.tick_params(labelsize=6)
-    figure.suptitle(f"attention over frames, point {point}", fontsize=9)
+    figure.suptitle("attention over frames, point 0", fontsize=9)
     return render(figure)
 
 
 def point_attention_picture(batch: TrainingBatch, xy: Tensor, attention: Tensor, start: int) -> np.ndarray:
     """Draw on the frames which other points the first point attends to; ``attention`` (layers, B, S, N, N)."""
     maps = attention[-1, 0, :, 0].float().cpu().numpy()  # (S, N) of the last layer
-    shown = range(min(len(maps), MAX_FRAMES))
-    columns = min(4, len(shown))
-    rows = -(-len(shown) // columns)
-    figure = _figure(rows, columns)
-    for i in shown:
-        axes = figure.add_subplot(rows, columns, i + 1)
-        t = start + i
-        _frame(axes, batch, t, f"frame {int(batch.frame_index[0, t])}")
-        places = xy[0, t].cpu().numpy()
+    figure, panels = _panels(batch, range(start, start + min(len(maps), MAX_FRAMES)))
+    for i, axes in enumerate(panels):
+        places = xy[0, start + i].cpu().numpy()
         weight = maps[i] / max(1e-9, float(maps[i].max()))
         for place, w in zip(places, weight, strict=True):
             axes.plot(*zip(places[0], place, strict=True), "-", color="yellow", lw=2.5 * w, alpha=0.8)
@@ -159,7 +158,7 @@ def write_png(path: Path, picture: np.ndarray) -> None:
         imageio.imwrite(temporary, picture)
 
 
-class PictureLog:
+class PictureLog(Listener):
     """A listener that draws after each validation, into ``visualizations/``.
 
     Args:
@@ -173,25 +172,15 @@ class PictureLog:
     def __init__(self, folder: Path, batch: TrainingBatch, log: Path, also: Save | None = None) -> None:
         self.folder, self.batch, self.log, self.also = folder, batch, log, also
 
-    def on_step(self, record: StepRecord) -> None:
-        """Nothing."""
-
-    def on_note(self, text: str) -> None:
-        """Nothing."""
-
     @torch.no_grad()
     def on_validation(self, record: ValidationRecord, system: System) -> None:
         """Draw what the validated weights do."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        training = system.training
-        system.eval()
-        try:
+        with system.evaluating():
             batch = self.batch.to(next(system.parameters()).device)
             prediction = system.predict(batch)
             pictures = {"prediction": prediction_picture(batch, prediction)}
             window = system.attention(batch)
-        finally:
-            system.train(training)
         if window is not None and window.attention is not None:
             pictures["attention_time"] = time_attention_picture(window.attention.time, window.start)
             pictures["attention_points"] = point_attention_picture(

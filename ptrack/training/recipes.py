@@ -10,7 +10,7 @@ from typing import Any
 from ptrack import config as configs
 from ptrack.errors import ConfigError, did_you_mean
 from ptrack.training import state, weights
-from ptrack.training.config import MODELS, TrainConfig, build
+from ptrack.training.config import MODELS, TrainConfig, build, current
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ def resolve(request: TrainRequest) -> RunPlan:
         ConfigError: an unknown key or a value out of range.
         CheckpointError: nothing to resume, or other options of architecture than the checkpoint's.
     """
-    given = _current(configs.override(dict(request.values), list(request.sets)))
+    given = current(configs.override(dict(request.values), list(request.sets)))
     if request.resume is not None:
         return _resumed(request, given)
-    base: Mapping[str, Any] = _current(read_recipe(request.recipe)) if request.recipe else {}
+    base: Mapping[str, Any] = current(read_recipe(request.recipe)) if request.recipe else {}
     if given.get("init_from") and not request.recipe:
         source = weights.read_source(given["init_from"])
         base = {"model": source.model, "arch": source.arch}
@@ -57,11 +57,6 @@ def resolve(request: TrainRequest) -> RunPlan:
     return RunPlan(build(merged, request.recipe or "Training configuration"))
 
 
-def _current(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration with Track-On2 under its present name; earlier ones call it "online"."""
-    return {**values, "model": "track-on2"} if values.get("model") == "online" else values
-
-
 def _default_model(given: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     has_data = any(values.get("data", {}).get("root") for values in (given, base))
     return "transformer" if has_data or "backbone" in given.get("arch", {}) or "pretrained" in given else "nano"
@@ -70,8 +65,8 @@ def _default_model(given: Mapping[str, Any], base: Mapping[str, Any]) -> str:
 def _resumed(request: TrainRequest, given: dict[str, Any]) -> RunPlan:
     saved, path, remarks = state.resume(Path(request.resume or ""))
     if request.recipe:
-        given = merge(_current(read_recipe(request.recipe)), given)
-    before = _current(saved.config)
+        given = merge(current(read_recipe(request.recipe)), given)
+    before = current(saved.config)
     if given.get("model", before["model"]) != before["model"]:
         state.check_same_architecture(before, {**before, **given}, path)
     place = {"save_dir": str(path.parent)}  # go on where the checkpoint is, whatever the folder we are called from

@@ -60,13 +60,9 @@ def scores(sums: Tensor) -> dict[str, float]:
 def validate(system: System, batches: Iterable[TrainingBatch]) -> Tensor:
     """Return the sums over some batches, with the system in evaluation mode; its mode is restored."""
     device = next(system.parameters()).device
-    training = system.training
-    system.eval()
     total = torch.zeros(SUMS, dtype=torch.float64, device=device)
-    try:
+    with system.evaluating():
         for batch in batches:
             batch = batch.to(device)
             total += score_sums(system.predict(batch), batch, system.threshold)
-    finally:
-        system.train(training)
     return total

@@ -13,6 +13,7 @@ from ptrack.training.losses import Counts, Targets
 from ptrack.training.systems import track_on2, transformer
 
 RECORDED = Path(__file__).parent / "data" / "losses.npz"
+TERMS = ("L_p", "L_p2", "L_vis", "L_o", "L_u", "L_topk_u", "L_topk_rank")
 NAMES = {
     "C1": "c1", "C2": "c2", "O": "offsets", "V_logit": "visibility_logit", "U_logit": "uncertainty_logit",
     "P_patch": "patch", "U_logit_top_k": "candidate_uncertainty", "S_logit_top_k": "candidate_score",
@@ -60,8 +61,8 @@ def test_terms_and_gradients_equal_the_recorded_ones(group: str) -> None:
     terms = run(outputs, targets, tuple(int(v) for v in data["input_size"]))
     total = torch.stack(list(terms.values())).sum()
     total.backward()
-    assert set(terms) == set(track_on2.TERMS)
-    for name in track_on2.TERMS:
+    assert set(terms) == set(TERMS)
+    for name in TERMS:
         np.testing.assert_allclose(terms[name].item(), data[name][0], rtol=1e-5)
     np.testing.assert_allclose(total.item(), data["total"][0], rtol=1e-5)
     for name in (k.removeprefix("grad.") for k in data if k.startswith("grad.")):
@@ -81,7 +82,7 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
         one = Targets(*(getattr(targets, f)[b : b + 1] for f in ("xy", "visible", "valid", "query_time")))
         part = run({k: v[b : b + 1] for k, v in outputs.items()}, one, size, counts)
         parts = losses.add_terms(parts, part)
-    for name in track_on2.TERMS:
+    for name in TERMS:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-6, atol=1e-7)
 
 
@@ -106,7 +107,7 @@ def test_unknown_coordinates_may_be_nan() -> None:
     terms = run(outputs, replace(targets, valid=valid, xy=xy), size)
     xy[:, 3] = 5.0
     again = run(outputs, replace(targets, valid=valid, xy=xy), size)
-    for name in track_on2.TERMS:
+    for name in TERMS:
         assert torch.isfinite(terms[name])
         assert terms[name] == again[name]
 

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 BN_EPS = 1e-3
 DEPTHS = (1, 2, 2, 3, 3)  # blocks per stage
 STRIDES = (1, 2, 2, 2, 1)  # stride of the first block of each stage
-KERNELS = (3, 3, 5, 3, 5)
 TAPS = {1: 24, 2: 40, 4: 112}  # stage -> channels, at strides 4, 8 and 16
 FINE = 16  # channels of stage 0, at stride 2
 WIDTHS: dict[int, int] = {4: TAPS[1], 8: TAPS[2], 16: TAPS[4], 32: TAPS[4]}  # stride -> channels of an encoder's map

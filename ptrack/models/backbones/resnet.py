@@ -6,20 +6,13 @@ Letters: B images, H W their size, C channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import (
-    ResNet,
-    ResNet18_Weights,
-    ResNet34_Weights,
-    ResNet50_Weights,
-    resnet18,
-    resnet34,
-    resnet50,
-)
+from torchvision.models import get_model, get_model_weights
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from ptrack.errors import CheckpointError
@@ -28,24 +21,8 @@ from ptrack.models.backbones.imagenet import normalised
 STAGES = {4: 1, 8: 2, 16: 3, 32: 4}  # stride -> stages up to it
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResNetSpec:
-    """One of torchvision's networks."""
-
-    build: Callable[..., ResNet]
-    url: str  # of the ImageNet weights
-    expansion: int  # channels of a stage's output by those inside its blocks
-
-
-RESNETS = {
-    "resnet18": ResNetSpec(build=resnet18, url=ResNet18_Weights.IMAGENET1K_V1.url, expansion=1),
-    "resnet34": ResNetSpec(build=resnet34, url=ResNet34_Weights.IMAGENET1K_V1.url, expansion=1),
-    "resnet50": ResNetSpec(build=resnet50, url=ResNet50_Weights.IMAGENET1K_V2.url, expansion=4),
-}
-
-
-def _group_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(32, channels)
+# torchvision's networks: their best ImageNet weights, and the channels of a stage's output by those inside its blocks.
+RESNETS = {"resnet18": ("IMAGENET1K_V1", 1), "resnet34": ("IMAGENET1K_V1", 1), "resnet50": ("IMAGENET1K_V2", 4)}
 
 
 # Batch: trained along, folded for inference. Frozen: ImageNet's statistics, constant. Group: for training from
@@ -53,7 +30,7 @@ def _group_norm(channels: int) -> nn.Module:
 _NORMS: dict[str, Callable[..., nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "frozen": FrozenBatchNorm2d,
-    "group": _group_norm,
+    "group": partial(nn.GroupNorm, 32),
 }
 NORMS = ("frozen", "group")  # of the offline tracker
 
@@ -69,7 +46,7 @@ class ResNetEncoder(nn.Module):
 
     def __init__(self, name: str, strides: Sequence[int], norm: str = "batch") -> None:
         super().__init__()
-        net = RESNETS[name].build(weights=None, norm_layer=_NORMS[norm])
+        net: Any = get_model(name, weights=None, norm_layer=_NORMS[norm])
         self.name, self.strides = name, tuple(strides)
         self.channels = resnet_channels(name, strides)
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
@@ -110,7 +87,7 @@ class ResNetEncoder(nn.Module):
 
 def resnet_channels(name: str, strides: Sequence[int]) -> tuple[int, ...]:
     """Return the channels of the maps at ``strides``: 64, 128, 256, 512 times the network's expansion."""
-    return tuple(16 * s * RESNETS[name].expansion for s in strides)
+    return tuple(16 * s * RESNETS[name][1] for s in strides)
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
@@ -119,7 +96,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: offline without cache, or the cached file is damaged; names which file belongs where.
     """
-    url = RESNETS[name].url
+    url = get_model_weights(name)[RESNETS[name][0]].url
     where = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     try:
         return dict(torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True))

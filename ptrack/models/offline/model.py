@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +78,7 @@ class QueryTemplates:
     xy: Tensor  # (B, N, 2) query position
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """What is estimated of the points in the frames of one window."""
 
     xy: Tensor  # (B, S, N, 2)
@@ -87,17 +87,12 @@ class Estimate:
 
     def span(self, start: int, stop: int) -> Estimate:
         """Return the frames ``start .. stop``."""
-        return Estimate(self.xy[:, start:stop], self.visibility[:, start:stop], self.confidence[:, start:stop])
+        return Estimate(*(v[:, start:stop] for v in self))
 
     def extended(self, frames: int) -> Estimate:
         """Return the estimate with its last frame repeated up to ``frames`` frames."""
         more = frames - self.xy.shape[1]
-        last = [v[:, -1:].expand(-1, more, *v.shape[2:]) for v in (self.xy, self.visibility, self.confidence)]
-        return Estimate(
-            torch.cat([self.xy, last[0]], 1),
-            torch.cat([self.visibility, last[1]], 1),
-            torch.cat([self.confidence, last[2]], 1),
-        )
+        return Estimate(*(torch.cat([v, v[:, -1:].expand(-1, more, *v.shape[2:])], 1) for v in self))
 
 
 @dataclass(frozen=True)
@@ -270,14 +265,8 @@ class PointTransformer(nn.Module):
         for i in range(count):
             estimate, seen = self._iteration(maps, points, estimate, active, own, attention and i == count - 1)
             results.append(estimate)
-            estimate = Estimate(estimate.xy.detach(), estimate.visibility.detach(), estimate.confidence.detach())
-        return WindowOutputs(
-            start,
-            torch.stack([r.xy for r in results]),
-            torch.stack([r.visibility for r in results]),
-            torch.stack([r.confidence for r in results]),
-            seen,
-        )
+            estimate = Estimate(*(v.detach() for v in estimate))
+        return WindowOutputs(start, *(torch.stack(values) for values in zip(*results, strict=True)), attention=seen)
 
     def _iteration(
         self,
@@ -366,14 +355,8 @@ class PointTransformer(nn.Module):
     def _with_window(estimate: Estimate, out: WindowOutputs, stop: int) -> Estimate:
         """Return the estimate with the window's last iteration written into it, without gradient."""
 
-        def write(old: Tensor, new: Tensor) -> Tensor:
-            return torch.cat([old[:, : out.start], new[-1].detach(), old[:, stop:]], 1)
-
-        return Estimate(
-            write(estimate.xy, out.xy),
-            write(estimate.visibility, out.visibility_logit),
-            write(estimate.confidence, out.confidence_logit),
-        )
+        pairs = zip(estimate, (out.xy, out.visibility_logit, out.confidence_logit), strict=True)
+        return Estimate(*(torch.cat([old[:, : out.start], new[-1].detach(), old[:, stop:]], 1) for old, new in pairs))
 
 
 class TransformerBlock(nn.Module):

@@ -47,10 +47,10 @@ class StreamingTransformer:
     Args:
         model: the network; put into evaluation mode.
         device: where to run.
-        name: as in ``ptrack models``.
         iterations: refinements per frame, the configured number by default.
     """
 
+    name = "transformer"
     encode_batch = 4
     support_grid = 0
     memory = None
@@ -59,11 +59,9 @@ class StreamingTransformer:
         self,
         model: PointTransformer,
         device: torch.device | str = "cpu",
-        name: str = "transformer",
         iterations: int | None = None,
     ) -> None:
         self.model = model.eval().to(device)
-        self.name = name
         self.threshold = model.config.threshold
         self.iterations = iterations
 

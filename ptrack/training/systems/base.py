@@ -6,7 +6,8 @@ Letters: B clips, T frames, N points, H W pixels of the batch's frames.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -80,6 +81,16 @@ class System(nn.Module, Generic[M]):
         Raises:
             OutputError: it cannot be written.
         """
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Be in evaluation mode inside; the mode is restored."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
 
     def attention(self, batch: TrainingBatch) -> WindowOutputs | None:
         """Return the first window with its attention maps, or None for a model that has none to show."""

@@ -64,14 +64,11 @@ class NanoSystem(System[Nano]):
 
     def forward(self, batch: TrainingBatch, targets: Targets, counts: Counts, seed: int) -> Terms:
         """All terms, frame by frame."""
-        total: Terms = {}
 
         def reduce(t: int, out: NanoOutputs) -> Terms:
             return frame_terms(out, targets, t, counts, self.size)
 
-        for terms in self.model(batch.frames, batch.queries, reduce):
-            total = losses.add_terms(total, terms)
-        return total
+        return losses.sum_terms(self.model(batch.frames, batch.queries, reduce))
 
     @torch.no_grad()
     def predict(self, batch: TrainingBatch) -> PredictedTracks:

@@ -28,8 +28,6 @@ OFFSET_CLAMP = 8.0  # model pixels: a larger L1 error means the patch is wrong, 
 UNCERTAIN = 12.0  # model pixels: a patch farther than this from the truth counts as uncertain
 
 POINT_TERMS = ("L_p", "L_p2", "L_o", "L_topk_rank")  # averaged over visible points after their query frame
-TIME_TERMS = ("L_vis", "L_u", "L_topk_u")  # averaged over all points after their query frame
-TERMS = ("L_p", "L_p2", "L_vis", "L_o", "L_u", "L_topk_u", "L_topk_rank")
 
 
 class CorrelationOutputs(Protocol):
@@ -77,10 +75,7 @@ class TrackOn2System(System[TrackOn2]):
         def reduce(t: int, out: OnlineOutputs) -> Terms:
             return frame_terms(cast(CorrelationOutputs, out), targets, t, counts, self.size, stride)
 
-        total: Terms = {}
-        for terms in self.model(batch.frames, batch.queries, reduce, checkpoint=self.checkpoint):
-            total = losses.add_terms(total, terms)
-        return total
+        return losses.sum_terms(self.model(batch.frames, batch.queries, reduce, checkpoint=self.checkpoint))
 
     @torch.no_grad()
     def predict(self, batch: TrainingBatch) -> PredictedTracks:
@@ -154,10 +149,8 @@ def frame_terms(
     cell = cell_index(xy, size, stride)
     k = out.candidate_score.shape[-1]
     wide = (*time.shape, k)
-    candidate = uncertainty_loss(
-        out.candidate_uncertainty, out.candidate_patch, xy[:, :, None],
-        visible[..., None].expand(wide), time[..., None].expand(wide),
-    )  # fmt: skip
+    seen, judged = visible[..., None].expand(wide), time[..., None].expand(wide)
+    candidate = uncertainty_loss(out.candidate_uncertainty, out.candidate_patch, xy[:, :, None], seen, judged)
     visibility = F.binary_cross_entropy_with_logits(out.visibility_logit.float(), visible.float(), reduction="none")
     sums = {
         "L_p": patch_loss(out.c1, cell, point),

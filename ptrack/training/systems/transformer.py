@@ -61,10 +61,8 @@ class TransformerSystem(System[PointTransformer]):
         plain = bool(torch.rand((), generator=generator) < 0.5)
         plan = plan_windows(T, window) if plain else random_windows(T, window, generator)
         out = self.model(batch.frames, batch.queries, windows=plan)
-        total: Terms = {}
-        for part in out.windows:
-            total = losses.add_terms(total, window_terms(part, targets, counts, self.size))
-        total = {name: value / len(plan) for name, value in total.items()}
+        summed = losses.sum_terms(window_terms(part, targets, counts, self.size) for part in out.windows)
+        total = {name: value / len(plan) for name, value in summed.items()}
         own = [t[:, :, t.shape[2] // 2] for t in out.points.templates]  # the cell of the query itself
         total["matching"] = matching_term(out.maps, own, targets, counts, self.size)
         return total
