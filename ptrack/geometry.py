@@ -11,7 +11,7 @@ changed. Sizes are ``(H, W)``, as in array shapes.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -46,12 +46,12 @@ def denormalise(points: Points, size: Size) -> Points:
 
 def to_opencv(points: Points) -> Points:
     """Convert raster coordinates to pixel-centre coordinates, where (0, 0) is the centre of the first pixel."""
-    return points - 0.5  # type: ignore[operator]
+    return cast(Any, points) - 0.5
 
 
 def from_opencv(points: Points) -> Points:
     """Convert pixel-centre coordinates to raster coordinates."""
-    return points + 0.5  # type: ignore[operator]
+    return cast(Any, points) + 0.5
 
 
 def inside(points: np.ndarray, size: Size) -> np.ndarray:

@@ -12,6 +12,11 @@ def is_tensor(value: Any) -> bool:
     return hasattr(value, "detach") and hasattr(value, "cpu")
 
 
+def dtype_name(dtype: object) -> str:
+    """Return "float32" of ``torch.float32``, and a name as it is."""
+    return str(dtype).removeprefix("torch.")
+
+
 def as_numpy(value: Any) -> Any:
     """Return a tensor as an array, wherever it lies and whether it has a gradient; anything else as it is.
 

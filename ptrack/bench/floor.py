@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
+from ptrack.models.devices import wait_for
+
 SIDE = 1024  # of the square matrices whose product is timed: 2.1 GFLOP
 COPIED = 1 << 27  # bytes of the copy that is timed: more than a processor's caches hold
 ROUNDS = 5
@@ -65,8 +67,7 @@ def _best(work: Callable[[], Any], device: str) -> float:
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()
         work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
+        wait_for(torch.device(device))
         times.append(time.perf_counter() - began)
     return min(times[1:])
 

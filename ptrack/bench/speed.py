@@ -28,7 +28,9 @@ from ptrack.bench.floor import Floor, floor_of, instructions, measure_peak
 from ptrack.errors import ConfigError
 from ptrack.memory import MemoryMeter
 from ptrack.models.base import OnlineModel
+from ptrack.models.devices import choose_dtype, wait_for
 from ptrack.models.zoo import DEFAULT_MODEL, build, find
+from ptrack.tensors import dtype_name
 from ptrack.tracks import TracksInfo
 
 STAGES = ("decode", "transfer", "encode", "step", "write")
@@ -326,7 +328,8 @@ def _measure(case: SpeedCase, options: SpeedOptions, feed: FrameFeed, unit: bool
     vit = None if before is None or after is None else (before + after) / 2
     return SpeedRow(
         model=case.model, points=case.points, memory=model.memory, device=str(device),
-        dtype=_dtype(model, case), height=size[0], width=size[1], weights=weights, frames=len(times),
+        dtype=dtype_name(choose_dtype(case.dtype, device)), height=size[0], width=size[1], weights=weights,
+        frames=len(times),
         median=dict(zip(STAGES, np.median(times, axis=0).tolist(), strict=True)),
         p95=dict(zip(STAGES, np.percentile(times, 95, axis=0).tolist(), strict=True)),
         latency_median=float(np.median(total)), latency_p95=float(np.percentile(total, 95)),
@@ -335,12 +338,6 @@ def _measure(case: SpeedCase, options: SpeedOptions, feed: FrameFeed, unit: bool
         vit_seconds=vit, vit_multiple=None if vit is None else float(np.median(work)) / vit,
         **floor,
     )  # fmt: skip
-
-
-def _dtype(model: OnlineModel, case: SpeedCase) -> str:
-    from ptrack.models.devices import choose_dtype
-
-    return str(choose_dtype(case.dtype, model.device)).removeprefix("torch.")
 
 
 def _stream(
@@ -395,7 +392,7 @@ class Stages:
         self.state, _ = self.model.step(self.state, features)
         if self.model.memory:
             self.state = fill_memory(self.state, self.model.memory)
-        self.wait()
+        wait_for(self.device)
 
     def floor(self) -> dict[str, float]:
         """Track one more frame and return the fields of a row about the least time that it could take."""
@@ -417,13 +414,6 @@ class Stages:
             "floor_seconds": least.seconds,
         }
 
-    def wait(self) -> None:
-        """Let the device finish."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
-
     def frame(self, writer: Any, points: int) -> list[float]:
         """Track one frame and return the seconds of the five stages."""
         if not self.ready:
@@ -431,7 +421,7 @@ class Stages:
         features, spent = self.ready.pop(0)
         began = time.perf_counter()
         self.state, out = self.model.step(self.state, features)
-        self.wait()
+        wait_for(self.device)
         stepped = time.perf_counter()
         xy, visibility, confidence = (
             v[:points].float().cpu().numpy() for v in (out.xy, out.visibility, out.confidence)
@@ -447,10 +437,10 @@ class Stages:
         decoded = time.perf_counter()
         tensors = [torch.from_numpy(p) for p in pictures]
         stack = (tensors[0][None] if self.batch == 1 else torch.stack(tensors)).to(self.device)
-        self.wait()
+        wait_for(self.device)
         moved = time.perf_counter()
         encoded = self.model.encode(stack)
-        self.wait()
+        wait_for(self.device)
         ended = time.perf_counter()
         spent = [(b - a) / self.batch for a, b in ((began, decoded), (decoded, moved), (moved, ended))]
         self.ready = [(encoded[i], spent) for i in range(self.batch)]

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from ptrack.data.samples import TrainingBatch
-from ptrack.models.devices import choose_device
+from ptrack.models.devices import choose_device, wait_for
 from ptrack.processes import Group
+from ptrack.tensors import dtype_name
 from ptrack.training import losses
 from ptrack.training.config import TrainConfig
 from ptrack.training.engine import peak_memory
@@ -120,7 +121,7 @@ def bench_train(
         frames=config.data.sequence_length,
         points=config.data.num_points,
         size=config.data.image_size,
-        amp=str(precision.dtype or torch.float32).removeprefix("torch."),
+        amp=dtype_name(precision.dtype or torch.float32),
         seconds=median["batched"],
         clips_per_second=config.batch_size / median["batched"],
         memory_mib=first_memory,
@@ -132,12 +133,10 @@ def bench_train(
 
 def _timed(work: Callable[[int], Any], i: int, device: torch.device) -> float:
     """Return the seconds of one call, the device being idle before and after."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     started = time.perf_counter()
     work(i)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter() - started
 
 

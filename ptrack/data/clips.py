@@ -167,8 +167,9 @@ class Clip:
 
     def __post_init__(self) -> None:
         t, n = len(self.frames), self.tracks.shape[1] if self.tracks.ndim == 3 else -1
-        for name, shape in self._shapes(t, n).items():
-            value = getattr(self, name)
+        lengths = {"T": t, "N": n, "Q": -1 if self.queries is None else len(self.queries), "2": 2, "3": 3, "4": 4}
+        for name, letters in _LENGTHS.items():
+            value, shape = getattr(self, name), tuple(lengths[letter] for letter in letters)
             if value is not None and value.shape != shape:
                 raise DataError(
                     f"{self.id}: '{name}' has the shape {value.shape}, but {shape} fits its {t} frames and {n} tracks."
@@ -178,15 +179,6 @@ class Clip:
                 raise DataError(f"{self.id}: there are {len(side)} {name} pictures for {t} frames.")
         if self.coord_convention not in CONVENTIONS:
             raise DataError(f"{self.id}: coord_convention must be one of {', '.join(CONVENTIONS)}.")
-
-    def _shapes(self, t: int, n: int) -> dict[str, tuple[int, ...]]:
-        q = -1 if self.queries is None else len(self.queries)
-        per_point = ("visibility", "valid", "vis_valid", "out_of_view", "occluded_label")
-        return dict.fromkeys(per_point, (t, n)) | {
-            "tracks": (t, n, 2), "trajs_3d": (t, n, 3), "is_dynamic": (n,), "track_ids": (n,), "frame_ok": (t,),
-            "timestamps": (t,), "intrinsics": (t, 3, 3), "extrinsics": (t, 4, 4), "queries": (q, 3),
-            "query_track": (q,),
-        }  # fmt: skip
 
     @classmethod
     def build(cls, *, tracks: Any, visibility: Any, valid: Any = None, **others: Any) -> Clip:
@@ -213,7 +205,7 @@ class Clip:
         if known.shape != ok.shape:
             raise DataError(f"{others.get('id', '?')}: 'valid' has the shape {known.shape}, not {ok.shape}.")
         typed: dict[str, Any] = {
-            k: v if v is None or k not in _TYPES else _cast(v, _TYPES[k]) for k, v in others.items()
+            k: v if v is None or k not in _ARRAYS else _cast(v, _ARRAYS[k][0]) for k, v in others.items()
         }
         return cls(tracks=xy, visibility=seen & ok, valid=known & ok, **typed)
 
@@ -246,13 +238,24 @@ class Clip:
         return out
 
 
-_TYPES: dict[str, type] = {
-    "frame_ok": np.bool_, "queries": np.float32, "query_track": np.int64, "vis_valid": np.bool_,
-    "out_of_view": np.bool_, "occluded_label": np.bool_, "is_dynamic": np.bool_, "track_ids": np.int64,
-    "annotated_frames": np.int64, "timestamps": np.float64, "intrinsics": np.float32, "extrinsics": np.float32,
-    "trajs_3d": np.float32,
-}  # fmt: skip
-OPTIONAL_ARRAYS = tuple(_TYPES)
+# Optional arrays: their type, and their lengths (T frames, N tracks, Q queries); no lengths: any.
+_ARRAYS: dict[str, tuple[type, str]] = {
+    "frame_ok": (np.bool_, "T"),
+    "queries": (np.float32, "Q3"),
+    "query_track": (np.int64, "Q"),
+    "vis_valid": (np.bool_, "TN"),
+    "out_of_view": (np.bool_, "TN"),
+    "occluded_label": (np.bool_, "TN"),
+    "is_dynamic": (np.bool_, "N"),
+    "track_ids": (np.int64, "N"),
+    "annotated_frames": (np.int64, ""),
+    "timestamps": (np.float64, "T"),
+    "intrinsics": (np.float32, "T33"),
+    "extrinsics": (np.float32, "T44"),
+    "trajs_3d": (np.float32, "TN3"),
+}
+OPTIONAL_ARRAYS = tuple(_ARRAYS)
+_LENGTHS = {"visibility": "TN", "valid": "TN", "tracks": "TN2"} | {name: of for name, (_, of) in _ARRAYS.items() if of}
 
 
 def _cast(value: Any, kind: type) -> np.ndarray:

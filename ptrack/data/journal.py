@@ -17,7 +17,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ptrack.errors import OutputError
 from ptrack.fileio import NOFOLLOW, new_file
@@ -105,7 +105,7 @@ class JournaledFile(io.RawIOBase):
             self._undo.write(_RECORD.pack(offset, len(old), zlib.crc32(old)) + old)
             self._covered.add(block)
 
-    def write(self, data) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         """Write at the present position; committed bytes are journaled first. Never fails, see ``failure``."""
         view = memoryview(data).cast("B")
         start = self._file.tell()
@@ -140,7 +140,7 @@ class JournaledFile(io.RawIOBase):
             os.pread(self._file.fileno(), _PAGE, number * _PAGE).ljust(_PAGE, b"\0")
         )
 
-    def readinto(self, buffer) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any, /) -> int:
         """Read into ``buffer`` at the present position."""
         if self.failure is None:
             return self._file.readinto(buffer) or 0

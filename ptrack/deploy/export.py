@@ -30,6 +30,7 @@ from ptrack.fileio import temporary_name
 from ptrack.models.base import Configured, OnlineModel
 from ptrack.models.entry import LoadedModel
 from ptrack.models.zoo import build, find
+from ptrack.tensors import dtype_name
 
 OPSET = 20
 NEEDED = ("onnx", "onnxscript")
@@ -92,7 +93,7 @@ def describe(graphs: Graphs, loaded: LoadedModel) -> dict[str, Any]:
         {
             "name": x.name,
             "shape": list(x.axes),
-            "dtype": _name(x.example.dtype),
+            "dtype": dtype_name(x.example.dtype),
             "first": x.first,
             **({"most": x.most} if x.most is not None else {}),
         }
@@ -116,16 +117,14 @@ def describe(graphs: Graphs, loaded: LoadedModel) -> dict[str, Any]:
         "input_size": list(model.config.input_size),
         "normalisation": "inside the encoder, resizing to input_size (height, width) included",
         "pixels": "(x, y), (0, 0) is the upper-left corner of the upper-left pixel",
-        "features": [{"name": x.name, "shape": list(x.axes), "dtype": _name(x.example.dtype)} for x in graphs.features],
+        "features": [
+            {"name": x.name, "shape": list(x.axes), "dtype": dtype_name(x.example.dtype)} for x in graphs.features
+        ],
         "outputs": list(OUTPUTS),
         "state": state,
         "threshold": model.threshold,
         "support_grid": model.support_grid,
     }
-
-
-def _name(kind: torch.dtype) -> str:
-    return str(kind).removeprefix("torch.")
 
 
 def write(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +27,8 @@ Axes = tuple[int | str, ...]  # the length of every axis, or the name of an open
 
 
 @dataclass(frozen=True, kw_only=True)
-class Feature:
-    """One tensor that the encoder returns."""
-
-    name: str
-    axes: Axes
-    example: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class StateTensor:
-    """One tensor of the state."""
+class GraphTensor:
+    """One tensor that the encoder returns, or one of the state."""
 
     name: str
     axes: Axes
@@ -52,8 +44,8 @@ class Graphs:
     encoder: nn.Module  # (1, H, W, 3) uint8 -> features
     step: nn.Module  # frame, features, (M, 2) pixels, state -> (N + M, 2), (N + M,), (N + M,), state
     frame: Tensor  # (1, H, W, 3) uint8, an example
-    features: tuple[Feature, ...]
-    state: tuple[StateTensor, ...]
+    features: tuple[GraphTensor, ...]
+    state: tuple[GraphTensor, ...]
 
 
 def adapter_of(entry: ModelEntry) -> str:
@@ -73,6 +65,6 @@ def adapter_of(entry: ModelEntry) -> str:
 
 def graphs_of(entry: ModelEntry, loaded: LoadedModel) -> Graphs:
     """Take a loaded model apart; see :func:`adapter_of`."""
-    make: Callable[[nn.Module], Graphs] = importlib.import_module(adapter_of(entry)).graphs
+    make: Callable[[Any], Graphs] = importlib.import_module(adapter_of(entry)).graphs
     with torch.no_grad():
-        return make(loaded.model)  # type: ignore[arg-type]
+        return make(loaded.model)

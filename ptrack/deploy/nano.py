@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import GetAttrKey, tree_flatten, tree_flatten_with_path, tree_unflatten
 
-from ptrack.deploy.graphs import Axes, Feature, Graphs, StateTensor
+from ptrack.deploy.graphs import Axes, Graphs, GraphTensor
 from ptrack.errors import ModelError
 from ptrack.models.nano.consensus import Consensus
 from ptrack.models.nano.model import Nano
@@ -80,7 +80,7 @@ def graphs(model: Nano | Consensus) -> Graphs:
         encoder=NanoEncoder(model),
         step=NanoStep(model, tuple(seen), tree_flatten(state)[1]),
         frame=frames[:1],
-        features=tuple(Feature(name=name, axes=_axes(name, x), example=x) for name, x in seen.items()),
+        features=tuple(GraphTensor(name=name, axes=_axes(name, x), example=x) for name, x in seen.items()),
         state=tuple(_state(name, x) for name, x in held.items()),
     )
 
@@ -90,7 +90,7 @@ def _axes(name: str, x: Tensor) -> Axes:
     return (1, "H", "W") if name == "grey" and x.numel() else tuple(x.shape)
 
 
-def _state(name: str, x: Tensor) -> StateTensor:
+def _state(name: str, x: Tensor) -> GraphTensor:
     if name.startswith("points."):
-        return StateTensor(name=name.removeprefix("points."), axes=("N", *x.shape[1:]), example=x)
-    return StateTensor(name=name, axes=_axes(name, x), example=x, first=START[name])
+        return GraphTensor(name=name.removeprefix("points."), axes=("N", *x.shape[1:]), example=x)
+    return GraphTensor(name=name, axes=_axes(name, x), example=x, first=START[name])

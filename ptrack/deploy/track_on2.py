@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ptrack import geometry
-from ptrack.deploy.graphs import Feature, Graphs, StateTensor
+from ptrack.deploy.graphs import Graphs, GraphTensor
 from ptrack.models.online.model import OnlineFeatures, TrackOn2
 
 SIZE = (245, 331)  # (H, W) of the frames that are traced: equal to nothing else
@@ -79,10 +79,10 @@ def graphs(model: TrackOn2) -> Graphs:
         encoder=OnlineEncoder(model),
         step=step,
         frame=frame,
-        features=tuple(Feature(name=name, axes=tuple(x.shape), example=x) for name, x in seen.items()),
+        features=tuple(GraphTensor(name=name, axes=tuple(x.shape), example=x) for name, x in seen.items()),
         state=(
-            StateTensor(name="init", axes=("N", dim), example=init),
-            StateTensor(name="remembered", axes=("N", "S", dim), example=past, most=model.memory),
-            StateTensor(name="filled", axes=("N",), example=filled),
+            GraphTensor(name="init", axes=("N", dim), example=init),
+            GraphTensor(name="remembered", axes=("N", "S", dim), example=past, most=model.memory),
+            GraphTensor(name="filled", axes=("N",), example=filled),
         ),
     )

@@ -78,9 +78,7 @@ class ModelResult:
     def left_out(self) -> dict[str, int]:
         """Score -> number of scored videos for which it is undefined; only scores that some video has."""
         scored = self.having(OK)
-        return {
-            key: n for key in self.mean if (n := sum(v.scores.get(key) is None for v in scored))
-        }  # fmt: skip
+        return {key: n for key in self.mean if (n := sum(v.scores.get(key) is None for v in scored))}
 
     @property
     def frames_per_second(self) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ptrack.errors import DeviceError, count, did_you_mean
+from ptrack.tensors import dtype_name
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MEANT = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}  # words for a device that are not its name
@@ -51,6 +52,14 @@ def choose_device(wanted: str | torch.device = "auto") -> DeviceChoice:
     return DeviceChoice(torch.device(wanted), f"{wanted} (as asked)")
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def choose_dtype(wanted: str | torch.dtype, device: torch.device) -> torch.dtype:
     """Return the number type for "auto", "float32", "bfloat16", "float16" or one of torch's; "auto" asks ``device``.
 
@@ -61,7 +70,7 @@ def choose_dtype(wanted: str | torch.dtype, device: torch.device) -> torch.dtype
     Raises:
         DeviceError: unknown name, or float16 on a CPU.
     """
-    wanted = str(wanted).removeprefix("torch.")
+    wanted = dtype_name(wanted)
     if wanted == "auto":
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if half else torch.float32

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ptrack.errors import CheckpointError, ModelError, did_you_mean
 from ptrack.models.entry import LoadedModel, LoadRequest, ModelEntry
 from ptrack.models.plugins import entries_of_packages
+from ptrack.tensors import dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -192,7 +193,7 @@ def build(
             takes = f"it takes {', '.join(entry.options)}" if entry.options else "it takes none"
             raise ModelError(f"The model '{name}' has no option '{key}'; {takes}.{did_you_mean(key, entry.options)}")
     place = choose_device(device).device
-    if not entry.half and str(dtype).removeprefix("torch.") in ("bfloat16", "float16"):
+    if not entry.half and dtype_name(dtype) in ("bfloat16", "float16"):
         raise ModelError(f"The model '{name}' computes in float32 only; leave the number type at 'auto'.")
     number = choose_dtype(dtype if entry.half or dtype != "auto" else "float32", place)
     request = LoadRequest(
@@ -203,7 +204,7 @@ def build(
         options=options,
     )
     loaded: LoadedModel = _builder(entry, untrained)(request)
-    return replace(loaded, options={**options, "dtype": str(request.dtype).removeprefix("torch.")})
+    return replace(loaded, options={**options, "dtype": dtype_name(request.dtype)})
 
 
 def _builder(entry: ModelEntry, untrained: bool) -> Any:

@@ -243,10 +243,8 @@ class Trainer:
     def _report(self, result: StepOutcome, rate: float, clips: int, started: float) -> float:
         now = time.monotonic()
         speed = clips * self.group.world / max(1e-9, now - started)
-        record = StepRecord(
-            self.step, self.epoch + 1, self.epoch_step, self.batches.epoch_steps, self.total_steps, result, rate, speed,
-            peak_memory(self.device),
-        )  # fmt: skip
+        place = (self.step, self.epoch + 1, self.epoch_step, self.batches.epoch_steps, self.total_steps)
+        record = StepRecord(*place, result, rate, speed, peak_memory(self.device))
         for listener in self._present():
             listener.on_step(record)
         return now

@@ -109,14 +109,14 @@ class Stepper:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)  # checkpoints of earlier versions have no share
-        buffers = _float_buffers(self.system)
+        buffers = [b for n, b in self.system.named_buffers() if b.is_floating_point() and "running_" in n]
         before = [b.clone() for b in buffers]
         names, values = self._gradients(parts, step)
         asked = values.new_tensor([float(stop == number) for number in SIGNALS])  # any process may have been asked
         summary = self.group.sum(torch.cat([values, asked])).tolist()
         terms = dict(zip(names, summary, strict=False))
         self.precision.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self._parameters(), self.clip_norm))
+        norm = float(nn.utils.clip_grad_norm_([p for p in self.system.parameters() if p.requires_grad], self.clip_norm))
         loss = sum(terms.values())
         scaled = self.precision.scaler.is_enabled()
         good = math.isfinite(loss) and (math.isfinite(norm) or scaled)  # the scaler skips infinite gradients itself
@@ -188,9 +188,6 @@ class Stepper:
             return contextlib.nullcontext()
         return torch.autocast(device.type, self.precision.dtype)
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for p in self.system.parameters() if p.requires_grad]
-
     def _undo(self, buffers: list[Tensor], before: list[Tensor]) -> None:
         """Put running statistics back: a bad clip may have poisoned them."""
         for buffer, old in zip(buffers, before, strict=True):
@@ -229,8 +226,3 @@ def _tensors(part: TrainingBatch, target: losses.Targets, counts: losses.Counts)
         "time": counts.time,
         "point": counts.point,
     }
-
-
-def _float_buffers(system: nn.Module) -> list[Tensor]:
-    """Running statistics of normalisation layers."""
-    return [b for name, b in system.named_buffers() if b.is_floating_point() and "running_" in name]

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, ClassVar
 import torch
 from torch import Tensor
 
+from ptrack.tensors import dtype_name
 from ptrack.untrusted import pickles
 from ptrack.untrusted.limits import Budget, Refused, array_bytes, check_values
 
@@ -58,7 +59,7 @@ class _TensorUnpickler(pickles.ArrayUnpickler):
         for name, dtype in TYPES.items():
             for module in ("torch", "torch.storage"):
                 self._names[module, name] = _Named(dtype)
-            self._names["torch", str(dtype).removeprefix("torch.")] = dtype
+            self._names["torch", dtype_name(dtype)] = dtype
         self._names |= {
             ("torch._utils", "_rebuild_tensor_v2"): _view,
             ("torch._utils", "_rebuild_tensor"): _view,

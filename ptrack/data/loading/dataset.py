@@ -144,7 +144,21 @@ def _build(
     chosen = choose_points(config, rng, visible)
     if not len(chosen):
         return None
-    return _sample(frames, tracks[:, chosen], visible[:, chosen], valid[:, chosen], index, clip_id, size, config, rng)
+    time = choose_queries(config, rng, visible[:, chosen])
+    order = rng.permutation(len(time))  # so that a batch may keep the first points of each sample
+    time, chosen = time[order], chosen[order]
+    tracks, visible, valid = tracks[:, chosen], visible[:, chosen], valid[:, chosen]
+    return TrainingSample(
+        frames=torch.from_numpy(frames),
+        tracks=torch.from_numpy(np.ascontiguousarray(tracks, dtype=np.float32)),
+        visibility=torch.from_numpy(np.ascontiguousarray(visible)),
+        valid=torch.from_numpy(np.ascontiguousarray(valid)),
+        query_time=torch.from_numpy(time),
+        query_xy=torch.from_numpy(tracks[time, np.arange(len(time))].astype(np.float32)),
+        clip_id=clip_id,
+        frame_index=torch.from_numpy(index.astype(np.int64)),
+        size=size,
+    )
 
 
 def _in_frame(tracks: np.ndarray, valid: np.ndarray, visible: np.ndarray, config: LoaderConfig) -> np.ndarray:
@@ -169,23 +183,3 @@ def _frames(window: Window, geometry: Framing, size: tuple[int, int]) -> np.ndar
             reduced = round(size[1] / picture.width)
         out[k] = geometry.image(picture, int(k), reduced)
     return out
-
-
-def _sample(
-    frames: np.ndarray, tracks: np.ndarray, visible: np.ndarray, valid: np.ndarray, index: np.ndarray, clip_id: str,
-    size: tuple[int, int], config: LoaderConfig, rng: Rng,
-) -> TrainingSample:  # fmt: skip
-    time = choose_queries(config, rng, visible)
-    order = rng.permutation(len(time))  # so that a batch may keep the first points of each sample
-    time, tracks, visible, valid = time[order], tracks[:, order], visible[:, order], valid[:, order]
-    return TrainingSample(
-        frames=torch.from_numpy(frames),
-        tracks=torch.from_numpy(np.ascontiguousarray(tracks, dtype=np.float32)),
-        visibility=torch.from_numpy(np.ascontiguousarray(visible)),
-        valid=torch.from_numpy(np.ascontiguousarray(valid)),
-        query_time=torch.from_numpy(time),
-        query_xy=torch.from_numpy(tracks[time, np.arange(len(time))].astype(np.float32)),
-        clip_id=clip_id,
-        frame_index=torch.from_numpy(index.astype(np.int64)),
-        size=size,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ptrack.data.synthetic.motion import CAMERA_KINDS
@@ -54,17 +54,22 @@ class SyntheticConfig:
             raise ConfigError(f"Synthetic clips: split must be train, val or all, not '{self.split}'.")
         if not self.cameras or set(self.cameras) - set(CAMERA_KINDS):
             raise ConfigError(f"Synthetic clips: cameras must be some of {', '.join(CAMERA_KINDS)}.")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in PROBABILITIES and not 0 <= value <= 1:
-                raise ConfigError(f"Synthetic clips: {field.name} is a probability between 0 and 1, not {value}.")
+        for name in PROBABILITIES:
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ConfigError(f"Synthetic clips: {name} is a probability between 0 and 1, not {value}.")
 
 
-PROBABILITIES = (
-    "occluders", "repeated_texture", "frame_rate_change", "light_change", "shadows", "specular", "fog", "motion_blur",
-    "defocus", "blur", "exposure", "noise", "compression", "procedural_share",
-)  # fmt: skip
 CAMERA_EFFECTS = ("fog", "motion_blur", "defocus", "blur", "exposure", "noise", "compression")
+WORLD = (
+    "occluders",
+    "repeated_texture",
+    "frame_rate_change",
+    "light_change",
+    "shadows",
+    "specular",
+    "procedural_share",
+)
+PROBABILITIES = (*CAMERA_EFFECTS, *WORLD)
 
 
 def without_effects(config: SyntheticConfig) -> SyntheticConfig:

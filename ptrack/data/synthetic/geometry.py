@@ -120,8 +120,7 @@ def unit(vectors: Tensor) -> Tensor:
 def build_geometry(plans: list[ClipPlan], device: torch.device) -> Geometry:
     """Pose all instances of all clips and join them."""
     placed, turned, focal = [], [], []
-    columns: dict[str, list[np.ndarray]] = {k: [] for k in ("faces", "clip", "owner", "number", "uv", "slot", "base",
-                                                            "gain", "shine", "interest")}  # fmt: skip
+    carried: list[dict[str, np.ndarray]] = []
     vertices = 0
     for b, plan in enumerate(plans):
         view, number = camera_matrices(plan), 0
@@ -130,35 +129,36 @@ def build_geometry(plans: list[ClipPlan], device: torch.device) -> Geometry:
             posed, normal = _pose(instance, view, device)
             placed.append(posed)
             turned.append(normal)
-            _carry(columns, instance, b, owner, number, vertices)
+            carried.append(_carried(instance, b, owner, number, vertices))
             vertices += posed.shape[2]
             number += instance.mesh.num_faces
-    joined = {k: np.concatenate(v, axis=-1 if k in ("uv", "base", "gain") else 0) for k, v in columns.items()}
+    joined = {k: np.concatenate([c[k] for c in carried], axis=-1) for k in carried[0] if k != "faces"}
     return Geometry(
         vertices=torch.cat(placed, 2),
         normals=unit(torch.cat(turned, 2)),
         focal=_tensor(np.stack(focal), device),
+        faces=_tensor(np.concatenate([c["faces"] for c in carried]), device),
         **{k: _tensor(v, device) for k, v in joined.items()},
     )
 
 
-def _carry(
-    columns: dict[str, list[np.ndarray]], instance: Instance, clip: int, owner: int, number: int, vertices: int
-) -> None:
-    """Append what the faces of one instance carry."""
+def _carried(instance: Instance, clip: int, owner: int, number: int, vertices: int) -> dict[str, np.ndarray]:
+    """Return what the faces of one instance carry."""
     mesh = instance.mesh
     count = mesh.num_faces
     interest = np.ones(count, np.float32) if mesh.interest is None else mesh.interest
-    columns["faces"].append(mesh.faces + vertices)
-    columns["clip"].append(np.full(count, clip))
-    columns["owner"].append(np.full(count, owner))
-    columns["number"].append(number + np.arange(count))
-    columns["uv"].append(instance.uv.transpose(2, 1, 0))
-    columns["slot"].append(instance.slot.astype(np.float32))
-    columns["base"].append(instance.base.T)
-    columns["gain"].append(instance.gain.T)
-    columns["shine"].append(np.full(count, instance.shine, np.float32))
-    columns["interest"].append(interest * np.float32(instance.points))
+    return {
+        "faces": mesh.faces + vertices,
+        "clip": np.full(count, clip),
+        "owner": np.full(count, owner),
+        "number": number + np.arange(count),
+        "uv": instance.uv.transpose(2, 1, 0),
+        "slot": instance.slot.astype(np.float32),
+        "base": instance.base.T,
+        "gain": instance.gain.T,
+        "shine": np.full(count, instance.shine, np.float32),
+        "interest": interest * np.float32(instance.points),
+    }
 
 
 def build_atlas(plans: list[ClipPlan], device: torch.device) -> Tensor:

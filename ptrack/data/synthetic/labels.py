@@ -54,7 +54,9 @@ def choose_points(plans: list[ClipPlan], geometry: Geometry, pictures: Pictures,
     """Choose places in the picture, more densely on small, thin and fast things and on limbs."""
     device = geometry.faces.device
     clips, frames, n = len(plans), geometry.frames, config.points
-    draws = torch.as_tensor(np.stack([_draws(p, frames, n) for p in plans])).to(device, non_blocking=True)  # (B, 4, N)
+    draws = torch.as_tensor(np.stack([np.random.default_rng(p.seed).random((4, n)) for p in plans])).to(
+        device, non_blocking=True
+    )  # (B, 4, N)
     frame = torch.where(draws[:, 0] < FIRST_FRAME, 0.0, (draws[:, 0] - FIRST_FRAME) / (1 - FIRST_FRAME) * frames).long()
     frame = frame.clamp(max=frames - 1)
     weight = _density(geometry, pictures)  # (B, T, H, W) int64
@@ -82,10 +84,6 @@ def choose_points(plans: list[ClipPlan], geometry: Geometry, pictures: Pictures,
     weights = torch.where(good, inside, _barycentric(corners, exact, focal)).clamp(min=0)
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-9)
     return Points(face, weights * 0.99 + 0.01 / 3, frame)
-
-
-def _draws(plan: ClipPlan, frames: int, n: int) -> np.ndarray:
-    return np.random.default_rng(plan.seed).random((4, n))
 
 
 def _density(geometry: Geometry, pictures: Pictures) -> Tensor:
@@ -217,8 +215,8 @@ def _covers(corners: Tensor, p: Tensor, focal: Tensor) -> Tensor:
     ray = p / p[2]
     c0 = corners[0]
     first, second = corners[1] - c0, corners[2] - c0
-    e1, e2 = _cross(second, c0), _cross(c0, first)
-    normal = _cross(first, second)
+    e1, e2 = raster.cross(second, c0), raster.cross(c0, first)
+    normal = raster.cross(first, second)
     e0 = normal - e1 - e2
     volume = (c0 * normal).sum(0)
     sign = torch.sign(volume)
@@ -231,10 +229,6 @@ def _covers(corners: Tensor, p: Tensor, focal: Tensor) -> Tensor:
     within = (value >= 0).all(0) & (depth <= p[2] * (1 + 1e-5))
     rim = (value >= -RIM * slope).all(0) & (depth < p[2] * (1 - 1e-4))
     return sound & (within | rim)
-
-
-def _cross(u: Tensor, v: Tensor) -> Tensor:
-    return torch.stack([u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]])
 
 
 def _pairs(

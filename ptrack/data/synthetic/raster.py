@@ -49,8 +49,8 @@ def edges_of(corners: Tensor, focal: Tensor, size: tuple[int, int]) -> Edges:
     c0 = corners[0]
     first, second = corners[1] - c0, corners[2] - c0
     # Differences before products: c1 x c2 itself would lose the small faces' digits.
-    e1, e2 = _cross(second, c0), _cross(c0, first)
-    e0 = _cross(first, second) - e1 - e2
+    e1, e2 = cross(second, c0), cross(c0, first)
+    e0 = cross(first, second) - e1 - e2
     volume = (c0 * (e0 + e1 + e2)).sum(0)
     scale = torch.where(volume == 0, 0, 1 / torch.where(volume == 0, 1, volume))
     e = torch.stack([e0, e1, e2], 1) * scale  # (axis, edge, F)
@@ -63,7 +63,8 @@ def edges_of(corners: Tensor, focal: Tensor, size: tuple[int, int]) -> Edges:
     )
 
 
-def _cross(u: Tensor, v: Tensor) -> Tensor:
+def cross(u: Tensor, v: Tensor) -> Tensor:
+    """Return the cross products of vectors (3, ...)."""
     return torch.stack([u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]])
 
 

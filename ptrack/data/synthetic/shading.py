@@ -60,11 +60,12 @@ def lit(geometry: Geometry, light: Lighting, frames: slice, front: Tensor) -> tu
 
     A face is lit from the side that is seen: ``front`` (T, F) states whether that is its outside.
     """
-    b = geometry.clip.new_zeros(geometry.vertices.shape[2])
-    b[geometry.faces] = geometry.clip[:, None]
     normal = geometry.normals[:, frames]
-    toward = light.direction[:, frames].permute(2, 1, 0)[:, :, b] if light.direction.shape[0] > 1 else (
-        light.direction[0, frames].T[:, :, None])  # (3, T, V or 1)  # fmt: skip
+    toward = light.direction[:, frames].permute(2, 1, 0)  # (3, T, B)
+    if light.direction.shape[0] > 1:
+        b = geometry.clip.new_zeros(geometry.vertices.shape[2])
+        b[geometry.faces] = geometry.clip[:, None]
+        toward = toward[:, :, b]  # (3, T, V)
     slope = (normal * toward).sum(0)
     sign = front.to(slope.dtype) * 2 - 1
     corners = [(slope.index_select(1, geometry.faces[:, k]) * sign).clamp(min=0) for k in range(3)]

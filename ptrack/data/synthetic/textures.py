@@ -19,7 +19,6 @@ LEVELS = 6  # 256 ... 8 pixels
 STRIP_HEIGHT = TILE + 2
 STRIP_WIDTH = sum((TILE >> level) + 2 for level in range(LEVELS))
 LEVEL_START = tuple(sum((TILE >> k) + 2 for k in range(level)) + 1 for level in range(LEVELS))  # x of a level's pixels
-PROCEDURAL = ("clouds", "marble", "checker", "stripes", "dots", "bricks", "cells", "grain", "letters", "wood")
 
 
 @lru_cache(maxsize=192)  # 0.4 MB each
@@ -203,7 +202,6 @@ def _letters(rng: np.random.Generator) -> np.ndarray:
     return _grainy(rng, np.where(marks[..., None], rng.random(3) * 0.5, rng.random(3) * 0.5 + 0.5), 0.15)
 
 
-_PATTERNS = {
-    "clouds": _clouds, "marble": _marble, "checker": _checker, "stripes": _stripes, "dots": _dots, "bricks": _bricks,
-    "cells": _cells, "grain": _grain, "letters": _letters, "wood": _wood,
-}  # fmt: skip
+_DRAWN = (_clouds, _marble, _checker, _stripes, _dots, _bricks, _cells, _grain, _letters, _wood)
+_PATTERNS = {draw.__name__.removeprefix("_"): draw for draw in _DRAWN}
+PROCEDURAL = tuple(_PATTERNS)

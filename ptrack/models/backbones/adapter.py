@@ -10,6 +10,7 @@ Letters: B images, P transformer patches, S tokens of the strides 8, 16 and 32, 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,9 +123,9 @@ class Interaction(nn.Module):
         self.extractor = Extractor(width, heads)
         self.extra_extractors = nn.ModuleList([Extractor(width, heads) for _ in range(extra)]) if extra else None
 
-    def extractors(self) -> list[Extractor]:
+    def extractors(self) -> list[nn.Module]:
         """The extractor and, in the last stage, the two extra ones."""
-        return [self.extractor, *(self.extra_extractors or ())]  # type: ignore[list-item]
+        return [self.extractor, *(self.extra_extractors or ())]
 
 
 class VitAdapter(nn.Module):
@@ -175,7 +176,7 @@ class VitAdapter(nn.Module):
         patch_points = cell_centres(grid, c.device)[None, :, None, None]
         prior_points = cell_centres(shapes, c.device)[None, :, None, None]
 
-        def stage(interaction: Interaction, first: int, last: int, c: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        def stage(interaction: Any, first: int, last: int, c: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
             x = interaction.injector(tokens[:, prefix:], patch_points, c, shapes)
             tokens = self.vit.run(torch.cat([tokens[:, :prefix], x], dim=1), first, last, rope)
             for extractor in interaction.extractors():
@@ -184,9 +185,9 @@ class VitAdapter(nn.Module):
 
         for interaction, (first, last) in zip(self.interactions, STAGES, strict=True):
             if self.checkpoint and torch.is_grad_enabled():
-                c, tokens = checkpoint(stage, interaction, first, last, c, tokens, use_reentrant=False)  # type: ignore[misc]
+                c, tokens = checkpoint(stage, interaction, first, last, c, tokens, use_reentrant=False)
             else:
-                c, tokens = stage(interaction, first, last, c, tokens)  # type: ignore[arg-type]
+                c, tokens = stage(interaction, first, last, c, tokens)
         return c
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load
@@ -67,11 +67,7 @@ class Conv(nn.Module):
             weight = F.pad(weight, (1, 0, 1, 0))
         self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
         self.bias = nn.Parameter(shift - mean * scale, requires_grad=False)
-        self.stride, self.padding, self.act = (
-            stride,
-            weight.shape[-1] // 2 if stride == 1 else weight.shape[-1] // 2 - 1,
-            act,
-        )
+        self.stride, self.padding, self.act = stride, weight.shape[-1] // 2 - (stride != 1), act
         self.groups = weight.shape[0] if weight.shape[1] == 1 else 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,8 +127,8 @@ class Lite0(nn.Module):
         self.taps = {0: FINE, **TAPS} if fine else TAPS
 
         def conv(name: str, norm: str, stride: int = 1, act: bool = True) -> Conv:
-            parts = [weights[f"{norm}.{p}"] for p in ("weight", "bias", "running_mean", "running_var")]
-            return Conv(weights[f"{name}.weight"], tuple(parts), stride, act)  # type: ignore[arg-type]
+            gain, shift, mean, var = (weights[f"{norm}.{p}"] for p in ("weight", "bias", "running_mean", "running_var"))
+            return Conv(weights[f"{name}.weight"], (gain, shift, mean, var), stride, act)
 
         self.stem = conv("conv_stem", "bn1", 2)
         self.stages = nn.ModuleList()
@@ -160,8 +156,9 @@ class Lite0(nn.Module):
         """
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         taps = []
-        for s, blocks in enumerate(self.stages):
-            for b, block in enumerate(blocks):  # type: ignore[arg-type]
+        stages: Any = self.stages
+        for s, blocks in enumerate(stages):
+            for b, block in enumerate(blocks):
                 y = block(x)
                 x = y.add_(x) if b > 0 else y
             if s in self.taps:

@@ -77,16 +77,17 @@ def _fuse_qkv(state: State, spec: VitSpec) -> State:
     blocks = sorted({k.split(".")[1] for k in state if k.startswith("blocks.")}, key=int)
     for i in blocks:
         base = f"blocks.{i}.attn."
-        parts = [state.get(f"{base}{p}.weight") for p in "qkv"]
-        if all(p is not None for p in parts):
-            done[f"{base}qkv.weight"] = torch.cat(parts)  # type: ignore[arg-type]
+        parts = [state[key] for p in "qkv" if (key := f"{base}{p}.weight") in state]
+        if len(parts) == 3:
+            done[f"{base}qkv.weight"] = torch.cat(parts)
         biases = [state.get(f"{base}{p}.bias") for p in "qkv"]
         packed = state.get(f"{base}qkv.bias")
         if packed is not None:
             biases = list(packed.nan_to_num(0.0).chunk(3))  # the original DINOv3 files hold NaN in the unused key rows
         if not spec.rotary:
-            if all(b is not None for b in biases):
-                done[f"{base}qkv.bias"] = torch.cat(biases)  # type: ignore[arg-type]
+            known = [bias for bias in biases if bias is not None]
+            if len(known) == 3:
+                done[f"{base}qkv.bias"] = torch.cat(known)
             continue
         for part, bias in (("q", biases[0]), ("v", biases[2])):
             if f"{base}{part}_bias" not in done:
@@ -97,9 +98,10 @@ def _fuse_qkv(state: State, spec: VitSpec) -> State:
 def vit_to_hf(state: State, spec: VitSpec) -> State:
     """Undo :func:`vit_from_any`, towards the names of transformers 4.x."""
     layer, attn, out = (
-        ("layer.", "attention.", "attention.o_proj.") if spec.rotary
+        ("layer.", "attention.", "attention.o_proj.")
+        if spec.rotary
         else ("encoder.layer.", "attention.attention.", "attention.output.dense.")
-    )  # fmt: skip
+    )
     names = ("q_proj", "k_proj", "v_proj") if spec.rotary else ("query", "key", "value")
     gated = any("fc1_g" in k for k in state)
     up, down = ("mlp.up_proj.", "mlp.down_proj.") if spec.rotary else ("mlp.fc1.", "mlp.fc2.")

@@ -174,9 +174,7 @@ class SpaceBlock(nn.Module):
         self.self_attention = MultiHead(c.width, c.heads)
         self.ln_2 = nn.LayerNorm(c.width, eps=EPS)
         # Two names of the published files lie between which others had dropout.
-        self.mlp = nn.Sequential(
-            nn.Linear(c.width, c.hidden), nn.GELU(), nn.Identity(), nn.Linear(c.hidden, c.width)
-        )  # fmt: skip
+        self.mlp = nn.Sequential(nn.Linear(c.width, c.hidden), nn.GELU(), nn.Identity(), nn.Linear(c.hidden, c.width))
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
         """(F, P, C) -> (F, P - first, C): the tokens before ``first`` are looked at and not renewed."""

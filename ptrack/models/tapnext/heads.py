@@ -13,11 +13,11 @@ from ptrack.models.tapnext.config import WINDOW, TapNextConfig
 
 def head(c: TapNextConfig, outputs: int) -> nn.Sequential:
     """Return an output head; its parts are numbered as in the published files."""
-    return nn.Sequential(
-        nn.Linear(c.width, c.head_hidden), nn.LayerNorm(c.head_hidden), nn.GELU(),
-        nn.Linear(c.head_hidden, c.head_hidden), nn.LayerNorm(c.head_hidden), nn.GELU(),
-        nn.Linear(c.head_hidden, outputs),
-    )  # fmt: skip
+
+    def layer(width: int) -> list[nn.Module]:
+        return [nn.Linear(width, c.head_hidden), nn.LayerNorm(c.head_hidden), nn.GELU()]
+
+    return nn.Sequential(*layer(c.width), *layer(c.head_hidden), nn.Linear(c.head_hidden, outputs))
 
 
 def locate(logits: Tensor, temperature: float, window: int) -> Tensor:
