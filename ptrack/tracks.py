@@ -172,8 +172,15 @@ class Tracks:
 
     def __post_init__(self) -> None:
         t, n = self.visibility.shape if self.visibility.ndim == 2 else (-1, -1)
-        by_frame = {"tracks": (t, n, 2), "confidence": (t, n), "frame_index": (t,), "pts_seconds": (t,)}
-        for name, shape in {**by_frame, "queries": (n, 3), "ids": (n,)}.items():
+        wanted = {
+            "tracks": (t, n, 2),
+            "confidence": (t, n),
+            "queries": (n, 3),
+            "ids": (n,),
+            "frame_index": (t,),
+            "pts_seconds": (t,),
+        }
+        for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
                 raise TracksError(f"'{name}' has the shape {getattr(self, name).shape} where {shape} was expected.")
 

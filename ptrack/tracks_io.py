@@ -139,10 +139,16 @@ def _nullable(array: np.ndarray) -> list[Any]:
 
 
 def _save_json(tracks: Tracks, path: Path, final: Path) -> None:
-    data: dict[str, Any] = {"info": dataclasses.asdict(tracks.info), "ids": tracks.ids.tolist()}
-    data |= {"queries": _nullable(tracks.queries)}
-    data |= {name: getattr(tracks, name).tolist() for name in ("frame_index", "pts_seconds")}
-    data |= {name: _nullable(getattr(tracks, name)) for name in ("tracks", "visibility", "confidence")}
+    data = {
+        "info": dataclasses.asdict(tracks.info),
+        "ids": tracks.ids.tolist(),
+        "queries": _nullable(tracks.queries),
+        "frame_index": tracks.frame_index.tolist(),
+        "pts_seconds": tracks.pts_seconds.tolist(),
+        "tracks": _nullable(tracks.tracks),
+        "visibility": _nullable(tracks.visibility),
+        "confidence": _nullable(tracks.confidence),
+    }
     path.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 

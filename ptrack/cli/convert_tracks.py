@@ -88,8 +88,15 @@ def convert_tracks(
     )
     output.result(f"{target}: {count(tracks.num_points, 'point')}, {count(tracks.num_frames, 'frame')}, {found.name}")
     output.note(f"coordinates: {found.origin}")
-    about = {"file": str(target), "format": found.name, "origin": found.origin}
-    output.document({**about, "points": tracks.num_points, "frames": tracks.num_frames})
+    output.document(
+        {
+            "file": str(target),
+            "format": found.name,
+            "origin": found.origin,
+            "points": tracks.num_points,
+            "frames": tracks.num_frames,
+        }
+    )
 
 
 def _convert_many(request: ExportRequest, report: Path | None, output: Output) -> None:

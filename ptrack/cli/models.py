@@ -20,9 +20,15 @@ def models(json: options.Json = False) -> None:
     output.document(
         [
             {
-                **{key: getattr(m, key) for key in ("name", "summary", "licence", "weights")},
-                **{"file": m.file or None, "bytes": m.size, "sha256": m.sha256 or None},
-                **{"options": m.options, "package": m.package},
+                "name": m.name,
+                "summary": m.summary,
+                "licence": m.licence,
+                "weights": m.weights,
+                "file": m.file or None,
+                "bytes": m.size,
+                "sha256": m.sha256 or None,
+                "options": m.options,
+                "package": m.package,
             }
             for m in known().values()
         ]

@@ -36,10 +36,9 @@ def write_dlc_csv(tracks: Tracks, path: Path) -> None:
     """Write DeepLabCut's CSV: header rows scorer, bodyparts, coords; then the source frame and the columns."""
     head = [["scorer", *[SCORER] * (3 * tracks.num_points)], ["bodyparts", *np.repeat(tracks.ids, 3).tolist()]]
     head.append(["coords", *COORDS * tracks.num_points])
-    values = ([f"{v:.6g}" if v == v else "" for v in row] for row in dlc_values(tracks))
-    write_csv(
-        path, chain(head, ([frame, *row] for frame, row in zip(tracks.frame_index.tolist(), values, strict=True)))
-    )
+    frames = zip(tracks.frame_index.tolist(), dlc_values(tracks), strict=True)
+    rows = ([frame, *("" if np.isnan(v) else f"{v:.6g}" for v in values)] for frame, values in frames)
+    write_csv(path, chain(head, rows))
 
 
 def write_dlc_h5(tracks: Tracks, path: Path) -> None:
@@ -66,8 +65,12 @@ def write_dlc_h5(tracks: Tracks, path: Path) -> None:
 def _column_levels(group: h5py.Group, prefix: str, names: list[str]) -> None:
     """Write the three-level column index as pandas stores it: per level the words, and per column which word."""
     n = len(names)
-    levels = {"scorer": ([SCORER], [0] * (3 * n)), "bodyparts": (names, np.repeat(np.arange(n), 3).tolist())}
-    for i, (name, (words, codes)) in enumerate({**levels, "coords": (list(COORDS), [0, 1, 2] * n)}.items()):
+    levels = [
+        ("scorer", [SCORER], [0] * (3 * n)),
+        ("bodyparts", names, np.repeat(np.arange(n), 3).tolist()),
+        ("coords", list(COORDS), [0, 1, 2] * n),
+    ]
+    for i, (name, words, codes) in enumerate(levels):
         data = np.asarray([word.encode("utf-8") for word in words] or [b""])
         level = _array(group, f"{prefix}_level{i}", data, kind="string", name=name, nan_rep="")
         _attributes(level, **{f"{prefix}_name{name}": name})

@@ -139,12 +139,12 @@ def track_to_files(
             instead: stopping is its normal end.
         InputError, QueryError, OutputError, TracksError: see their classes.
     """
-    began = time.perf_counter()
     if options.backward and not source.info.rereadable:
         raise QueryError(
             f"--backward reads the source twice, which {source.info.name} does not allow; record it first."
         )
     with tracker.lock, StopRequest() as stop:
+        began = time.perf_counter()
         info = run_info(tracker, source, queries, options.backward)
         run = _Run(tracker, source, queries, options, info, report, note, stop, json.loads(info.settings))
         _open_partial(run)

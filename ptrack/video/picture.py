@@ -165,9 +165,10 @@ class Converter:
         Returns:
             A sentence about the range that was chosen; empty if none was.
         """
-        values = None if asked is not None else self.deep_values(first)
         if asked is not None:
             self.take_range(*asked, first)
+            return ""
+        values = self.deep_values(first)
         if values is None:
             return ""
         samples = [sample_of(values), *later()]

@@ -53,7 +53,7 @@ def _summary(tracks: Tracks, n: int) -> dict[str, Any]:
 
 def write_table(tracks: Tracks, path: Path | str) -> None:
     """Write ``point_table`` as CSV."""
-    write_csv(path, [COLUMNS, *(row.values() for row in point_table(tracks))])
+    write_csv(path, [COLUMNS, *([row[name] for name in COLUMNS] for row in point_table(tracks))])
 
 
 def plot_tracks(tracks: Tracks, path: Path | str) -> None:

@@ -102,21 +102,31 @@ def viewer_data(tracks: Tracks, *, scale: float = 1.0) -> dict[str, Any]:
         tracks: with the frame size in ``info``.
         scale: size of the video's pictures relative to the frame the coordinates refer to.
     """
-    info, style, start, number = tracks.info, OverlayStyle(), palette.by_start(tracks), palette.by_id(tracks)
-    amounts, probabilities = palette.amount_scale("", "", ""), palette.probability_scale("")
-    shares = {"visibility": tracks.visibility, "confidence": tracks.confidence}
-    flags = {"visible": tracks.visible, "joined": joined_steps(tracks)}
+    info, style = tracks.info, OverlayStyle()
     return {
-        **{"width": info.width, "height": info.height, "scale": scale},
-        **{"ids": tracks.ids.tolist(), "frames": tracks.frame_index.tolist()},
+        "width": info.width,
+        "height": info.height,
+        "scale": scale,
+        "ids": tracks.ids.tolist(),
+        "frames": tracks.frame_index.tolist(),
         "pts": [round(float(v), 6) if np.isfinite(v) else 0.0 for v in tracks.pts_seconds],
-        **{"times": frame_times(tracks).tolist(), "step": 1 / (info.fps or 25.0), "threshold": info.threshold},
+        "times": frame_times(tracks).tolist(),
+        "step": 1 / (info.fps or 25.0),
+        "threshold": info.threshold,
         "xy": _base64(tracks.tracks.astype("<f4")),
-        **{name: _base64(np.round(np.nan_to_num(v) * 255).astype(np.uint8)) for name, v in shares.items()},
-        **{name: _base64(v.astype(np.uint8)) for name, v in flags.items()},
-        "colours": {"start": palette.hex_colours(start), "id": palette.hex_colours(number)},
+        "visibility": _base64(np.round(np.nan_to_num(tracks.visibility) * 255).astype(np.uint8)),
+        "confidence": _base64(np.round(np.nan_to_num(tracks.confidence) * 255).astype(np.uint8)),
+        "visible": _base64(tracks.visible.astype(np.uint8)),
+        "joined": _base64(joined_steps(tracks).astype(np.uint8)),
+        "colours": {
+            "start": palette.hex_colours(palette.by_start(tracks)),
+            "id": palette.hex_colours(palette.by_id(tracks)),
+        },
         "fast": palette.fast(tracks),
-        "scales": {k: palette.hex_colours(s.colours) for k, s in (("motion", amounts), ("probability", probabilities))},
+        "scales": {
+            "motion": palette.hex_colours(palette.amount_scale("", "", "").colours),
+            "probability": palette.hex_colours(palette.probability_scale("").colours),
+        },
         "style": {"unsure": UNSURE, "sure": SURE, "linger": style.linger, "reach": style.reach},
     }
 
