@@ -25,7 +25,7 @@ TAPS = {1: 24, 2: 40, 4: 112}  # stage -> channels, at strides 4, 8 and 16
 FINE = 16  # channels of stage 0, at stride 2
 WIDTHS: dict[int, int] = {4: TAPS[1], 8: TAPS[2], 16: TAPS[4], 32: TAPS[4]}  # stride -> channels of an encoder's map
 # oneDNN's convolution with bias and ReLU6 applied while a result is in a register, as PyTorch's compiler calls it. At
-# 576x432 on one core the network takes 26 ms by it and 36 without: a 1x1 convolution of one frame is else a product of
+# 576x432 on one core the network takes 31 ms by it and 38 without: a 1x1 convolution of one frame is else a product of
 # matrices with a layout copied before and after, and ReLU6 another pass.
 FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 EXPANDED = 6 << 20  # bytes of a block's widest map that are held at a time; the first would take 19 MB at 512x384
