@@ -45,10 +45,15 @@ def _packaged_bytes() -> bytes:
     return (resources.files("ptrack.models") / "weights" / "lite0_imagenet.safetensors").read_bytes()
 
 
-def is_fused(x: Tensor) -> bool:
-    """Return whether ``FUSED`` can be used: on a CPU, in float32, where neither gradients nor a graph are wanted."""
+def is_inference(x: Tensor) -> bool:
+    """Return whether ``x`` is on a CPU in float32 and neither gradients nor a graph are wanted."""
     plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
-    return FUSED and x.device.type == "cpu" and x.dtype == torch.float32 and not plain
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not plain
+
+
+def is_fused(x: Tensor) -> bool:
+    """Return whether ``FUSED`` can be used."""
+    return FUSED and is_inference(x)
 
 
 class Conv(nn.Module):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ptrack import geometry
 from ptrack.errors import ConfigError
-from ptrack.models.backbones.lite0 import TAPS, Lite0, joined, stretched
+from ptrack.models.backbones.lite0 import TAPS, Lite0, is_inference, joined, stretched
 from ptrack.models.base import StepOutput
 from ptrack.models.graph import GraphReplay
 from ptrack.models.layers.windows import PATCH, patches, soft_argmax
@@ -38,6 +38,7 @@ from ptrack.models.nano.judgement import Verdict, aligned_points, is_aligned, mo
 from ptrack.models.nano.layers import MAX_BACK, Recall, zeroed
 from ptrack.models.nano.matcher import PatchMatcher, nearest_cell, nobody
 from ptrack.models.nano.motion import PictureMotion, PointMotion, picture_motion
+from ptrack.models.nano.projecting import projected
 from ptrack.models.nano.refinement import Refiner
 from ptrack.models.nano.search import Search, Steer
 from ptrack.models.nano.state import FIRST, NanoFeatures, NanoState, PointStates, Templates, to_cells, to_pixels
@@ -127,6 +128,14 @@ class Nano(nn.Module):
         """Encode (B, H, W, 3) RGB frames, uint8 or floating point in 0..255."""
         frames, size = frames.to(self.device), (frames.shape[1], frames.shape[2])
         fine, *taps = self.backbone(stretched(frames, self.config.input_size))
+        y = self._map(taps)
+        grey = grey_frames(frames) if is_aligned(size, self.config) else y.new_empty(len(frames), 0, 0)
+        return NanoFeatures(y.contiguous(), fine.permute(0, 2, 3, 1).contiguous(), grey, size)
+
+    def _map(self, taps: Sequence[Tensor]) -> Tensor:
+        """Join, project and centre maps of strides 4, 8 and 16: (B, h, w, C), unit length per cell."""
+        if self.projection is not None and is_inference(taps[0]):
+            return projected(taps, LEVEL_WEIGHTS, self.projection, self.config.centre)
         y = joined(taps, LEVEL_WEIGHTS)
         if self.projection is not None:
             y = F.linear(y, self.projection)
@@ -134,8 +143,7 @@ class Nano(nn.Module):
             y = y - y.mean((1, 2), keepdim=True)  # what all cells share does not distinguish them
         if self.projection is not None or self.config.centre:
             y = F.normalize(y, dim=-1)
-        grey = grey_frames(frames) if is_aligned(size, self.config) else y.new_empty(len(frames), 0, 0)
-        return NanoFeatures(y.contiguous(), fine.permute(0, 2, 3, 1).contiguous(), grey, size)
+        return y
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Sequence[NanoFeatures]:
