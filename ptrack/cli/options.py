@@ -32,7 +32,8 @@ def examples(*lines: str) -> str:
 def fields_of(config: type, given: Mapping[str, Any], **other: Any) -> dict[str, Any]:
     """Return the options that have the name of a field of a dataclass, and ``other`` fields, which come first.
 
-    ``given`` is what ``locals()`` returns in the first line of a command: its options by name.
+    ``given`` is what ``locals()`` returns in the first line of a command: its options by name. A test reads all
+    commands for options that have no field, and for fields that no option has.
     """
     return {f.name: given[f.name] for f in dataclasses.fields(config) if f.name in given} | other
 
