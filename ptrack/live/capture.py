@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -16,6 +14,7 @@ import numpy as np
 from ptrack.errors import ConfigError, InputError, PTrackError
 from ptrack.video.arrays import Fitter
 from ptrack.video.frames import Frame, FrameSource, SourceInfo
+from ptrack.video.prefetch import ReadAhead
 
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between tries to reconnect; the last one repeats
 SILENCE_SECONDS = 2.0  # without a picture before it is reported
@@ -65,7 +64,6 @@ class Capture:
 
     Attributes:
         info: of the source when it was first opened; later pictures are brought to its size.
-        dropped: frames that came and were never given.
         reconnects: how often the source was opened again.
     """
 
@@ -80,15 +78,18 @@ class Capture:
         self._source = connect()
         self.info: SourceInfo = self._source.info
         self.name = without_password(self.info.name)
-        self.dropped = self.reconnects = 0
-        self._ready: deque[Captured] = deque()
-        self._change = threading.Condition()
-        self._stop = self._over = False
-        self._error: BaseException | None = None
+        self.reconnects = 0
         self._fit: Fitter | None = None
         self._number = 0
         self._first: tuple[float, float] | None = None  # of the first frame: arrival, own time
-        self._thread = threading.Thread(target=self._work, name="ptrack-capture", daemon=True)
+        self._ahead = ReadAhead(
+            self._read(),
+            "ptrack-capture",
+            count=self.options.waiting,
+            newest=self.options.realtime,
+            patience=2.0,
+            release=self._close_source,
+        )
 
     @property
     def came(self) -> int:
@@ -96,12 +97,22 @@ class Capture:
         return self._number
 
     @property
+    def dropped(self) -> int:
+        """How many frames came and were never given."""
+        return self._ahead.dropped
+
+    @property
+    def over(self) -> bool:
+        """Whether no further frame will come."""
+        return self._ahead.over
+
+    @property
     def live(self) -> bool:
         """Whether the source is a camera or stream rather than a file."""
         return self.info.live
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._ahead.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,17 +120,10 @@ class Capture:
 
     def close(self) -> None:
         """Stop reading; a silent stream is waited for 2 seconds at most, its thread ends when it speaks again."""
-        with self._change:
-            self._stop = True
-            self._change.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join(timeout=2.0)
-        else:
-            self._source.close()
+        self._ahead.close()
 
     def __iter__(self) -> Iterator[Captured]:
-        while (item := self.next(None)) is not None:
-            yield item
+        return iter(self._ahead)
 
     def next(self, timeout: float | None) -> Captured | None:
         """Return the next frame, None at the end of the source or after ``timeout`` seconds without one.
@@ -127,44 +131,22 @@ class Capture:
         Raises:
             PTrackError: what went wrong while reading a file.
         """
-        with self._change:
-            self._change.wait_for(lambda: self._ready or self._over or self._stop, timeout)
-            if self._ready:
-                item = self._ready.popleft()
-                self._change.notify_all()
-                return item
-            if self._error is not None:
-                error, self._error = self._error, None
-                raise error
-            return None
-
-    @property
-    def over(self) -> bool:
-        """Whether no further frame will come."""
-        with self._change:
-            return (self._over or self._stop) and not self._ready
+        return self._ahead.get(timeout)
 
     # -- the reading thread
 
-    def _work(self) -> None:
-        try:
-            while not self._stop:
-                reason = self._read_source()
-                if self._stop or not (self.live and self.options.reconnect):
-                    break
-                if not self._open_again(reason):
-                    break
-        except BaseException as error:  # handed to the consumer
-            self._error = error
-        finally:
-            with suppress(Exception):
-                self._source.close()
-            with self._change:
-                self._over = True
-                self._change.notify_all()
+    def _close_source(self) -> None:
+        with suppress(Exception):
+            self._source.close()
 
-    def _read_source(self) -> str:
-        """Give the frames of the open source until it ends; return why it ended."""
+    def _read(self) -> Iterator[Captured]:
+        while True:
+            reason = yield from self._read_source()
+            if self._ahead.closed or not (self.live and self.options.reconnect) or not self._open_again(reason):
+                return
+
+    def _read_source(self) -> Generator[Captured, None, str]:
+        """Yield the frames of the open source until it ends; return why it ended."""
         last = time.monotonic()
         try:
             for frame in self._source:
@@ -174,9 +156,7 @@ class Capture:
                 last = now
                 if self.options.pace and not self._wait_until_due(frame):
                     break
-                self._give(frame)
-                if self._stop:
-                    break
+                yield self._captured(frame)
         except PTrackError as error:
             if not self.live:
                 raise
@@ -188,28 +168,17 @@ class Capture:
         if self._first is None:
             return True
         due = self._first[0] + frame.pts - self._first[1]
-        with self._change:
-            while not self._stop and (rest := due - time.monotonic()) > 0:
-                self._change.wait(rest)
-        return not self._stop
+        return self._ahead.pause(due - time.monotonic())
 
-    def _give(self, frame: Frame) -> None:
-        """Queue a frame: in real time the oldest one makes room, otherwise the thread waits for it."""
+    def _captured(self, frame: Frame) -> Captured:
+        """Number a frame that came just now."""
         rgb = self._sized(frame.rgb) if frame.ok else None
         now = time.monotonic()
         self._first = self._first or (now, frame.pts)
         seconds = now - self._first[0] if self.live else frame.pts - self._first[1]
         item = Captured(rgb, self._number, now, time.time(), seconds)
         self._number += 1
-        with self._change:
-            if self.options.realtime:
-                while len(self._ready) >= self.options.waiting:
-                    self._ready.popleft()
-                    self.dropped += 1
-            else:
-                self._change.wait_for(lambda: self._stop or len(self._ready) < self.options.waiting)
-            self._ready.append(item)
-            self._change.notify_all()
+        return item
 
     def _sized(self, rgb: np.ndarray) -> np.ndarray:
         """Return a picture at the size of the first one."""
@@ -226,15 +195,13 @@ class Capture:
         """Reconnect with growing pauses; return False when stopped meanwhile."""
         lost = time.monotonic()
         self._note(f"The connection to {self.name} is lost ({reason.rstrip('.')}); connecting again.")
-        with suppress(Exception):
-            self._source.close()
+        self._close_source()
         tries = 0
-        while not self._stop:
+        while not self._ahead.closed:
             try:
                 self._source = self._connect()
             except (InputError, OSError):
-                with self._change:
-                    self._change.wait_for(lambda: self._stop, BACKOFF[min(tries, len(BACKOFF) - 1)])
+                self._ahead.pause(BACKOFF[min(tries, len(BACKOFF) - 1)])
                 tries += 1
                 continue
             self.reconnects += 1

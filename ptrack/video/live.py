@@ -167,6 +167,6 @@ class LiveSource(FrameSource):
     def close(self) -> None:
         """Disconnect."""
         if self._packets is not None:
-            self._packets.stop()  # its thread closes the container when it no longer reads from it
+            self._packets.close()  # its thread closes the container when it no longer reads from it
         else:
             self._container.close()
