@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ptrack.errors import ConfigError, did_you_mean
+from ptrack.errors import ConfigError, did_you_mean, reason
 from ptrack.untrusted import text as untrusted_text
 from ptrack.untrusted.limits import reading, reason_of
 
@@ -111,7 +111,7 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"Cannot read the configuration {path}: {getattr(error, 'strerror', error)}.") from error
+        raise ConfigError(f"Cannot read the configuration {path}: {reason(error)}.") from error
     values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold 'key: value' lines at its top level.")

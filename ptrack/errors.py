@@ -94,6 +94,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
+def reason(error: Exception) -> str:
+    """Return why an operation failed, as a part of a sentence: the system's words where there are any."""
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
+
+
 def count(number: int, thing: str) -> str:
     """Return ``1 frame`` or ``2 frames``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

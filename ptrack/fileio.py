@@ -24,7 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ptrack.errors import OutputError
+from ptrack.errors import OutputError, reason
 
 NAME_MAX = 255  # bytes of one file name on the usual file systems
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # opening a link is an error; absent on Windows
@@ -57,12 +57,8 @@ def check_writable(path: Path | str, *, overwrite: bool, option: str = "--overwr
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except (OSError, ValueError) as error:
-        raise OutputError(f"Cannot write {path}: {_reason(error)}. Choose a writable place.") from error
+        raise OutputError(f"Cannot write {path}: {reason(error)}. Choose a writable place.") from error
     return path
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
 
 
 def new_file(path: Path | str) -> int:
@@ -176,7 +172,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.chmod(temporary, mode)
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f"Cannot write {path}: {_reason(error)}.") from error
+        raise OutputError(f"Cannot write {path}: {reason(error)}.") from error
     finally:
         with contextlib.suppress(OSError):  # the folder is gone or the name too long: there is nothing to remove
             temporary.unlink(missing_ok=True)

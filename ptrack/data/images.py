@@ -97,10 +97,15 @@ def encode(rgb: np.ndarray, codec: Codec, quality: int = JPEG_QUALITY) -> bytes:
     """Encode (H, W, 3) uint8 RGB as JPEG of ``quality`` (1..100, 4:4:4) or PNG (lossless); "raw" gives its bytes."""
     if codec == "raw":
         return np.ascontiguousarray(rgb).tobytes()
-    buffer = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(rgb))
     if codec == "jpeg":
-        image.save(buffer, "JPEG", quality=quality, subsampling=0)
-    else:
-        image.save(buffer, "PNG", compress_level=3)
+        return jpeg(rgb, quality, chroma="4:4:4")
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def jpeg(rgb: np.ndarray, quality: int = 90, *, chroma: Literal["4:4:4", "4:2:0"] = "4:2:0") -> bytes:
+    """Encode (H, W, 3) uint8 RGB as JPEG of ``quality`` (1..100); by default as it is enough to look at."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "JPEG", quality=quality, subsampling=chroma)
     return buffer.getvalue()

@@ -12,7 +12,7 @@ from ptrack.data.clips import ArrayFrames, Clip, Frames
 from ptrack.data.hdf5 import Group, clip_values
 from ptrack.data.packing import Packed, PackedFrames
 from ptrack.data.store_writer import write_clip
-from ptrack.errors import DataError, OutputError
+from ptrack.errors import DataError, OutputError, reason
 from ptrack.fileio import atomic_path
 from ptrack.untrusted.limits import reading
 
@@ -28,7 +28,7 @@ def write_packed(path: Path, packed: Packed) -> None:
             file.attrs["damaged"] = json.dumps(packed.damaged)
             write_clip(file.create_group("clip"), packed.clip)
     except (OSError, RuntimeError) as error:  # HDF5 raises both
-        raise OutputError(f"Cannot write {path}: {getattr(error, 'strerror', None) or error}.") from error
+        raise OutputError(f"Cannot write {path}: {reason(error)}.") from error
 
 
 def read_packed(path: Path) -> Packed:

@@ -16,7 +16,7 @@ from ptrack.data.clips import OPTIONAL_ARRAYS, ArrayFrames, Clip, Frames
 from ptrack.data.hdf5 import FLAGS, NUMBERS, SCHEMA, TEXTS, Group
 from ptrack.data.journal import JournaledFile
 from ptrack.data.packing import PackedFrames
-from ptrack.errors import OutputError
+from ptrack.errors import OutputError, reason
 from ptrack.signals import Uninterrupted
 from ptrack.untrusted.limits import reason_of
 
@@ -96,10 +96,8 @@ class StoreWriter:
     def _failed(self, error: Exception) -> OutputError:
         """Close the file, so that nothing more is written, and return the error for the user."""
         self.close()
-        cause = self._disk.failure or error
-        reason = getattr(cause, "strerror", None) or str(cause)
         return OutputError(
-            f"Cannot write {self.partial}: {reason}. {_kept(len(self.done))}; "
+            f"Cannot write {self.partial}: {reason(self._disk.failure or error)}. {_kept(len(self.done))}; "
             "make room and run the same command again to go on."
         )
 

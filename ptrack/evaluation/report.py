@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ptrack.data.clips import Clip
+from ptrack.data.images import jpeg
 from ptrack.errors import PTrackError
 from ptrack.evaluation import results
 from ptrack.evaluation.clips import ClipSource, file_names, open_clips
@@ -209,9 +209,10 @@ def _pictures(report: EvaluationReport, video: VideoResult, clip: Clip, key: str
     value = report.percent(key, video.scores[key] or 0.0)
     out = [f"<p><b>{html.escape(video.name)}</b>: {label} {value:.1f}</p>"]
     for t in sorted({round(m * (case.frames - 1)) for m in MOMENTS}):
-        picture = overlay(clip, case, prediction, t, report.protocol.resampling)
+        picture = jpeg(overlay(clip, case, prediction, t, report.protocol.resampling), 85)
+        data = base64.b64encode(picture).decode()
         out.append(
-            f"<figure><img width='{WIDTH}' alt='frame {t}' src='data:image/jpeg;base64,{_jpeg(picture)}'>"
+            f"<figure><img width='{WIDTH}' alt='frame {t}' src='data:image/jpeg;base64,{data}'>"
             f"<figcaption>frame {t}</figcaption></figure>"
         )
     return "".join(out) + (
@@ -233,11 +234,3 @@ def overlay(clip: Clip, case: Case, prediction: Prediction, t: int, method: str)
     return Overlay(OverlayStyle(trail=0, occluded="always")).draw(
         canvas.rgb, prediction.tracks[t][started], prediction.visible[t][started]
     )
-
-
-def _jpeg(rgb: np.ndarray) -> str:
-    from PIL import Image  # comes with imageio
-
-    buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "JPEG", quality=85)
-    return base64.b64encode(buffer.getvalue()).decode()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ptrack.data.images import jpeg
 from ptrack.errors import OutputError
 from ptrack.fileio import atomic_path
 from ptrack.tracks import Tracks
@@ -60,19 +60,11 @@ def write_rerun(
             if np.isfinite(tracks.pts_seconds[t]):
                 recording.set_time("time", duration=float(tracks.pts_seconds[t]))
             if waiting is not None and waiting[0] == t:
-                recording.log("video", rr.EncodedImage(contents=_jpeg(waiting[1]), media_type="image/jpeg"))
+                recording.log("video", rr.EncodedImage(contents=jpeg(waiting[1]), media_type="image/jpeg"))
                 waiting = next(pictures, None)
             _log_points(rr, recording, tracks, t, colours, trail, joined)
         recording.flush()
         recording.disconnect()
-
-
-def _jpeg(rgb: np.ndarray) -> bytes:
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(rgb).save(data, "JPEG", quality=90)
-    return data.getvalue()
 
 
 def _log_points(

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ptrack.errors import ConfigError, OutputError
+from ptrack.errors import ConfigError, OutputError, reason
 
 MOST_WAITING = 1 << 20  # bytes that wait for a slow reader of a TCP port; then it misses frames
 PACKET_BYTES = 1400  # of an OSC bundle: fits one Ethernet frame
@@ -118,8 +118,7 @@ class LinesOnPort:
         try:
             self._server = socket.create_server((host, port))
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise OutputError(f"Cannot listen on tcp://{host}:{port}: {reason}. Choose another port.") from error
+            raise OutputError(f"Cannot listen on tcp://{host}:{port}: {reason(error)}. Choose another port.") from error
         self._server.setblocking(False)
         self.port: int = self._server.getsockname()[1]
         self._readers: list[_Reader] = []

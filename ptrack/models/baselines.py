@@ -28,35 +28,41 @@ class PointsState:
     """Where the points are."""
 
     xy: Tensor  # (N, 2) float32 raster pixels
+    added: Tensor  # (N,) bool, added on the current frame and not yet stepped, for ``lk``
     image: Any = None  # (H, W) uint8 grey picture of the last frame, for ``lk``
-    added: Tensor | None = None  # (N,) bool, added on the current frame and not yet stepped, for ``lk``
 
 
-class StaticModel:
-    """Every point stays where it was queried, visible."""
+class Baseline:
+    """What both do alike: of a point they remember only where it is; they have no weights and run on the CPU."""
 
-    name = "static"
     threshold = 0.5
     support_grid = 0
     memory = None
     encode_batch = 1
     device = torch.device("cpu")
 
-    def encode(self, frames: Tensor) -> Sequence[Any]:
-        """Keep nothing of the frames."""
-        return [()] * len(frames)  # not None: that would mean a missing frame
-
     def init_state(self) -> PointsState:
         """Return a state without points."""
-        return PointsState(torch.zeros(0, 2))
+        return PointsState(torch.zeros(0, 2), torch.zeros(0, dtype=torch.bool))
 
     def add(self, state: PointsState, features: Any, xy: Tensor) -> PointsState:
-        """Append (N, 2) points."""
-        return replace(state, xy=torch.cat([state.xy, xy.cpu().float()]))
+        """Append (N, 2) points, in pixels of this frame."""
+        new = torch.ones(len(xy), dtype=torch.bool)
+        return replace(state, xy=torch.cat([state.xy, xy.cpu().float()]), added=torch.cat([state.added, new]))
 
     def keep(self, state: PointsState, index: Tensor) -> PointsState:
         """Keep the points of ``index``."""
-        return replace(state, xy=state.xy[index], added=None if state.added is None else state.added[index])
+        return replace(state, xy=state.xy[index], added=state.added[index])
+
+
+class StaticModel(Baseline):
+    """Every point stays where it was queried, visible."""
+
+    name = "static"
+
+    def encode(self, frames: Tensor) -> Sequence[Any]:
+        """Keep nothing of the frames."""
+        return [()] * len(frames)  # not None: that would mean a missing frame
 
     def step(self, state: PointsState, features: Any) -> tuple[PointsState, StepOutput]:
         """Return the same positions again."""
@@ -77,7 +83,7 @@ class LucasKanadeConfig:
             raise ConfigError("lk needs window >= 3, levels >= 0 and max_error > 0.")
 
 
-class LucasKanadeModel(StaticModel):
+class LucasKanadeModel(Baseline):
     """Pyramidal Lucas-Kanade from frame to frame with a forward-backward check.
 
     Raises:
@@ -94,28 +100,18 @@ class LucasKanadeModel(StaticModel):
         """(B, H, W, 3) uint8 -> B grey pictures."""
         return [self._cv2.cvtColor(np.ascontiguousarray(f), self._cv2.COLOR_RGB2GRAY) for f in frames.cpu().numpy()]
 
-    def init_state(self) -> PointsState:
-        """Return a state without points."""
-        return PointsState(torch.zeros(0, 2), added=torch.zeros(0, dtype=torch.bool))
-
-    def add(self, state: PointsState, features: np.ndarray, xy: Tensor) -> PointsState:
-        """Append (N, 2) points given in pixels of this frame."""
-        added = torch.zeros(0, dtype=torch.bool) if state.added is None else state.added
-        new = torch.ones(len(xy), dtype=torch.bool)
-        return replace(state, xy=torch.cat([state.xy, xy.cpu().float()]), added=torch.cat([added, new]))
-
     def step(self, state: PointsState, features: np.ndarray) -> tuple[PointsState, StepOutput]:
         """Follow every point from the last frame into this one."""
         xy, error = self._flow(state, features)
         size = features.shape
         good = (error <= self.config.max_error) & geometry.inside(xy, (size[0], size[1]))
-        added = np.zeros(len(xy), bool) if state.added is None else state.added.numpy()
+        added = state.added.numpy()
         good |= added
         xy = np.where(good[:, None] & ~added[:, None], xy, state.xy.numpy())
         sure = np.where(added, 1.0, np.exp(-np.where(np.isfinite(error), error, np.inf) / self.config.max_error))
         positions = torch.from_numpy(xy.astype(np.float32))
         visibility = torch.from_numpy(good.astype(np.float32))
-        new = PointsState(positions, features, torch.zeros(len(xy), dtype=torch.bool))
+        new = PointsState(positions, torch.zeros(len(xy), dtype=torch.bool), features)
         return new, StepOutput(positions, visibility, torch.from_numpy(sure.astype(np.float32)))
 
     def _flow(self, state: PointsState, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

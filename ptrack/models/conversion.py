@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptrack.errors import OutputError
-from ptrack.fileio import check_writable
 from ptrack.models import saved
 from ptrack.models.nano import weights as nano
 from ptrack.models.offline import weights as transformer
@@ -56,9 +54,7 @@ def convert(
 
 def _convert_trained(source: Path, target: Path, model: str, *, overwrite: bool) -> Converted:
     """Write the weights of a training checkpoint of nano or the transformer."""
-    if target.suffix != ".safetensors":
-        raise OutputError(f"{target} must end in .safetensors.")
-    check_writable(target, overwrite=overwrite)
+    saved.check_target(target, overwrite=overwrite)
     if model.startswith("nano"):
         config, state = nano.read_weights(source)
         tracker = nano.untrained(config)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ptrack.config import from_mapping, shown, to_mapping
-from ptrack.errors import CheckpointError, ConfigError
-from ptrack.fileio import atomic_path
+from ptrack.errors import CheckpointError, ConfigError, OutputError
+from ptrack.fileio import atomic_path, check_writable
 from ptrack.untrusted.limits import check_file, reading, reason_of
 from ptrack.untrusted.pickles import Foreign
 
@@ -43,6 +43,14 @@ def write(path: Path | str, format: str, config: Any, state: Mapping[str, Tensor
     # Not save_file: it makes a file of mode 0600 whatever the umask, and reports a full disk as no OSError.
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=metadata))
+
+
+def check_target(path: Path | str, *, overwrite: bool) -> Path:
+    """Return the path of weights to write. Raises OutputError: it exists, is no safetensors file, or not writable."""
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise OutputError(f"{path} must end in .safetensors.")
+    return check_writable(path, overwrite=overwrite)
 
 
 def read(path: Path | str, advice: str = "") -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ptrack.errors import InputError
+from ptrack.errors import InputError, reason
 from ptrack.video.arrivals import TICKS, ArrivingPackets
 from ptrack.video.container import UNSTAMPED, open_container
 from ptrack.video.decode import Timeline, TimelineStep, nominal_rate
@@ -103,9 +103,8 @@ class LiveSource(FrameSource):
         try:
             container, stream = open_container(target, self._name, reading, **arguments)
         except (av.FFmpegError, OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
             raise InputError(
-                f"Cannot open {self._name}: {reason.rstrip('.')}. Check that it is connected and not in use."
+                f"Cannot open {self._name}: {reason(error)}. Check that it is connected and not in use."
             ) from error
         return container, stream, kind
 

@@ -18,6 +18,7 @@ from ptrack.viz import colours, marks, palette
 from ptrack.viz.draw import Canvas
 
 if TYPE_CHECKING:
+    from ptrack.models.base import OnlineModel
     from ptrack.models.offline import PointTransformer
     from ptrack.models.online.model import TrackOn2
 
@@ -46,7 +47,7 @@ def index_of(tracks: Tracks, name: str) -> int:
 
 
 def attention_of(
-    model: Any, frames: Iterable[tuple[int, np.ndarray]], tracks: Tracks, name: str
+    model: OnlineModel | PointTransformer, frames: Iterable[tuple[int, np.ndarray]], tracks: Tracks, name: str
 ) -> Iterator[AttentionSample]:
     """Run ``model`` over the frames with the queries of ``tracks`` and yield what it saw of the point ``name``.
 
@@ -70,8 +71,7 @@ def attention_of(
         return _correlations(model, frames, tracks, point)
     if isinstance(model, PointTransformer):
         return _attentions(model, frames, tracks, point)
-    known = getattr(model, "name", type(model).__name__)
-    raise ModelError(f"The model '{known}' has no attention to show; Track-On2 and the transformer have.")
+    raise ModelError(f"The model '{model.name}' has no attention to show; Track-On2 and the transformer have.")
 
 
 def _correlations(

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ptrack.errors import ModelError, QueryError
+from ptrack.models.baselines import StaticModel
 from ptrack.models.offline import PointTransformer, StreamingTransformer, TransformerConfig
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.model import TrackOn2
@@ -86,8 +87,8 @@ def test_pictures(online, transformer):
 def test_what_cannot_be_shown(online, transformer, monkeypatch):
     with pytest.raises(QueryError, match="no point with the id 'x'"):
         attention.attention_of(online, _frames(), make_tracks(T, 4), "x")
-    with pytest.raises(ModelError, match="has no attention to show"):
-        attention.attention_of(object(), _frames(), make_tracks(T, 4), "p0")
+    with pytest.raises(ModelError, match="'static' has no attention to show"):
+        attention.attention_of(StaticModel(), _frames(), make_tracks(T, 4), "p0")
     monkeypatch.setattr(attention, "MAX_FRAMES", 3)
     with pytest.raises(ModelError, match="at most 3 frames"):
         list(attention.attention_of(transformer, _frames(), make_tracks(T, 4), "p0"))

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ptrack.errors import OutputError
-from ptrack.fileio import check_writable, sha256_of
+from ptrack.fileio import sha256_of
 from ptrack.models import saved
 from ptrack.models.backbones.vit_weights import vit_from_any
 from ptrack.models.online.checkpoint import VIT, OnlineCheckpoint, checked
@@ -68,10 +67,7 @@ def convert(source: Path | str, target: Path | str, *, backbone: str | None = No
         CheckpointError: ``source`` cannot be used.
         OutputError: ``target`` exists, has another suffix, or cannot be written.
     """
-    target = Path(target)
-    if target.suffix != ".safetensors":
-        raise OutputError(f"{target} must end in .safetensors.")
-    check_writable(target, overwrite=overwrite)
+    target = saved.check_target(target, overwrite=overwrite)
     checkpoint = read_checkpoint(source, backbone=backbone)
     save_checkpoint(target, checkpoint, source_sha256=sha256_of(source))
     c = checkpoint.config

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptrack.errors import CheckpointError, ConfigError, ModelError, OutputError, did_you_mean
-from ptrack.fileio import check_writable, sha256_of
+from ptrack.errors import CheckpointError, ConfigError, ModelError, did_you_mean
+from ptrack.fileio import sha256_of
 from ptrack.models import saved
 from ptrack.models.saved import read_tensors
 from ptrack.models.tapnext.config import TapNextConfig
@@ -135,10 +135,7 @@ def convert(source: Path | str, target: Path | str, *, model: str = "", overwrit
         OutputError: ``target`` exists, has another suffix, or cannot be written.
         ModelError: there is no such model.
     """
-    target = Path(target)
-    if target.suffix != ".safetensors":
-        raise OutputError(f"{target} must end in .safetensors.")
-    check_writable(target, overwrite=overwrite)
+    target = saved.check_target(target, overwrite=overwrite)
     checkpoint = read_checkpoint(source, model=model)
     if not checkpoint.model:
         raise CheckpointError(f"{source} does not say which network it is; add --model with one of {', '.join(SIZES)}.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptrack import fileio
-from ptrack.errors import OutputError
+from ptrack.errors import OutputError, reason
 from ptrack.video.select import NOMINAL_FPS
 from ptrack.video.writing.base import OutputClock, VideoWriter, check_frame
 
@@ -91,9 +91,8 @@ class ContainerWriter(VideoWriter):
     def _discard(self, error: Exception) -> None:
         """Remove what was written and raise the reason as an OutputError."""
         self.abort()
-        reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(
-            f"Cannot write {self.path}: {reason.rstrip('.')}. Free space on the disk or choose another place."
+            f"Cannot write {self.path}: {reason(error)}. Free space on the disk or choose another place."
         ) from error
 
     def abort(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ptrack.data.images import jpeg
 from ptrack.errors import InputError, PTrackError
 from ptrack.video import ReadOptions, open_source
 from ptrack.video.seeking import SeekableVideo
@@ -17,16 +17,6 @@ from ptrack.video.seeking import SeekableVideo
 BLOCK = 16  # frames decoded together: scrubbing asks for neighbours next
 CACHE_BYTES = 256 << 20  # of JPEGs; about 4000 frames of 854x480
 MAX_SIDE = 1280  # pixels of the pictures' longest side; coordinates stay those of the full frame
-QUALITY = 90
-
-
-def jpeg(rgb: np.ndarray) -> bytes:
-    """Return an (H, W, 3) uint8 picture as JPEG."""
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(rgb).save(data, "JPEG", quality=QUALITY)
-    return data.getvalue()
 
 
 class PictureCache:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptrack.viz.pick.frames import MAX_SIDE, jpeg
+from ptrack.data.images import jpeg
+from ptrack.viz.pick.frames import MAX_SIDE
 from ptrack.viz.pick.server import PageHandler, PickServer, number
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any
 
 from ptrack.analysis.jumps import JumpConfig, find_jumps
 from ptrack.analysis.suggesting import SuggestConfig, SuggestReport, suggest_frames
+from ptrack.data.images import jpeg
 from ptrack.errors import PTrackError, QueryError, count
 from ptrack.tracks import Tracks
-from ptrack.viz.pick.frames import jpeg
 from ptrack.viz.pick.points import Correction
 
 UNSURE = 0.3  # confidence below which a visible point is worth a look
