@@ -11,6 +11,7 @@ import torch
 from ptrack.errors import ConfigError, ModelError
 from ptrack.models.backbones.imagenet import normalised
 from ptrack.models.base import OnlineModel
+from ptrack.models.layers import linear, winograd
 from ptrack.models.online import model as module
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.heads import best_cell, best_cells
@@ -140,6 +141,33 @@ def test_folding_changes_nothing(backbone: str) -> None:
     for f, (fused, tokens) in zip(model.encode(video), kept, strict=True):
         torch.testing.assert_close(f.tokens, tokens, atol=1e-5 * float(tokens.abs().max()), rtol=0)
         torch.testing.assert_close(f.fused, fused, atol=1e-4 * float(fused.abs().max()), rtol=0)
+
+
+def test_folding_lays_out_weights_and_moving_the_model_drops_its_joined_ones() -> None:
+    model, features = _model(), torch.randn(1, 9, SMALL.dim)
+    block = model.reranking_head.local_decoder[0]
+    plain = [*model.feature_attention[0].mha.project(features, 1, 3), *block.mha._plan(features[:, :, None])]
+    assert model.projection1.weight not in linear._packed
+    model.fold()
+    with torch.no_grad():
+        packed = [*model.feature_attention[0].mha.project(features, 1, 3), *block.mha._plan(features[:, :, None])]
+    for a, b in zip(plain, packed, strict=True):
+        torch.testing.assert_close(a, b, **CLOSE)
+    if linear._LAY_OUT is not None:
+        assert model.projection1.weight in linear._packed
+    assert model.feature_attention[0].mha._parts
+    assert block.mha._planning is not None
+    model.double()
+    assert not model.feature_attention[0].mha._parts
+    assert block.mha._planning is None
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_winograd_in_parts_equals_the_convolution(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "ROWS", rows)
+    conv, x = torch.nn.Conv2d(64, 65, 3, 1, 1), torch.randn(2, 64, 12, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(winograd.WinogradConv(conv)(x), conv(x), **CLOSE)
 
 
 def test_many_points_in_chunks_equal_few(monkeypatch: pytest.MonkeyPatch) -> None:

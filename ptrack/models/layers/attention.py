@@ -9,12 +9,13 @@ Letters: R independent rows, Q queries, K keys, D channels, h heads, d = D / h.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ptrack.models.layers.dropout import attend, dropout
-from ptrack.models.layers.linear import Linear, linear
+from ptrack.models.layers.linear import Linear, linear, pack
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -65,13 +66,26 @@ class MultiHead(nn.Module):
         self.out_proj = Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
+        self._parts: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # packed parts of the weights, see ``pack``
+
+    def pack(self) -> None:
+        """Lay out the weights of every run of q, k, v for inference on a CPU; they must not change any more."""
+        self._parts = {(i, j): self._part(i, j) for i in range(3) for j in range(i + 1, 4)}
+        pack(*(weight for weight, _ in self._parts.values()))
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._parts.clear()  # of another device or number type from now on
+        return super()._apply(*args, **kwargs)
+
+    def _part(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        rows = slice(first * self.in_proj_weight.shape[1], last * self.in_proj_weight.shape[1])
+        return self.in_proj_weight[rows], self.in_proj_bias[rows]
 
     def project(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
         """Project (R, L, D) tokens with parts ``first`` .. ``last - 1`` of q, k, v (0, 1, 2): each (R, h, L, d)."""
-        D = x.shape[-1]
-        rows = slice(first * D, last * D)
-        y = linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
-        y = y.unflatten(-1, (last - first, self.heads, D // self.heads))
+        packed = None if torch.compiler.is_compiling() else self._parts.get((first, last))
+        y = linear(x, *(packed or self._part(first, last)))
+        y = y.unflatten(-1, (last - first, self.heads, x.shape[-1] // self.heads))
         return tuple(part.transpose(1, 2) for part in y.unbind(2))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, ignore: Tensor | None = None) -> Tensor:

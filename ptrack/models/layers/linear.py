@@ -2,8 +2,9 @@
 
 On a CPU without gradients they call oneDNN directly: bias and activation cost no extra pass over memory, and its
 matrix product is the faster one on AMD processors. Measured on 2 cores of an AMD EPYC for the feed-forward of 2336
-tokens (256 -> 1024 -> 256): 13.2 ms against 17.4 ms. Everywhere else the ordinary operators run; results agree to
-rounding.
+tokens (256 -> 1024 -> 256): 13.2 ms against 17.4 ms. A weight that is :func:`pack`ed is laid out for that product once,
+not in every call: 8.0 against 8.8 ms there on 2 cores of a Xeon. Everywhere else the ordinary operators run; results
+agree to rounding.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 Activation = Literal["none", "relu", "gelu"]
 
@@ -23,7 +25,10 @@ def _library(name: str):
 
 
 _LINEAR = _library("_linear_pointwise")
+_LAY_OUT = _library("_reorder_linear_weight")
 _CONVOLVE = _library("_convolution_pointwise")
+ROWS = 2048  # that a packed weight's layout is chosen for; any other number costs 5 % at most
+_packed = WeakIdKeyDictionary()  # weight -> the same in the library's layout, as long as the weight lives
 
 
 def _fast(x: Tensor, weight: Tensor) -> bool:
@@ -31,6 +36,21 @@ def _fast(x: Tensor, weight: Tensor) -> bool:
     plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
     inference = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     return plain and inference and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
+
+
+@torch.no_grad()
+def pack(*weights: Tensor) -> None:
+    """Lay (C_out, C_in) weights out for :func:`linear` on a CPU, as copies: they must not change any more."""
+    for weight in weights:
+        if _LAY_OUT is not None and weight.device.type == "cpu" and weight.dtype == torch.float32:
+            _packed[weight] = _LAY_OUT(weight.detach().contiguous(), ROWS)
+
+
+def pack_layers(module: nn.Module) -> None:
+    """Pack every linear layer of a module."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            pack(layer.weight)
 
 
 def _activate(x: Tensor, activation: Activation) -> Tensor:
@@ -42,10 +62,10 @@ def _activate(x: Tensor, activation: Activation) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
     """``activation(x @ weight.T + bias)`` for (..., C_in) tokens, weight (C_out, C_in), bias (C_out,)."""
     if _LINEAR is not None and _fast(x, weight):
-        # A strided weight would fall to the library's reference code, 100 times as slow.
-        return _LINEAR(
-            x.contiguous(), weight.contiguous(), bias, activation, [], "none" if activation == "gelu" else ""
-        )
+        laid_out = _packed.get(weight)
+        if laid_out is None:  # a strided weight would fall to the library's reference code, 100 times as slow
+            laid_out = weight.contiguous()
+        return _LINEAR(x.contiguous(), laid_out, bias, activation, [], "none" if activation == "gelu" else "")
     return _activate(F.linear(x, weight, bias), activation)
 
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ptrack.models.backbones.adapter import VitAdapter
-from ptrack.models.layers.linear import ConvReLU, linear
+from ptrack.models.layers.attention import MultiHead
+from ptrack.models.layers.deformable import DeformableAttention
+from ptrack.models.layers.linear import ConvReLU, linear, pack, pack_layers
 from ptrack.models.online.backbone import Backbone
 
 
@@ -47,6 +49,16 @@ def fold_convolutions(module: nn.Module) -> None:
         else:
             fold_convolutions(child)
             last = None
+
+
+def pack_model(model: nn.Module) -> None:
+    """Lay out the weights of a folded model's products for a CPU, as copies beside the originals."""
+    pack_layers(model)
+    for part in model.modules():
+        if isinstance(part, MultiHead | DeformableAttention):
+            part.pack()
+        elif isinstance(part, FoldedAdapter):
+            pack(part.up_weight, part.stem_weight, *part.weights)
 
 
 def _after_norm(weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

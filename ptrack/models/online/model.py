@@ -15,6 +15,7 @@ S tokens of all levels, P cells of the finest level, K candidates, M remembered 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -35,7 +36,7 @@ from ptrack.models.layers.linear import Linear
 from ptrack.models.layers.windows import bilinear_window
 from ptrack.models.online.backbone import Backbone
 from ptrack.models.online.config import OnlineConfig
-from ptrack.models.online.fold import folded
+from ptrack.models.online.fold import folded, pack_model
 from ptrack.models.online.heads import (
     FeaturePyramid,
     PredictionHead,
@@ -88,6 +89,14 @@ class OnlineOutputs:
     def xy(self) -> Tensor:
         """(B, N, 2) positions in pixels of the model's input."""
         return self.patch + self.offsets[:, -1]
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What R points remember, while a step renews it."""
+
+    tokens: Tensor  # (R, S + 1, D), the current one last
+    ignore: Tensor | None  # (R, S + 1) bool, True = nothing remembered there; the current token is always seen
 
 
 class TrackOn2(nn.Module):
@@ -169,7 +178,10 @@ class TrackOn2(nn.Module):
         self.backbone = folded(self.backbone)
         if self.device.type == "cpu" and self.dtype == torch.float32:  # its sums are too coarse in half types
             self.fpn.use_winograd(self.config.shapes[0])
-        return self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)
+        if self.dtype == torch.float32:
+            pack_model(self)
+        return self
 
     def compile_steps(self, **options: Any) -> TrackOn2:
         """Compile the step, in place, and return the model; for GPUs.
@@ -267,48 +279,46 @@ class TrackOn2(nn.Module):
             unseen: (B, N) bool, True = no point looks at this one.
         """
         layers: Any = list(zip(self.feature_attention, self.query_attention, self.memory_attention, strict=True))
+        memory = self._split(past, ignore)
         for i, (see, compare, recall) in enumerate(layers):
             q = see(q, frame.fused, frame.fused)
             q = compare(q, q, q, unseen)
-            q, past = self._recall(recall, q, past, time, ignore, last=i == len(layers) - 1)
+            q = self._recall(recall, q, memory, time, last=i == len(layers) - 1)
         return q
 
-    def _recall(
-        self, block: AttentionBlock, q: Tensor, past: Tensor, time: Tensor, ignore: Tensor | None, *, last: bool
-    ) -> tuple[Tensor, Tensor]:
-        """One round of memory attention: (B, N, D) queries and (B, N, S, D) remembered tokens, both renewed.
+    def _split(self, past: Tensor, ignore: Tensor | None) -> list[_Memory]:
+        """Remembered tokens (B, N, S, D) in parts that stay in the cache, each with room for the current one."""
+        tokens = past.flatten(0, 1)
+        whole = torch.is_grad_enabled() or torch.compiler.is_exporting() or len(tokens) <= MEMORY_ROWS
+        rows = max(len(tokens), 1) if whole else MEMORY_ROWS
+        masks = itertools.repeat(None) if ignore is None else F.pad(ignore.flatten(0, 1), (0, 1)).split(rows)
+        return [_Memory(F.pad(part, (0, 0, 0, 1)), mask) for part, mask in zip(tokens.split(rows), masks, strict=False)]
+
+    def _recall(self, block: AttentionBlock, q: Tensor, memory: list[_Memory], time: Tensor, *, last: bool) -> Tensor:
+        """One round of memory attention: (B, N, D) queries; they and, in place, the remembered tokens are renewed.
 
         Every remembered token is a query too, except in the last round, whose memory nobody reads.
         """
-        B, N, S, D = past.shape
+        rows = q.flatten(0, 1).split([len(part.tokens) for part in memory])
+        return torch.cat(
+            [self._attend(block, row, part, time, last=last) for row, part in zip(rows, memory, strict=True)]
+        ).view_as(q)
+
+    def _attend(self, block: AttentionBlock, q: Tensor, memory: _Memory, time: Tensor, *, last: bool) -> Tensor:
+        """:meth:`_recall` for (R, D) queries."""
+        z, ignore = memory.tokens, memory.ignore
         if self.training and self.config.memory_mask > 0:
-            hidden_at_random = chosen((B, N, S), self.config.memory_mask, q.device)
+            hidden_at_random = F.pad(chosen((len(z), z.shape[1] - 1), self.config.memory_mask, q.device), (0, 1))
             ignore = hidden_at_random if ignore is None else ignore | hidden_at_random
-        rows, tokens = q.reshape(B * N, D), past.reshape(B * N, S, D)
-        mask = None if ignore is None else F.pad(ignore.reshape(B * N, S), (0, 1))  # the current token is always seen
-
-        def attend(part: slice) -> tuple[Tensor, Tensor | None]:
-            z = torch.cat([tokens[part], rows[part, None]], dim=1)
-            zt = z + time
-            hidden = None if mask is None else mask[part]
-            if last:
-                return block.forward_one(zt[:, -1], zt, z, hidden), None
-            z = block(zt, zt, z, hidden)
-            return z[:, -1], z[:, :-1]
-
-        if torch.is_grad_enabled() or torch.compiler.is_exporting() or B * N <= MEMORY_ROWS:
-            new, renewed = attend(slice(None))
-            return new.view(B, N, D), past if renewed is None else renewed.view(B, N, S, D)
-        q = torch.empty_like(q)
-        if not last:
-            past = torch.empty_like(past, memory_format=torch.contiguous_format)
-        for start in range(0, B * N, MEMORY_ROWS):
-            part = slice(start, start + MEMORY_ROWS)
-            new, renewed = attend(part)
-            q.view(B * N, D)[part] = new
-            if renewed is not None:
-                past.view(B * N, S, D)[part] = renewed
-        return q, past
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            z = torch.cat([z[:, :-1], q[:, None]], dim=1)
+        else:
+            z[:, -1] = q
+        zt = z + time
+        if last:
+            return block.forward_one(zt[:, -1], zt, z, ignore)
+        memory.tokens = block(zt, zt, z, ignore)
+        return memory.tokens[:, -1]
 
     def correlate(self, q: Tensor, frame: OnlineFeatures) -> Tensor:
         """Weighted sum over levels of the cosine of (B, N, D) queries with every cell: (B, N, P) float32."""
