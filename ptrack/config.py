@@ -136,7 +136,7 @@ def parse_yaml(text: str, where: str) -> Any:
             raise ConfigError(f"{where} is not valid YAML: {problem}{line}.") from error
 
 
-def override(values: dict[str, Any], assignments: list[str], option: str = "--set") -> dict[str, Any]:
+def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """Return a copy of ``values`` with ``a.b=c`` assignments applied; each ``c`` is parsed as YAML.
 
     Raises:
@@ -148,12 +148,12 @@ def override(values: dict[str, Any], assignments: list[str], option: str = "--se
     for assignment in assignments:
         key, sign, text = assignment.partition("=")
         if not sign or not key:
-            raise ConfigError(f"{option} {assignment}: write it as key=value, for example {option} lr=1e-4.")
+            raise ConfigError(f"--set {assignment}: write it as key=value, for example --set lr=1e-4.")
         *parents, last = key.split(".")
         target = result
         for name in parents:
             target = target.setdefault(name, {})
             if not isinstance(target, dict):
-                raise ConfigError(f"{option} {assignment}: '{name}' is a value, not a section.")
-        target[last] = parse_yaml(text, f"{option} {shown(assignment)[1:-1]}")
+                raise ConfigError(f"--set {assignment}: '{name}' is a value, not a section.")
+        target[last] = parse_yaml(text, f"--set {shown(assignment)[1:-1]}")
     return result

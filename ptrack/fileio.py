@@ -30,7 +30,7 @@ NAME_MAX = 255  # bytes of one file name on the usual file systems
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # opening a link is an error; absent on Windows
 
 
-def check_writable(path: Path | str, *, overwrite: bool, option: str = "--overwrite") -> Path:
+def check_writable(path: Path | str, *, overwrite: bool) -> Path:
     """Fail before the expensive step if ``path`` cannot become an output file.
 
     Creates missing parent folders and proves that the folder takes a file.
@@ -49,7 +49,7 @@ def check_writable(path: Path | str, *, overwrite: bool, option: str = "--overwr
             if not path.is_file():
                 raise OutputError(f"{path} is a device or a pipe, not a file; give the name of a file.")
             if not overwrite:
-                raise OutputError(f"{path} already exists; choose another name or add {option} to replace it.")
+                raise OutputError(f"{path} already exists; choose another name or add --overwrite to replace it.")
         between = next((p for p in path.parents if p.exists()), path.parent)
         if not between.is_dir():
             raise OutputError(f"Cannot write {path}: {between} is a file, not a folder. Choose another place.")

@@ -313,12 +313,6 @@ def reidentification(error: np.ndarray, valid: np.ndarray, away: np.ndarray, ins
     return float(100 * np.mean([(found & (error < k)).sum() / (total + EPS) for k in DELTA_STAR]))
 
 
-def reidentification_track_on(error: np.ndarray, valid: np.ndarray, away: np.ndarray) -> float:
-    """Track-On's variant, for comparison only: it asks for frames both valid and out of view, so real data give 0."""
-    both = (valid & away)[1:]
-    return float(100 * np.mean([_mmean(error[1:] < k, both) for k in DELTA_STAR]))
-
-
 # --- re-detection ----------------------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ class LiveFrame:
     dropped: int  # frames that came before this one and were not tracked
     ids: tuple[str, ...]
     positions: np.ndarray  # (N, 2) float32 raster pixels; NaN where unknown
+    visible: np.ndarray  # (N,) bool: the visibility reaches the model's threshold
     visibility: np.ndarray  # (N,) float32 probability
     confidence: np.ndarray  # (N,) float32 probability
 
@@ -49,6 +50,7 @@ class LiveFrame:
             "dropped": self.dropped,
             "ids": list(self.ids),
             "xy": xy,
+            "visible": self.visible.tolist(),
             "visibility": _rounded(self.visibility, 3),
             "confidence": _rounded(self.confidence, 3),
         }

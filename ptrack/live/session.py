@@ -191,7 +191,7 @@ class _Loop:
             self.on_picture(item.rgb, message)
         if self.recorder is not None:
             self.recorder.write(message.ids, *result, item.number, item.seconds)
-        self._keep(ids, result, item)
+        self._keep(ids, result.positions, message.visible, item)
 
     def _message(self, item: Captured, result: StepResult, ids: np.ndarray) -> LiveFrame:
         return LiveFrame(
@@ -203,17 +203,17 @@ class _Loop:
             dropped=item.number - self.frames - self.searched,
             ids=tuple(ids.tolist()),
             positions=result.positions,
+            visible=result.visibility >= self.tracker.model.threshold,
             visibility=result.visibility,
             confidence=result.confidence,
         )
 
-    def _keep(self, ids: np.ndarray, result: StepResult, item: Captured) -> None:
+    def _keep(self, ids: np.ndarray, positions: np.ndarray, visible: np.ndarray, item: Captured) -> None:
         """Remove points that are lost too long and add points where there are too few."""
         if item.rgb is None:
             return  # a missing picture is nobody's loss
-        visible = result.visibility >= self.tracker.model.threshold
         gone = self.keeper.lost(ids, visible)
-        new = self.keeper.missing(result.positions, visible)
+        new = self.keeper.missing(positions, visible)
         if gone:
             self.tracker.remove(gone)
             self.removed += len(gone)

@@ -64,7 +64,7 @@ def fetch(repo: str, filename: str, *, option: str = "--checkpoint") -> Path:
         raise _unavailable(filename, cache, address, option, _reason(error)) from error
 
 
-def fetch_address(address: str, *, sha256: str = "", option: str = "--checkpoint") -> Path:
+def fetch_address(address: str, *, sha256: str = "") -> Path:
     """Return the local path of a file on a plain web server, downloading it if it is not in the cache.
 
     A broken download is resumed, by this call or the next one. What arrives is compared with ``sha256`` or, without it,
@@ -73,7 +73,6 @@ def fetch_address(address: str, *, sha256: str = "", option: str = "--checkpoint
     Args:
         address: of the file.
         sha256: of its content, where known.
-        option: how the user can give the file instead, for messages.
 
     Raises:
         CheckpointError: not in the cache, and offline, not reachable, or not what was expected; the sentence
@@ -94,7 +93,7 @@ def fetch_address(address: str, *, sha256: str = "", option: str = "--checkpoint
             if not target.is_file():
                 _download(address, target, sha256)
     except (OSError, http.client.HTTPException) as error:
-        raise _unavailable(target.name, cache, address, option, _reason(error)) from error
+        raise _unavailable(target.name, cache, address, "--checkpoint", _reason(error)) from error
     return target
 
 

@@ -140,14 +140,14 @@ def describe_scores(record: ValidationRecord) -> str:
 class PlainLines(Listener):
     """Progress as lines, at most one every few seconds (and the first and last step): for logs and pipes."""
 
-    def __init__(self, note: Callable[[str], None], seconds: float = LINE_SECONDS) -> None:
-        self.note, self.seconds = note, seconds
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note = note
         self._last = -math.inf
 
     def on_step(self, record: StepRecord) -> None:
         """Print how far training is."""
         now = time.monotonic()
-        if now - self._last >= self.seconds or record.step == record.total_steps:
+        if now - self._last >= LINE_SECONDS or record.step == record.total_steps:
             self._last = now
             self.note(describe_step(record))
 

@@ -32,6 +32,7 @@ def made(number=3, n=2):
         dropped=1,
         ids=tuple(f"p {i}" for i in range(n)),
         positions=xy,
+        visible=np.arange(n) % 2 == 0,
         visibility=np.full(n, 0.75, np.float32),
         confidence=np.full(n, 0.5, np.float32),
     )
@@ -47,6 +48,7 @@ def test_a_line_of_json():
         "dropped": 1,
         "ids": ["p 0", "p 1"],
         "xy": [[1.25, 1.25], None],
+        "visible": [True, False],
         "visibility": [0.75, 0.75],
         "confidence": [0.5, 0.5],
     }

@@ -37,11 +37,12 @@ def motion_blur(picture: Tensor, velocity: Tensor, shutter: float) -> Tensor:
     return total / TAPS
 
 
-def _widened(reach: Tensor, cell: int = 4) -> Tensor:
+def _widened(reach: Tensor) -> Tensor:
     """Give pixels beside a faster thing its motion: it sweeps over them. Looked for in cells of 4 pixels and around."""
     length = (reach * reach).sum(1, keepdim=True)
     reach = reach * (LONGEST / length.sqrt().clamp(min=LONGEST))
     size = reach.shape[-2:]
+    cell = 4
     coarse = nnf.interpolate(reach, size=((size[0] + cell - 1) // cell, (size[1] + cell - 1) // cell), mode="nearest")
     _, where = nnf.max_pool2d((coarse * coarse).sum(1, keepdim=True), 3, 1, 1, return_indices=True)
     widest = torch.gather(coarse.flatten(2), 2, where.flatten(2).expand(-1, 2, -1)).view_as(coarse)

@@ -62,11 +62,10 @@ def _basis(mesh: Mesh, device: torch.device) -> tuple[Tensor, Tensor]:
     return kept[str(device)]
 
 
-def _tensor(array: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Copy to a device; float64 becomes float32 unless asked for. On a GPU the copy does not make the host wait."""
+def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    """Copy to a device; float64 becomes float32. On a GPU the copy does not make the host wait."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if dtype is None and tensor.dtype == torch.float64:
-        dtype = torch.float32
+    dtype = torch.float32 if tensor.dtype == torch.float64 else tensor.dtype
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device=device, dtype=dtype, non_blocking=True)

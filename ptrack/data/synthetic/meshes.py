@@ -202,11 +202,11 @@ def _caps(rings: int, segments: int) -> np.ndarray:
     return np.concatenate([top, bottom])
 
 
-def sheet(rows: int = 16, columns: int = 16) -> Mesh:
+def sheet() -> Mesh:
     """Return a flat sheet over [-1, 1] x [-1, 1] in the plane z = 0, to be bent or waved."""
-    y, x = np.meshgrid(np.linspace(1, -1, rows), np.linspace(-1, 1, columns), indexing="ij")
+    y, x = np.meshgrid(np.linspace(1, -1, 16), np.linspace(-1, 1, 16), indexing="ij")
     rest = np.stack([x, y, np.zeros_like(x)], -1).reshape(-1, 3)
-    faces = grid_faces(rows, columns)
+    faces = grid_faces(16, 16)
     return rigid("sheet", rest, faces, uv=rest[faces][..., :2])
 
 

@@ -172,13 +172,13 @@ def _fill(stage: _Stage) -> str:
     return kind
 
 
-def _place(stage: _Stage, radius: float, near: float = 0.5, far: float = 1.4) -> np.ndarray:
+def _place(stage: _Stage, radius: float) -> np.ndarray:
     """Return a place (3,) on the floor, in sight at time 0, inside the room."""
     forward = (stage.aim - stage.eye) * [1, 0, 1]
     distance = max(np.linalg.norm(forward), 0.5)
     forward = forward / distance
     side = np.array([-forward[2], 0, forward[0]])
-    depth = distance * np.exp(stage.rng.uniform(np.log(near), np.log(far))) + radius * 0.5
+    depth = distance * np.exp(stage.rng.uniform(np.log(0.5), np.log(1.4))) + radius * 0.5
     across = depth * np.tan(stage.fov / 2) * stage.rng.uniform(-0.9, 0.9)
     place = (stage.eye + forward * depth + side * across) * [1, 0, 1]
     limit = np.maximum(stage.room - radius - 0.05, 0.1)

@@ -47,19 +47,19 @@ def procedural_strip(kind: str, variant: int) -> np.ndarray:
     return strip(np.clip(_PATTERNS[kind](rng), 0, 1).astype(np.float32))
 
 
-def repeating(photo: np.ndarray, overlap: float = 0.2) -> np.ndarray:
+def repeating(photo: np.ndarray) -> np.ndarray:
     """Return the middle of a photo (h, w, 3) as a (TILE, TILE, 3) tile whose opposite borders meet.
 
     The picture's last fifth is faded into what lies before its first pixel: nothing is mirrored.
     """
     for axis in (0, 1):
-        photo = np.moveaxis(_fade(np.moveaxis(photo, axis, 0), overlap), 0, axis)
+        photo = np.moveaxis(_fade(np.moveaxis(photo, axis, 0)), 0, axis)
     return np.clip(photo, 0, 1)
 
 
-def _fade(photo: np.ndarray, overlap: float) -> np.ndarray:
+def _fade(photo: np.ndarray) -> np.ndarray:
     """Resample along the first axis to TILE plus the overlap, then fade the surplus over the beginning."""
-    extra = round(TILE * overlap)
+    extra = round(TILE * 0.2)
     long = _resample(photo, TILE + extra)
     ramp = np.linspace(0, 1, extra + 2, dtype=np.float32)[1:-1].reshape(-1, *[1] * (photo.ndim - 1))
     ramp = ramp * ramp * (3 - 2 * ramp)
@@ -86,10 +86,10 @@ def strip(tile: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((out * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1))
 
 
-def _noise(rng: np.random.Generator, slope: float = 1.4, low: float = 1.0) -> np.ndarray:
+def _noise(rng: np.random.Generator, slope: float = 1.4) -> np.ndarray:
     """Periodic noise (TILE, TILE) in [0, 1] whose amplitude falls with frequency to the power ``slope``."""
     fy, fx = np.fft.fftfreq(TILE)[:, None] * TILE, np.fft.rfftfreq(TILE)[None] * TILE
-    amplitude = np.maximum(np.hypot(fx, fy), low) ** -slope
+    amplitude = np.maximum(np.hypot(fx, fy), 1) ** -slope
     spectrum = amplitude * np.exp(2j * np.pi * rng.random(amplitude.shape))
     spectrum[0, 0] = 0
     field = np.fft.irfft2(spectrum, s=(TILE, TILE))

@@ -26,8 +26,7 @@ POLL_SECONDS = 10.0
 class LiveView:
     """The newest frames of a live run; every method may be called from any thread."""
 
-    def __init__(self, threshold: float = 0.5) -> None:
-        self.threshold = threshold  # visibility from which a point counts as visible
+    def __init__(self) -> None:
         self._pictures: OrderedDict[int, np.ndarray] = OrderedDict()
         self._newest: LiveFrame | None = None
         self._news = threading.Condition()
@@ -50,9 +49,9 @@ class LiveView:
         if frame is None:
             return {"frame": None, "over": self._over}
         points = [
-            [name, round(x, 1), round(y, 1), bool(v >= self.threshold), round(c, 2)]
-            for name, (x, y), v, c in zip(
-                frame.ids, frame.positions.tolist(), frame.visibility.tolist(), frame.confidence.tolist(), strict=True
+            [name, round(x, 1), round(y, 1), visible, round(c, 2)]
+            for name, (x, y), visible, c in zip(
+                frame.ids, frame.positions.tolist(), frame.visible.tolist(), frame.confidence.tolist(), strict=True
             )
             if x == x and y == y
         ]
