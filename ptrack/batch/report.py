@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ptrack.batch.driver import Summary
 from ptrack.batch.owner import living, owners
 from ptrack.batch.places import Place
 from ptrack.batch.status import SUFFIX, Status, parse_status
@@ -46,11 +45,6 @@ def write_report(path: Path, rows: Sequence[dict[str, Any]], about: dict[str, An
         return
     joined = ({**row, "outputs": "; ".join(row["outputs"]), "warnings": "; ".join(row["warnings"])} for row in rows)
     write_csv(path, [COLUMNS, *([row[name] for name in COLUMNS] for row in joined)])
-
-
-def rows_of(summary: Summary) -> list[dict[str, Any]]:
-    """Return one row per job of a run."""
-    return [row_of(r.status, r.state) for r in summary.results]
 
 
 def counts_of(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

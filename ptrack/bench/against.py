@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,8 +137,3 @@ def _run(folder: Path, arguments: Sequence[str]) -> list[dict[str, Any]]:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ConfigError(f"--against: 'ptrack bench speed' of {folder} failed: {reason}")
         return json.loads(out.read_text(encoding="utf-8"))["results"]
-
-
-def as_data(ratios: Sequence[Ratio]) -> list[dict[str, Any]]:
-    """Return plain data for JSON."""
-    return [asdict(r) for r in ratios]

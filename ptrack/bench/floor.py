@@ -41,11 +41,6 @@ class Floor:
     seconds: float  # the larger of both, at the measured peak
 
 
-def instructions() -> str:
-    """Return the instruction set that PyTorch uses, as ``AVX512``."""
-    return torch.backends.cpu.get_cpu_capability()
-
-
 @lru_cache(maxsize=8)
 def measure_peak(device: str, threads: int) -> Peak:
     """Time products and copies on a device; ``threads`` only tells runs with different numbers of them from each other.

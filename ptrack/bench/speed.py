@@ -24,7 +24,7 @@ import torch
 
 from ptrack import geometry
 from ptrack._version import __version__
-from ptrack.bench.floor import Floor, floor_of, instructions, measure_peak
+from ptrack.bench.floor import Floor, floor_of, measure_peak
 from ptrack.errors import ConfigError
 from ptrack.memory import MemoryMeter
 from ptrack.models.base import OnlineModel
@@ -74,7 +74,7 @@ class SpeedOptions:
         grid = itertools.product(self.models, self.devices, self.dtypes, self.sizes, self.memories, self.points)
         seen: list[SpeedCase] = []
         for model, device, dtype, size, memory, points in grid:
-            case = SpeedCase(model, points, memory if takes_memory(model) else None, device, dtype, size)
+            case = SpeedCase(model, points, memory if "memory" in find(model).options else None, device, dtype, size)
             if case not in seen:
                 seen.append(case)
         return seen
@@ -195,9 +195,14 @@ def machine() -> dict[str, Any]:
     """Return what the numbers depend on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "ptrack": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
-        "instructions": instructions(), "processor": _processor(), "system": platform.system(), "gpu": gpu,
-    }  # fmt: skip
+        "ptrack": __version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "processor": _processor(),
+        "system": platform.system(),
+        "gpu": gpu,
+    }
 
 
 def _processor() -> str:
@@ -209,11 +214,6 @@ def _processor() -> str:
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
-
-
-def takes_memory(name: str) -> bool:
-    """Return whether a model has memory slots."""
-    return "memory" in find(name).options
 
 
 def load_model(case: SpeedCase, options: SpeedOptions) -> tuple[OnlineModel, str]:

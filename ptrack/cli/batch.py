@@ -142,21 +142,23 @@ def _named(source: str, sentence: str) -> str:
 
 def finish(summary: Summary, output: Output, report: Path | None) -> None:
     """Print the table and the counts, write the report, and end with the right exit code."""
-    from ptrack.batch.report import rows_of, write_report
+    from ptrack.batch.report import row_of, write_report
 
     about = {"counts": summary.counts, "halted": summary.halted}
     if len(summary.results) > 1:
         shown = [r for r in summary.results if len(summary.results) <= MOST_ROWS or not r.good]
         wide = not sys.stdout.isatty() or terminal_columns(sys.stdout) >= NARROW
-        rows = [_row(r) for r in shown[:MOST_ROWS]]
-        if rows and wide:
-            output.table("Summary", ["source", "frames", "points", "seconds", "result"], rows)
-        elif rows:
-            output.table("Summary", ["source", "seconds", "result"], [[r[0], r[3], r[4]] for r in rows])
+        cells = [_row(r) for r in shown[:MOST_ROWS]]
+        if cells and wide:
+            output.table("Summary", ["source", "frames", "points", "seconds", "result"], cells)
+        elif cells:
+            output.table("Summary", ["source", "seconds", "result"], [[r[0], r[3], r[4]] for r in cells])
     output.result(", ".join(f"{number} {state}" for state, number in summary.counts.items()) or "nothing to do")
-    output.document({"sources": [_document(r) for r in summary.results], **about})
+    rows = [row_of(r.status, r.state) for r in summary.results]
+    sources = [{"ok": r.good, **row} for r, row in zip(summary.results, rows, strict=True)]
+    output.document({"sources": sources, **about})
     if report is not None:
-        write_report(report, rows_of(summary), about)
+        write_report(report, rows, about)
     left = sum(not r.good and r.state != "failed" for r in summary.results)
     failed = summary.counts.get("failed", 0)
     if summary.halted:
@@ -176,9 +178,3 @@ def _row(result: JobResult) -> list[str]:
         return [name, "", "", "", result.state]
     what = next(iter(s.outputs), "") if result.state == "done" else result.state
     return [name, str(s.frames), str(s.points), f"{s.seconds:.1f}", what]
-
-
-def _document(result: JobResult) -> dict[str, object]:
-    from ptrack.batch.report import row_of
-
-    return {"ok": result.good, **row_of(result.status, result.state)}

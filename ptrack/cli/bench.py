@@ -97,11 +97,13 @@ def speed(
 
 def _compare(other: Path, rounds: int, given: SpeedOptions, output: Output, out: Path | None) -> None:
     """Print this ptrack's speed as a multiple of another checkout's."""
-    from ptrack.bench.against import arguments, as_data, compare
+    from dataclasses import asdict
+
+    from ptrack.bench.against import arguments, compare
 
     ratios = compare(other, arguments(given), rounds, output.note)
     output.result(*map(str, ratios))
-    finish_json({"against": str(other), "rounds": rounds, "ratios": as_data(ratios)}, out)
+    finish_json({"against": str(other), "rounds": rounds, "ratios": [asdict(r) for r in ratios]}, out)
 
 
 @group.command("io")

@@ -141,17 +141,13 @@ def build(values: Mapping[str, Any], where: str = "Training configuration") -> T
         ConfigError: an unknown key, here or in ``arch`` (the nearest valid one is named), or a value out of range.
     """
     given = configs.from_mapping(TrainConfig, current(values), where)
-    return configs.from_mapping(TrainConfig, {**configs.to_mapping(given), "arch": full_arch(given, where)}, where)
+    arch = configs.to_mapping(arch_of(given, where))
+    return configs.from_mapping(TrainConfig, {**configs.to_mapping(given), "arch": arch}, where)
 
 
 def current(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with Track-On2 under its present name; earlier ones call it "online"."""
     return {**values, "model": "track-on2"} if values.get("model") == "online" else dict(values)
-
-
-def full_arch(config: TrainConfig, where: str = "Training configuration") -> dict[str, Any]:
-    """Return ``arch`` with the model's defaults filled in, as plain values."""
-    return configs.to_mapping(arch_of(config, where))
 
 
 def arch_of(config: TrainConfig, where: str = "Training configuration") -> Any:
