@@ -32,24 +32,24 @@ def measure(models: dict[str, OnlineModel], images: list[np.ndarray], count: int
     for stage in stages.values():
         stage.start(first, spread_points(count, (first.shape[0], first.shape[1])), 0)
     rows: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
-    apart: list[np.ndarray] = []
+    distances: list[np.ndarray] = []
     for image in rest:
-        places: list[np.ndarray] = []
+        positions: list[np.ndarray] = []
         for kind, stage in stages.items():
-            began = time.process_time()
+            start = time.process_time()
             features = stage.model.encode(torch.from_numpy(image)[None])[0]
             encoded = time.process_time()
             stage.state, out = stage.model.step(stage.state, features)
-            rows[kind].append((encoded - began, time.process_time() - encoded))
-            places.append(out.xy.float().numpy())
-        apart.append(np.linalg.norm(places[0] - places[1], axis=-1))
-    middle = {kind: np.median(rows[kind][1:], axis=0) for kind in KINDS}
-    for kind, (encode, step) in middle.items():
+            rows[kind].append((encoded - start, time.process_time() - encoded))
+            positions.append(out.xy.float().numpy())
+        distances.append(np.linalg.norm(positions[0] - positions[1], axis=-1))
+    medians = {kind: np.median(rows[kind][1:], axis=0) for kind in KINDS}
+    for kind, (encode, step) in medians.items():
         print(f"{count} points, {kind}: encode {encode * 1e3:.0f} ms, step {step * 1e3:.0f} ms")
-    ratio = middle["float32"] / middle["bfloat16"]
-    far = [np.quantile(apart[0], 0.99), np.quantile(np.concatenate(apart), 0.99)]
+    ratio = medians["float32"] / medians["bfloat16"]
+    p99 = [np.quantile(distances[0], 0.99), np.quantile(np.concatenate(distances), 0.99)]
     print(f"{count} points: ratio of encoding {ratio[0]:.2f}, of the step {ratio[1]:.2f}; 99th percentile of the")
-    print(f"    distance {far[0]:.2f} px in the first frame, {far[1]:.2f} px in all {len(apart)}", flush=True)
+    print(f"    distance {p99[0]:.2f} px in the first frame, {p99[1]:.2f} px in all {len(distances)}", flush=True)
 
 
 def peak(model: OnlineModel, images: list[np.ndarray], count: int) -> float:

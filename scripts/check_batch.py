@@ -1,4 +1,4 @@
-"""Many videos under fire: 200 short clips, 10 of them broken, undisturbed, again, with kills in between, and how fast.
+"""Many videos: 200 short clips, 10 of them broken, without and with kills in between, run twice, and the speed.
 
     python -m scripts.check_batch                     # worker processes: kill -9 of the driver and of workers
     python -m scripts.check_batch --ray               # a local Ray cluster of two nodes, one of which is killed
@@ -21,16 +21,16 @@ from pathlib import Path
 from tests.batch.many import check, make_clips, outputs, start, states, timed
 
 
-def disturbed(out: Path, clips: Path, options: list[str], disturb: list) -> None:
-    """Run until everything is done or failed; after every 40 finished jobs one of ``disturb`` does its work."""
-    for harm in [*disturb, None]:
+def run_with_kills(out: Path, clips: Path, options: list[str], kills: list) -> None:
+    """Run until everything is done or failed; after every 40 finished jobs one of ``kills`` ends a process."""
+    for kill in [*kills, None]:
         before = sum(s["state"] == "done" for s in states(out)) if out.exists() else 0
         run = start(out, clips, *options)
-        while harm is not None and run.poll() is None:
+        while kill is not None and run.poll() is None:
             time.sleep(0.1)
             now = states(out) if out.exists() else []
             if sum(s["state"] == "done" for s in now) >= before + 40:
-                harm(run, now)
+                kill(run, now)
                 break
         run.wait()
 
@@ -56,8 +56,8 @@ def main() -> None:
         make_clips(place / "clips", arguments.clips, 0 if arguments.speed else 10, 50 if arguments.speed else 12)
         if arguments.speed:
             for turn in range(arguments.turns):
-                took = [timed(place / f"{turn}-{n}", place / "clips", *options, "--workers", str(n)) for n in (1, 2)]
-                print(f"1 worker {took[0]:.1f} s, 2 workers {took[1]:.1f} s: {took[0] / took[1]:.2f} times as fast")
+                one, two = (timed(place / f"{turn}-{n}", place / "clips", *options, "--workers", n) for n in "12")
+                print(f"1 worker {one:.1f} s, 2 workers {two:.1f} s: {one / two:.2f} times as fast")
             return
         whole = timed(place / "whole", place / "clips", *options, "--workers", "2")
         counts = [s["state"] for s in states(place / "whole")]
@@ -73,12 +73,12 @@ def main() -> None:
         if arguments.ray:
             from scripts.check_ray import cluster
 
-            with cluster() as (address, harms):
+            with cluster() as (address, kill_nodes):
                 on_ray = [*options, "--ray", address, "--workers", "2"]
-                disturbed(place / "cut", place / "clips", on_ray, [kill_driver, *harms])
+                run_with_kills(place / "cut", place / "clips", on_ray, [kill_driver, *kill_nodes])
         else:
-            harms = [kill_driver, kill_worker, kill_driver]
-            disturbed(place / "cut", place / "clips", [*options, "--workers", "2"], harms)
+            kills = [kill_driver, kill_worker, kill_driver]
+            run_with_kills(place / "cut", place / "clips", [*options, "--workers", "2"], kills)
         check("the outputs of killed runs are the same bytes", outputs(place / "cut") == outputs(place / "whole"))
 
 

@@ -32,20 +32,20 @@ def same_tracks(name: str, frames: np.ndarray, device: str) -> str:
     """Compare a model's tracks on the device with those on the CPU, and those of captured with those of plain steps."""
     tracker = ptrack.load(name, device=device)
     found = tracker.track(frames, grid=SIDE)
-    told = ""
+    summary = ""
     if isinstance(tracker.model, Nano) and device != "cpu":
         replay, plain = tracker.model.replay, ptrack.load(name, device=device)
         plain.model.replay.works = False
-        apart = np.abs(plain.track(frames, grid=SIDE).tracks - found.tracks).max()
-        told = f"; {'captured' if replay.captured else 'NOT captured'}, {apart:.4f} px from plain steps"
-        if not replay.captured or apart > 1e-3:
-            raise ValueError(f"the captured step differs{told}")
+        difference = np.abs(plain.track(frames, grid=SIDE).tracks - found.tracks).max()
+        summary = f"; {'captured' if replay.captured else 'NOT captured'}, {difference:.4f} px from plain steps"
+        if not replay.captured or difference > 1e-3:
+            raise ValueError(f"the captured step differs{summary}")
     few = frames[:8]
     error = np.linalg.norm(ptrack.load(name, device="cpu").track(few, grid=SIDE).tracks - found.tracks[:8], axis=-1)
     share = (error > PIXELS).mean()
     if share > 0.01:
         raise ValueError(f"{100 * share:.1f} % of the positions are more than {PIXELS} px from the CPU's")
-    return f"median {np.median(error):.5f} px from the CPU, {100 * share:.2f} % more than {PIXELS} px{told}"
+    return f"median {np.median(error):.5f} px from the CPU, {100 * share:.2f} % more than {PIXELS} px{summary}"
 
 
 def same_clips(device: str) -> str:
@@ -54,18 +54,18 @@ def same_clips(device: str) -> str:
     here, there = generate(config, range(4), "cpu"), generate(config, range(4), device)
     if bool(there.overflow):
         raise ValueError("the room for intermediate results was too small")
-    apart = (here.frames.float() - there.frames.cpu().float()).abs()
+    difference = (here.frames.float() - there.frames.cpu().float()).abs()
     move = (here.tracks - there.tracks.cpu()).norm(dim=-1)
     other = (here.visibility != there.visibility.cpu()).float().mean()
-    told = (
-        f"colours {float(apart.mean()):.3f} of 255 apart, tracks {float(move.median()):.5f} px in the median, "
+    summary = (
+        f"colours {float(difference.mean()):.3f} of 255 apart, tracks {float(move.median()):.5f} px in the median, "
         f"visibility differs in {100 * float(other):.2f} %"
     )
-    if apart.mean() > 1 or move.median() > 0.01 or other > 0.01:
-        raise ValueError(told)
-    begin = time.perf_counter()
+    if difference.mean() > 1 or move.median() > 0.01 or other > 0.01:
+        raise ValueError(summary)
+    start = time.perf_counter()
     generate(SyntheticConfig(supersampling=1.25), range(10, 18), device).frames.cpu()
-    return f"{told}; {8 / (time.perf_counter() - begin):.2f} clips/s of 24 frames, eight at once"
+    return f"{summary}; {8 / (time.perf_counter() - start):.2f} clips/s of 24 frames, eight at once"
 
 
 def speed(device: str, video: Path, **more: object) -> str:
@@ -102,14 +102,14 @@ def main() -> None:
     }
     failed = 0
     for name, part in parts.items():
-        begin = time.perf_counter()
+        start = time.perf_counter()
         try:
-            told = part()
+            summary = part()
         except Exception as error:
             failed += 1
             traceback.print_exc()
-            told = f"FAILED: {error}"
-        print(f"{name} ({time.perf_counter() - begin:.1f} s): {told}", flush=True)
+            summary = f"FAILED: {error}"
+        print(f"{name} ({time.perf_counter() - start:.1f} s): {summary}", flush=True)
     sys.exit(failed > 0)
 
 

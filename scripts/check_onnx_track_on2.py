@@ -37,27 +37,27 @@ def main() -> None:
     height, width = images[0].shape[:2]
     points = geometry.grid_points(given.grid, (height, width))
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
+        start = time.perf_counter()
         out = Path(folder) / "graphs"
         graphs = graphs_of(find(given.model), loaded)
         write(graphs, describe(graphs, loaded), out, lambda text: print(text, flush=True))
         size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
-        print(f"exported in {time.perf_counter() - began:.0f} s, {size:.0f} MB", flush=True)
+        print(f"exported in {time.perf_counter() - start:.0f} s, {size:.0f} MB", flush=True)
         theirs = OnnxTracker(out, threads=1)
         ours = Tracker(loaded.model)
         ours.add(points)
         for t, image in enumerate(images):
             names = [str(i) for i in range(len(points))] if t == 0 else []
-            began = time.process_time()
+            start = time.process_time()
             found = np.array(list(theirs.step(image, points if t == 0 else (), names).values()))
-            between = time.process_time()
-            wanted = ours.step(image)
+            halfway = time.process_time()
+            expected = ours.step(image)
             done = time.process_time()
-            far = np.abs(found[:, :2] - wanted.positions).max()
-            seen = np.abs(found[:, 2] - wanted.visibility).max()
-            moved = np.abs(wanted.positions - points).max()
-            print(f"frame {t}: {far:.5f} px, visibility {seen:.1e}, moved {moved:.0f} px", end="; ")
-            print(f"onnxruntime {between - began:.2f} s, PyTorch {done - between:.2f} s", flush=True)
+            pixels = np.abs(found[:, :2] - expected.positions).max()
+            visibility = np.abs(found[:, 2] - expected.visibility).max()
+            moved = np.abs(expected.positions - points).max()
+            print(f"frame {t}: {pixels:.5f} px, visibility {visibility:.1e}, moved {moved:.0f} px", end="; ")
+            print(f"onnxruntime {halfway - start:.2f} s, PyTorch {done - halfway:.2f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -37,16 +37,16 @@ def main() -> None:
         for path in (Path(name) / "clips").iterdir():
             store.put_file(str(path), f"videos/clips/{path.name}")
         options = ["--model", "static", "--workers", "2"]
-        took = timed("s3://videos/out", "s3://videos/clips/", *options)
+        seconds = timed("s3://videos/out", "s3://videos/clips/", *options)
         found = folder_status(open_place("s3://videos/out"))
-        check(f"{len(found.rows)} clips in {took:.0f} s", found.complete and len(found.rows) == CLIPS)
+        check(f"{len(found.rows)} clips in {seconds:.0f} s", found.complete and len(found.rows) == CLIPS)
         names = [n for n in open_place("s3://videos/out").sizes() if not n.endswith(".json")]
         whole = {n: store.cat_file(f"videos/out/{n}") for n in names}
         check(f"{len(whole)} files", len(whole) == 2 * CLIPS)
         before = {n: store.info(f"videos/out/{n}")["LastModified"] for n in whole}
-        took = timed("s3://videos/out", "s3://videos/clips/", *options)
+        seconds = timed("s3://videos/out", "s3://videos/clips/", *options)
         after = {n: store.info(f"videos/out/{n}")["LastModified"] for n in whole}
-        check(f"a second run takes {took:.0f} s and uploads no result", before == after)
+        check(f"a second run takes {seconds:.0f} s and uploads no result", before == after)
         for i in range(3):
             timed("s3://videos/parts", "s3://videos/clips/", *options, "--shard", f"{i}/3")
         parts = {n: store.cat_file(f"videos/parts/{n}") for n in whole}

@@ -40,23 +40,23 @@ def main() -> None:
     arguments = parser.parse_args()
     memory: list[float] = []
 
-    def look(frame: LiveFrame) -> None:
+    def measure(frame: LiveFrame) -> None:
         if frame.frame % EVERY == 0:
             memory.append(resident())
 
     tracker = Tracker(Watchful())
-    began = time.monotonic()
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         capture = Capture(lambda: Simulated(arguments.frames), CaptureOptions(realtime=False))
         recorder = Recorder(Path(name) / "live.tracks.h5", live_info(tracker, capture), split=1800.0)
         points = PointOptions(max_lost=30, min_coverage=0.7, grid=8)
         report = run_live(
             tracker, capture, Queries.grid(8, SIZE), LiveOptions(points=points),
-            on_frame=look, publishers=[LinesTo(os.devnull)], recorder=recorder,
+            on_frame=measure, publishers=[LinesTo(os.devnull)], recorder=recorder,
         )  # fmt: skip
         disk = sum(path.stat().st_size for path in report.tracks) / 2**20
     settled = memory[len(memory) // 10 :]
-    print(f"{report.frames} frames in {time.monotonic() - began:.0f} s, {report.added} points added, "
+    print(f"{report.frames} frames in {time.monotonic() - start:.0f} s, {report.added} points added, "
           f"{report.removed} removed, {len(report.tracks)} files of {disk:.0f} MiB")  # fmt: skip
     print(
         f"memory after a tenth {settled[0]:.1f} MiB, at the end {settled[-1]:.1f} MiB, at most {max(settled):.1f} MiB"

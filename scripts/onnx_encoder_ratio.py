@@ -35,12 +35,12 @@ def main() -> None:
     session = Tracker(given.folder, threads=1).encoder
     times: list[tuple[float, float]] = []
     for frame in itertools.islice(ptrack.read_frames(given.video), given.frames + 2):
-        began = time.process_time()
+        start = time.process_time()
         with torch.inference_mode():
             ours = model.encode(torch.from_numpy(frame.rgb)[None])[0]
-        between = time.process_time()
+        halfway = time.process_time()
         found: Any = session.run(None, {"frame": frame.rgb[None]})
-        times.append((between - began, time.process_time() - between))
+        times.append((halfway - start, time.process_time() - halfway))
         name = about["features"][0]["name"]
         print(f"{name}: largest difference {np.abs(found[0] - np.asarray(getattr(ours, name))).max():.1e}, {times[-1]}")
     torch_s, onnx_s = np.median(times[2:], axis=0)

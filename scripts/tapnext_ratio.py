@@ -37,27 +37,27 @@ def main() -> None:
         for name, fused in (("plain", False), ("plain, fused attention", True))
     }
     state = model.add(model.init_state(), model.encode(frame[None])[0], xy)
-    spent: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
 
-    def timed(name: str, began: float) -> None:
-        spent.setdefault(name, []).append(time.process_time() - began)
+    def timed(name: str, start: float) -> None:
+        seconds.setdefault(name, []).append(time.process_time() - start)
 
     for _ in range(options.rounds + 1):
-        began = time.process_time()
-        state, said = model.step(state, model.encode(frame[None])[0])
-        timed("ptrack", began)
-        for name, way in plain.items():
-            began = time.process_time()
-            found, _, _ = way.frame(frame, rows)
-            timed(name, began)
-            apart = (found * side / model.config.raster - said.xy).abs().max()
-            assert apart < 0.05 * side / model.config.raster, f"{name} is {apart} px off"
-    for name, times in spent.items():
-        fast, middle = min(times[1:]), float(np.median(times[1:]))  # the first frame warms up
-        ours = spent["ptrack"][1:]
+        start = time.process_time()
+        state, output = model.step(state, model.encode(frame[None])[0])
+        timed("ptrack", start)
+        for name, network in plain.items():
+            start = time.process_time()
+            found, _, _ = network.frame(frame, rows)
+            timed(name, start)
+            distance = (found * side / model.config.raster - output.xy).abs().max()
+            assert distance < 0.05 * side / model.config.raster, f"{name} is {distance} px off"
+    for name, times in seconds.items():
+        fast, median = min(times[1:]), float(np.median(times[1:]))  # the first frame warms up
+        ours = seconds["ptrack"][1:]
         print(
-            f"{name}: {fast:.2f} s per frame of one processor (median {middle:.2f}), "
-            f"{fast / min(ours):.2f} times ptrack's (median {middle / float(np.median(ours)):.2f})"
+            f"{name}: {fast:.2f} s per frame of one processor (median {median:.2f}), "
+            f"{fast / min(ours):.2f} times ptrack's (median {median / float(np.median(ours)):.2f})"
         )
 
 

@@ -43,9 +43,9 @@ def outputs(out: Path) -> dict[str, bytes]:
 
 
 def timed(out: Path | str, clips: Path | str, *options: str) -> float:
-    began = time.perf_counter()
+    begin = time.perf_counter()
     start(out, clips, *options).wait()
-    return time.perf_counter() - began
+    return time.perf_counter() - begin
 
 
 def check(what: str, holds: bool) -> None:

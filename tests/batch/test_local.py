@@ -32,11 +32,11 @@ def test_a_worker_that_dies_costs_its_job_one_try_and_no_other(tmp_path):
 
 
 def test_a_worker_that_hangs_is_ended_after_the_timeout(tmp_path):
-    began = time.monotonic()
+    start = time.monotonic()
     summary, _ = run(tmp_path, ("hang-a", "b"), executor=processes(tmp_path), timeout=0.3)
     assert summary.complete
     assert status(tmp_path, "hang-a").tries == 2
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - start < 20
     summary, _ = run(tmp_path, ("hang-c",), executor=processes(tmp_path), timeout=0.3, retries=0)
     assert status(tmp_path, "hang-c").error == "it took longer than 0.3 s"
 

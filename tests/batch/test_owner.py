@@ -99,9 +99,9 @@ def test_all_runs_of_other_machines_are_watched_at_once(place):
         other(place, f"{i}/4", host="elsewhere", boot="b")
     other(place, "3/4")  # this process
     with beating(place, ".ptrack-run-1-of-4.json"):
-        began = time.monotonic()
+        start = time.monotonic()
         assert sorted(o.shard for o in living(place, owners(place), 1.0).values()) == ["1/4", "3/4"]
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - start < 2.5
 
 
 def test_a_run_whose_folder_was_taken_is_stopped(place):

@@ -22,14 +22,14 @@ def test_a_stream_is_sent_tracked_and_counted(monkeypatch):
     """The one test over a real network stream: H.264 in MPEG-TS over TCP from another process."""
     monkeypatch.setattr(live_module, "WARMUP_SECONDS", 0.5)
     options = LiveBenchOptions(model="static", points=2, rates=(30.0,), seconds=1.0, size=(96, 128))
-    said = []
-    (row,) = bench_live(options, said.append)
+    lines = []
+    (row,) = bench_live(options, lines.append)
     assert row.sent == 75
     assert 1 < row.came <= 75  # those that came while the stream was looked at are left out
     assert 0 < row.tracked < 60  # a busy machine may drop most
     assert 0 < row.latency_ms["p50"] < 10_000
     assert row.age_ms["p50"] <= row.latency_ms["p50"]
-    assert said[0].startswith("30/s: ")
+    assert lines[0].startswith("30/s: ")
     assert to_mapping(options, [row])["rows"][0]["rate"] == 30.0
 
 

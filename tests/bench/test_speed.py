@@ -29,13 +29,13 @@ def clip(tmp_path: Path) -> Path:
 
 
 def test_every_combination_is_measured_once(clip: Path) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     options = SpeedOptions(
         models=("static", "matching"), points=(4, 9), sizes=(None, (32, 32)), memories=(8, 16), frames=3, warmup=1,
         video=clip, devices=("cpu",),
     )  # fmt: skip
-    report = bench_speed(options, told.append)
-    assert len(report.rows) == len(told) == 8  # neither model has a memory: its sizes make no difference
+    report = bench_speed(options, lines.append)
+    assert len(report.rows) == len(lines) == 8  # neither model has a memory: its sizes make no difference
     assert {(r.model, r.points, r.height) for r in report.rows} == {
         (m, n, h) for m in options.models for n in (4, 9) for h in (48, 32)
     }

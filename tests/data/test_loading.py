@@ -262,8 +262,8 @@ def test_80_20_by_video_when_there_are_no_splits(tmp_path):
     assert not {store.names[i] for i in train} & {store.names[i] for i in val}
     assert choose_clips(store, "train") == train
     assert choose_clips(store, "train", seed=1) != train
-    some = choose_clips(store, videos=["v3", "v1"])
-    assert {store.names[i] for i in some} == {"v1", "v3"}
+    chosen = choose_clips(store, videos=["v3", "v1"])
+    assert {store.names[i] for i in chosen} == {"v1", "v3"}
     assert len(choose_clips(store, "val", videos=["v3", "v1"])) == 2
     with pytest.raises(DataError, match="no video 'v33'.*Did you mean 'v3'"):
         choose_clips(store, videos=["v33"])

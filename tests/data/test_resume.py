@@ -59,16 +59,16 @@ convert(open_dataset("point-odyssey", sys.argv[1]), sys.argv[2], ConvertOptions(
 def test_kill_9_then_resume(dataset, digest, tmp_path, workers):
     """Killed three times after some clips were reported, at a random moment of the next one."""
     out = tmp_path / "o.h5"
-    chance = random.Random(workers)
+    rng = random.Random(workers)
     for _ in range(3):
         command = [sys.executable, "-c", KILLED_BY_CLOCK, str(dataset), str(out), str(workers)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         reported = 0
         for line in process.stdout or ():
             reported = int(line)
-            if chance.random() < 0.15:
+            if rng.random() < 0.15:
                 break
-        time.sleep(chance.random() * 0.005)
+        time.sleep(rng.random() * 0.005)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if out.exists():  # it had finished before it was killed
@@ -128,14 +128,14 @@ def test_killed_in_the_middle_of_any_write(dataset, tmp_path):
 
 def test_journal_undoes_what_was_not_committed(tmp_path):
     path = tmp_path / "f"
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     file = JournaledFile(path)
-    file.write(chance.bytes(20_000))
+    file.write(rng.bytes(20_000))
     file.commit()
     committed = path.read_bytes()
     for _ in range(30):
-        file.seek(int(chance.integers(0, 25_000)))
-        file.write(chance.bytes(int(chance.integers(1, 9_000))))
+        file.seek(int(rng.integers(0, 25_000)))
+        file.write(rng.bytes(int(rng.integers(1, 9_000))))
     file.truncate(7_000)
     assert path.read_bytes() != committed
     file.close()

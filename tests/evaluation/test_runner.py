@@ -183,9 +183,9 @@ def test_a_killed_run_goes_on_and_ends_with_identical_numbers(tmp_path: Path) ->
     again: list[EvalProgress] = []
     evaluate(ask(run_dir=run), again.append)
     assert all(s.result.reused for s in again)
-    fresh: list[EvalProgress] = []
-    evaluate(ask(run_dir=run, recompute=True), fresh.append)
-    assert not any(s.result.reused for s in fresh)
+    recomputed: list[EvalProgress] = []
+    evaluate(ask(run_dir=run, recompute=True), recomputed.append)
+    assert not any(s.result.reused for s in recomputed)
 
 
 def test_other_settings_or_content_are_computed_again(tmp_path: Path) -> None:

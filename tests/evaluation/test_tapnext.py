@@ -38,10 +38,10 @@ def test_frames_of_the_networks_size_and_one_joint_run(mode: str, tmp_path: Path
     small = np.stack([resize(clip.frames.rgb(t), (side, side), "lanczos") for t in range(case.frames)])
     queries = case.queries * np.float32([1, side / 256, side / 256])
     model = build_model(checkpoint)
-    said = model(torch.from_numpy(small), torch.from_numpy(queries)).xy.numpy() * 256 / side
+    output = model(torch.from_numpy(small), torch.from_numpy(queries)).xy.numpy() * 256 / side
     later = np.arange(case.frames)[:, None] > queries[:, 0]
     assert saved["size"].tolist() == [256, 256]
-    assert np.abs(saved["tracks"] - said)[later].max() < 5e-3
+    assert np.abs(saved["tracks"] - output)[later].max() < 5e-3
     if mode == "strided":
         queries[:, 0] = case.frames - 1 - queries[:, 0]
         back = model(torch.from_numpy(small[::-1].copy()), torch.from_numpy(queries)).xy.flip(0).numpy() * 256 / side

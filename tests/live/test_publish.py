@@ -97,10 +97,10 @@ def test_a_slow_reader_misses_whole_frames_and_delays_nobody(monkeypatch):
     port = LinesOnPort("127.0.0.1", 0, notes.append)
     big = made(0, 400)
     with socket.create_connection(("127.0.0.1", port.port)) as slow:
-        began = time.monotonic()
+        start = time.monotonic()
         for _ in range(400):
             port.send(big)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - start < 5
         assert notes == ["A reader of the TCP port is too slow and misses frames."]
         slow.settimeout(0.3)
         data = b""

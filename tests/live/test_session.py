@@ -27,8 +27,8 @@ def follow(count=5, queries=ONE, points=None, options=None, source=None, **more)
     capture = Capture(connections(source or FakeCamera(count, live=False)), options or ALL)
     frames = []
     live = LiveOptions(points=points or PointOptions(), duration=more.pop("duration", None))
-    told = more.pop("on_frame", frames.append)
-    report = run_live(Tracker(DriftModel()), capture, queries, live, on_frame=told, **more)
+    on_frame = more.pop("on_frame", frames.append)
+    report = run_live(Tracker(DriftModel()), capture, queries, live, on_frame=on_frame, **more)
     return report, frames
 
 
@@ -73,17 +73,17 @@ def test_undecodable_frames_are_gaps_and_nobodys_loss():
     assert (report.undecodable, report.removed) == (2, 0)
 
 
-@pytest.mark.parametrize("how", ["callback", "signal", "duration"])
-def test_ends(how):
+@pytest.mark.parametrize("ending", ["callback", "signal", "duration"])
+def test_ends(ending):
     def stop(frame):
-        if how == "signal" and frame.frame == 2:
+        if ending == "signal" and frame.frame == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return how != "callback" or frame.frame < 2
+        return ending != "callback" or frame.frame < 2
 
     source = FakeCamera(10_000, pause=0.01)
-    report, _ = follow(source=source, on_frame=stop, duration=0.1 if how == "duration" else None)
+    report, _ = follow(source=source, on_frame=stop, duration=0.1 if ending == "duration" else None)
     assert report.frames < 100
-    assert report.stopped is (how != "duration")
+    assert report.stopped is (ending != "duration")
 
 
 def test_bad_requests():

@@ -132,12 +132,12 @@ def test_offline_says_which_file_goes_where(hub: Hub, monkeypatch: pytest.Monkey
 
 
 def test_without_a_network_the_sentence_comes_at_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    began = time.monotonic()
+    start = time.monotonic()
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setattr("urllib.request.getproxies", dict)
     with pytest.raises(CheckpointError, match=r"cannot be downloaded \(Connection refused\)"):
         ptrack.load("track-on2-dinov2", device="cpu")
-    assert time.monotonic() - began < 5  # the hub's client alone tries for half a minute
+    assert time.monotonic() - start < 5  # the hub's client alone tries for half a minute
 
 
 def test_a_cached_file_needs_no_server(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

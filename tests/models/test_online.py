@@ -56,8 +56,8 @@ def _stream(model: TrackOn2, video: torch.Tensor, xy=XY, starts=STARTS, batch: i
             state = model.add(state, frame, xy[new])
             rows += new
         if rows:
-            state, said = model.step(state, frame)
-            out[t, rows] = torch.cat([said.xy, said.visibility[:, None]], dim=1)
+            state, output = model.step(state, frame)
+            out[t, rows] = torch.cat([output.xy, output.visibility[:, None]], dim=1)
     return out
 
 

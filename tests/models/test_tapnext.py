@@ -42,8 +42,8 @@ def _stream(model: TapNext, frames: torch.Tensor, queries: np.ndarray, reserve: 
         if t == 0:
             state = model.reserve_slots(state, len(queries) - len(new) if reserve is None else reserve)
         order += new
-        state, said = model.step(state, frame)
-        out[t, order] = torch.cat([said.xy, said.visibility[:, None], said.confidence[:, None]], dim=1).cpu()
+        state, output = model.step(state, frame)
+        out[t, order] = torch.cat([output.xy, output.visibility[:, None], output.confidence[:, None]], dim=1).cpu()
     return out
 
 
@@ -92,10 +92,10 @@ def test_a_late_point_in_a_reserved_slot_is_as_if_known_from_the_start(model: Ta
 def test_a_point_without_a_slot_starts_as_a_new_token(model: TapNext) -> None:
     """It is tracked, differently; what it shows in its first frame is what a first frame shows."""
     frames = video(6)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = _stream(model, frames, QUERIES, reserve=0)
-    assert any("reserve" in str(w.message) for w in said)
+    assert any("reserve" in str(w.message) for w in caught)
     exact = _stream(model, frames, QUERIES)
     assert torch.equal(found.isnan(), exact.isnan())
     assert (found - exact)[:, 1].abs().nan_to_num().max() > 1e-3
@@ -128,9 +128,9 @@ def test_keep_takes_points_out_and_leaves_the_reserved_slots(model: TapNext) -> 
     n = TINY.image_tokens
     rows = [*range(n), n + 3, n, n + 4, n + 5]
     assert torch.equal(fewer.blocks[1].hidden, state.blocks[1].hidden[rows])
-    fewer, said = model.step(fewer, frames[1])
-    assert said.xy.shape == (2, 2)
-    assert (said.xy - model.step(state, frames[1])[1].xy[[3, 0]]).abs().max() > 1e-4  # the others are gone
+    fewer, output = model.step(fewer, frames[1])
+    assert output.xy.shape == (2, 2)
+    assert (output.xy - model.step(state, frames[1])[1].xy[[3, 0]]).abs().max() > 1e-4  # the others are gone
     assert model.step(model.keep(fewer, torch.tensor([], dtype=torch.int64)), frames[2])[1].xy.shape == (0, 2)
 
 

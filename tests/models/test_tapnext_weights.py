@@ -124,9 +124,9 @@ def test_every_difference_is_listed(kind: str, tmp_path: Path) -> None:
     else:
         with open(path, "wb") as file:
             np.savez(file, **_as_jax(state), **{"backbone/surprise": np.zeros(1, np.float32)})
-    said = _refused(path)
+    sentence = _refused(path)
     for words in ("1 missing (lin_proj.bias)", "1 unexpected (surprise)", "ln_1.bias is (7,) instead of (32,)"):
-        assert words in said
+        assert words in sentence
 
 
 def test_the_weights_of_another_network(tmp_path: Path) -> None:

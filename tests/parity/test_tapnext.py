@@ -217,8 +217,8 @@ def _stream(model: TapNext, video: np.ndarray, queries: np.ndarray) -> dict[str,
         state = model.add(state, frame, torch.from_numpy(queries[new, 1:])) if len(new) else state
         state = model.reserve_slots(state, len(queries) - len(new)) if t == 0 else state
         order += new.tolist()
-        state, said = model.step(state, frame)
-        xy[t, order], visibility[t, order] = said.xy.numpy(), said.visibility.numpy()
+        state, output = model.step(state, frame)
+        xy[t, order], visibility[t, order] = output.xy.numpy(), output.visibility.numpy()
     assert (size, len(order)) == (video.shape[1:3], len(queries))
     return {"tracks": xy, "vis_prob": visibility}
 

@@ -100,13 +100,13 @@ def _follow(model, video: np.ndarray, queries: np.ndarray, support: np.ndarray, 
             state = model.add(state, features, torch.from_numpy(np.stack([xy for _, xy in new])))
             order += [i for i, _ in new]
         with torch.inference_mode():
-            said = model.track(features, state, detail=True)
+            output = model.track(features, state, detail=True)
         state, step = model.step(state, features)
         values = {
-            "tracks": step.xy, "vis_logit": said.visibility_logit[0], "unc_logit": said.uncertainty_logit[0],
-            "q_new": said.query[0], "p_patch": said.patch[0], "offsets": said.offsets[0].transpose(0, 1),
-            "topk_certainty": said.candidate_uncertainty[0], "topk_score": said.candidate_score[0],
-            "candidates": said.candidate_patch[0], "vis_prob": step.visibility,
+            "tracks": step.xy, "vis_logit": output.visibility_logit[0], "unc_logit": output.uncertainty_logit[0],
+            "q_new": output.query[0], "p_patch": output.patch[0], "offsets": output.offsets[0].transpose(0, 1),
+            "topk_certainty": output.candidate_uncertainty[0], "topk_score": output.candidate_score[0],
+            "candidates": output.candidate_patch[0], "vis_prob": step.visibility,
         }  # fmt: skip
         for name in names:
             value = values[name].numpy()

@@ -238,12 +238,12 @@ def test_the_gradient_of_a_batch_is_the_sum_over_its_clips(tmp_path: Path, model
         return {n: p.grad.clone() for n, p in system.named_parameters() if p.grad is not None}
 
     whole = gradients([batch])
-    apart = gradients([order.one_clip(batch, b) for b in range(3)])
-    assert whole.keys() == apart.keys()
+    separate = gradients([order.one_clip(batch, b) for b in range(3)])
+    assert whole.keys() == separate.keys()
     assert sum(g.abs().sum().item() > 0 for g in whole.values()) > 0.9 * len(whole)
     largest = max(g.norm() for g in whole.values())
     for name, value in whole.items():
-        assert (apart[name] - value).norm() <= 1e-4 * largest, name  # float32: sums in another order
+        assert (separate[name] - value).norm() <= 1e-4 * largest, name  # float32: sums in another order
 
 
 def test_checkpoints_rotate_and_a_damaged_one_is_skipped(tmp_path: Path) -> None:

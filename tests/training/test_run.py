@@ -323,16 +323,16 @@ def test_other_data_are_scored_while_training(tmp_path: Path, monkeypatch: pytes
 
 def test_data_sets_are_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    said: list[str] = []
-    train, valid = data.open_samples(small(tmp_path), said.append)
+    notes: list[str] = []
+    train, valid = data.open_samples(small(tmp_path), notes.append)
     assert len(train) == 1
     assert isinstance(train, ClipDataset)
     assert isinstance(valid, ClipDataset)
     assert train.store.names[train.clips[0]] != valid.store.names[valid.clips[0]]
-    assert any("Converting" in s for s in said)
-    said.clear()
-    data.open_samples(small(tmp_path), said.append)
-    assert not any("Converting" in s for s in said)
+    assert any("Converting" in s for s in notes)
+    notes.clear()
+    data.open_samples(small(tmp_path), notes.append)
+    assert not any("Converting" in s for s in notes)
     converted = next((tmp_path / "cache").rglob("*.h5"))
     for root in (converted, converted.parent, f"{converted.parent}/*.h5"):
         assert len(data.open_samples(small(tmp_path, data={"root": str(root)}))[0]) == 1

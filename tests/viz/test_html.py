@@ -152,9 +152,9 @@ def test_missing_video_and_empty_tracks(clip, tmp_path):
     late = replace(make_tracks(2, 1), frame_index=np.asarray([3, 5]), pts_seconds=np.asarray([0.15, 0.25]))
     with open_video_of(late, str(clip)) as source:
         assert [_number(f.rgb) for _, f in paired(late, source)] == [3, 5]
-    far = replace(late, frame_index=np.asarray([7, 8]))
+    later = replace(late, frame_index=np.asarray([7, 8]))
     with pytest.raises(InputError, match="none of the 2 frames"):
-        list(paired(far, open_source(np.zeros((3, H, W, 3), np.uint8))))
+        list(paired(later, open_source(np.zeros((3, H, W, 3), np.uint8))))
 
 
 def test_a_video_beside_the_page_is_found_whatever_its_name(clip, tmp_path):

@@ -128,8 +128,8 @@ def test_position_colours_are_stable_distinct_and_readable():
     assert shades.dtype == np.uint8
     assert np.array_equal(shades, colours.by_position(xy * 2, (960, 1708)))  # follows the place in the picture
     assert np.array_equal(shades[::-1], colours.by_position(xy[::-1], (480, 854)))
-    apart = np.abs(shades[:, None].astype(int) - shades[None]).sum(-1) + 1000 * np.eye(64, dtype=int)
-    assert apart.min() >= 12
+    distances = np.abs(shades[:, None].astype(int) - shades[None]).sum(-1) + 1000 * np.eye(64, dtype=int)
+    assert distances.min() >= 12
     luminance = shades @ np.array([0.2126, 0.7152, 0.0722])
     assert luminance.min() > 75
     saturation = shades.max(1).astype(int) - shades.min(1)
@@ -151,8 +151,8 @@ def test_oklch_of_known_colours():
 
 def test_colours_by_number_and_by_value():
     shades = colours.by_number(12)
-    apart = np.abs(shades[:, None].astype(int) - shades[None]).sum(-1) + 1000 * np.eye(12, dtype=int)
-    assert apart.min() > 40
+    distances = np.abs(shades[:, None].astype(int) - shades[None]).sum(-1) + 1000 * np.eye(12, dtype=int)
+    assert distances.min() > 40
     assert np.array_equal(colours.by_number(5), shades[:5])
     low, high, nothing, over = colours.by_value(np.array([0.0, 1.0, np.nan, 7.0])).astype(int)
     assert low[0] > low[2] + 100
@@ -186,8 +186,8 @@ def test_scales_can_be_read_by_the_colour_blind(scale, kind):
     step = np.linalg.norm(np.diff(lab, axis=0), axis=1)
     assert step.min() > 0.02  # OKLab distance: 0.02 is just seen
     gap = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
-    far = np.abs(np.subtract.outer(np.arange(11), np.arange(11))) >= 4
-    assert gap[far].min() > 0.12  # values 0.4 apart never look alike
+    distant = np.abs(np.subtract.outer(np.arange(11), np.arange(11))) >= 4
+    assert gap[distant].min() > 0.12  # values 0.4 apart never look alike
     if scale == "by_amount":
         assert (np.diff(lab[:, 0]) > 0).all()  # lighter all the way: readable in grey
 
@@ -235,8 +235,8 @@ def test_colour_stays_with_the_point():
     first = overlay.draw(black(), np.array([[10.0, 10.0]]), np.array([True]))[9, 9]
     later = overlay.draw(black(), np.array([[70.0, 50.0]]), np.array([True]))[49, 69]
     assert np.array_equal(first, later)
-    fresh = Overlay(OverlayStyle(trail=0, outline=False, radius=4.0))
-    assert not np.array_equal(fresh.draw(black(), np.array([[70.0, 50.0]]), np.array([True]))[49, 69], first)
+    other = Overlay(OverlayStyle(trail=0, outline=False, radius=4.0))
+    assert not np.array_equal(other.draw(black(), np.array([[70.0, 50.0]]), np.array([True]))[49, 69], first)
 
 
 def test_point_that_is_missing_at_first_gets_its_colour_where_it_appears():

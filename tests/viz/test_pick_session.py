@@ -429,8 +429,8 @@ def test_one_tab_writes_and_another_may_take_over(session):
         session.seat.require("two")
     seen = session.state("one")["revision"]
     assert session.claim("two", force=True)["writer"]
-    told = session.watch("one", seen, wait=5)  # answers at once: the seat was taken
-    assert not told["writer"]
+    answer = session.watch("one", seen, wait=5)  # answers at once: the seat was taken
+    assert not answer["writer"]
     session.seat.leave("two")
     session.seat.require("three")
     assert not session.claim("")["writer"]
