@@ -69,7 +69,7 @@ class SuggestReport:
     sentences: tuple[str, ...]  # what was looked at, and what could not be suggested
 
 
-class Sampled(NamedTuple):
+class SampledFrame(NamedTuple):
     """One frame that is looked at."""
 
     index: int
@@ -109,14 +109,14 @@ def suggest_frames(video: Any, config: SuggestConfig | None = None, watch: Watch
     )
 
 
-def _sample(source: FrameSource, config: SuggestConfig, watch: Watch) -> tuple[list[Sampled], str]:
+def _sample(source: FrameSource, config: SuggestConfig, watch: Watch) -> tuple[list[SampledFrame], str]:
     """Return at most ``config.sample`` frames in order, and a sentence on which they are."""
     access = SeekableVideo.open(source)
     if access is not None and len(access) > IN_ORDER and len(access.key_frames) >= 2 * config.frames:
         keys = access.key_frames
         keys = keys[np.unique(np.linspace(0, len(keys) - 1, min(len(keys), config.sample)).round().astype(int))]
         with closing(access):
-            sample = _watched((Sampled(i, access.seconds(i), rgb) for i, rgb in access.single(keys)), watch)
+            sample = _watched((SampledFrame(i, access.seconds(i), rgb) for i, rgb in access.single(keys)), watch)
         if sample:
             which = f"evenly spread over its {len(access.key_frames)} key frames"
             return sample, f"Of {len(access)} frames {len(sample)} were looked at, {which}."
@@ -124,8 +124,8 @@ def _sample(source: FrameSource, config: SuggestConfig, watch: Watch) -> tuple[l
     return _in_order(source, config.sample, total, watch)
 
 
-def _watched(frames: Iterator[Sampled], watch: Watch) -> list[Sampled]:
-    sample: list[Sampled] = []
+def _watched(frames: Iterator[SampledFrame], watch: Watch) -> list[SampledFrame]:
+    sample: list[SampledFrame] = []
     for frame in frames:
         sample.append(frame)
         if watch(len(sample)):
@@ -133,10 +133,10 @@ def _watched(frames: Iterator[Sampled], watch: Watch) -> list[Sampled]:
     return sample
 
 
-def _in_order(source: FrameSource, most: int, total: int | None, watch: Watch) -> tuple[list[Sampled], str]:
+def _in_order(source: FrameSource, most: int, total: int | None, watch: Watch) -> tuple[list[SampledFrame], str]:
     """Read everything; keep every n-th frame, n being doubled whenever ``most`` are held. ``total`` is a guess."""
     step = max(1, -(-(total or 1) // most))
-    sample: list[Sampled] = []
+    sample: list[SampledFrame] = []
     seen = 0
     for frame in source:
         seen = frame.index + 1
@@ -147,7 +147,7 @@ def _in_order(source: FrameSource, most: int, total: int | None, watch: Watch) -
             sample = [s for s in sample if s.index % step == 0]
             if frame.index % step:
                 continue
-        sample.append(Sampled(frame.index, frame.pts, frame.rgb))
+        sample.append(SampledFrame(frame.index, frame.pts, frame.rgb))
         if watch(len(sample)):
             break
     if not sample:

@@ -25,7 +25,7 @@ ROUNDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Peak:
+class PeakSpeed:
     """What the processor does, measured."""
 
     gflops: float  # float32 products of matrices, GFLOP/s
@@ -42,7 +42,7 @@ class Floor:
 
 
 @lru_cache(maxsize=8)
-def measure_peak(device: str, threads: int) -> Peak:
+def measure_peak(device: str, threads: int) -> PeakSpeed:
     """Time products and copies on a device; ``threads`` only tells runs with different numbers of them from each other.
 
     Takes some tenths of a second.
@@ -53,7 +53,7 @@ def measure_peak(device: str, threads: int) -> Peak:
         target = torch.empty_like(source)
         product = _best(lambda: torch.mm(a, a), device)
         copy = _best(lambda: target.copy_(source), device)
-    return Peak(gflops=2e-9 * SIDE**3 / product, gigabytes=2e-9 * COPIED / copy)
+    return PeakSpeed(gflops=2e-9 * SIDE**3 / product, gigabytes=2e-9 * COPIED / copy)
 
 
 def _best(work: Callable[[], Any], device: str) -> float:
@@ -67,7 +67,7 @@ def _best(work: Callable[[], Any], device: str) -> float:
     return min(times[1:])
 
 
-def floor_of(work: Callable[[], Any], model: Any, moved: Any, state: Callable[[], Any], peak: Peak) -> Floor:
+def floor_of(work: Callable[[], Any], model: Any, moved: Any, state: Callable[[], Any], peak: PeakSpeed) -> Floor:
     """Count what ``work``, one frame, does.
 
     Args:

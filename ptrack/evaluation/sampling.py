@@ -16,14 +16,14 @@ MODES = ("first", "strided")
 
 
 @dataclass(frozen=True)
-class Sampled:
+class SampledQueries:
     """Queries made from tracks."""
 
     queries: np.ndarray  # (Q, 3) float32, rows (t, x, y)
     track: np.ndarray  # (Q,) int64, the track each query belongs to
 
 
-def sample_first(tracks: np.ndarray, visible: np.ndarray) -> Sampled:
+def sample_first(tracks: np.ndarray, visible: np.ndarray) -> SampledQueries:
     """One query per track that is ever visible, at its first visible frame.
 
     Args:
@@ -34,15 +34,15 @@ def sample_first(tracks: np.ndarray, visible: np.ndarray) -> Sampled:
     return _at(tracks, first_visible(visible)[track], track)
 
 
-def sample_strided(tracks: np.ndarray, visible: np.ndarray, stride: int = STRIDE) -> Sampled:
+def sample_strided(tracks: np.ndarray, visible: np.ndarray, stride: int = STRIDE) -> SampledQueries:
     """At every ``stride``-th frame one query per track that is visible there, ordered by frame, then track."""
     t, n = np.nonzero(np.asarray(visible, bool)[::stride])
     return _at(tracks, t * stride, n)
 
 
-def _at(tracks: np.ndarray, t: np.ndarray, track: np.ndarray) -> Sampled:
+def _at(tracks: np.ndarray, t: np.ndarray, track: np.ndarray) -> SampledQueries:
     queries = np.column_stack([t, tracks[t, track]]).astype(np.float32).reshape(-1, 3)
-    return Sampled(queries, track.astype(np.int64))
+    return SampledQueries(queries, track.astype(np.int64))
 
 
 def evenly(count: int, limit: int) -> np.ndarray:

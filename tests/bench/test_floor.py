@@ -11,13 +11,13 @@ import torch
 from typer.testing import CliRunner
 
 from ptrack.bench import against
-from ptrack.bench.floor import Peak, floor_of
+from ptrack.bench.floor import PeakSpeed, floor_of
 from ptrack.cli.app import app, main
 from ptrack.errors import ConfigError
 from ptrack.models.layers.linear import Linear, linear
 
 run = CliRunner()
-PEAK = Peak(gflops=1.0, gigabytes=1.0)
+PEAK = PeakSpeed(gflops=1.0, gigabytes=1.0)
 
 
 def test_operations_and_bytes_are_those_of_the_layers() -> None:

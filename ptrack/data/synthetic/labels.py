@@ -18,7 +18,7 @@ from ptrack.data.synthetic import raster
 from ptrack.data.synthetic.config import SyntheticConfig
 from ptrack.data.synthetic.geometry import Geometry
 from ptrack.data.synthetic.raster import take
-from ptrack.data.synthetic.render import Pictures, lookup, rendered_size
+from ptrack.data.synthetic.render import Renderings, lookup, rendered_size
 from ptrack.data.synthetic.scene import ClipPlan
 from ptrack.data.synthetic.shading import corners_of, focal_of, pictures_of
 
@@ -50,7 +50,7 @@ class Labels:
     overflow: Tensor  # () bool, pairs were left out (fixed capacities only)
 
 
-def choose_points(plans: list[ClipPlan], geometry: Geometry, pictures: Pictures, config: SyntheticConfig) -> Points:
+def choose_points(plans: list[ClipPlan], geometry: Geometry, pictures: Renderings, config: SyntheticConfig) -> Points:
     """Choose places in the picture, more densely on small, thin and fast things and on limbs."""
     device = geometry.faces.device
     clips, frames, n = len(plans), geometry.frames, config.points
@@ -86,7 +86,7 @@ def choose_points(plans: list[ClipPlan], geometry: Geometry, pictures: Pictures,
     return Points(face, weights * 0.99 + 0.01 / 3, frame)
 
 
-def _density(geometry: Geometry, pictures: Pictures) -> Tensor:
+def _density(geometry: Geometry, pictures: Renderings) -> Tensor:
     """Return integer weights of the pixels: integers, so that their sums are the same on every device."""
     clips, frames = pictures.faces.shape[:2]
     face = pictures.faces.flatten()

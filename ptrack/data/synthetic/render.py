@@ -25,7 +25,7 @@ ROWS_PER_FACE, LAYERS = 6, 5  # room for expansion on a GPU: picture rows per fa
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Renderings:
     """Drawn clips."""
 
     frames: Tensor  # (B, T, H, W, 3) uint8
@@ -88,7 +88,7 @@ def lookup(size: int, rendered: int, device: torch.device) -> Tensor:
     return ((torch.arange(size, device=device) + 0.5) * (rendered / size)).floor().long().clamp(max=rendered - 1)
 
 
-def draw(plans: list[ClipPlan], geometry: Geometry, config: SyntheticConfig) -> Pictures:
+def draw(plans: list[ClipPlan], geometry: Geometry, config: SyntheticConfig) -> Renderings:
     """Draw clips that were posed. Nothing is read back from a GPU."""
     device = geometry.vertices.device
     light, atlas = lighting(plans, device), build_atlas(plans, device)
@@ -123,7 +123,7 @@ def draw(plans: list[ClipPlan], geometry: Geometry, config: SyntheticConfig) -> 
         ]
         parts.append((torch.stack(done), faces.view(shape)))
     pictures, faces = (torch.cat(p, 1) for p in zip(*parts, strict=True))
-    return Pictures(pictures, faces, overflow)
+    return Renderings(pictures, faces, overflow)
 
 
 def _capacity(entries: int, shape: tuple[int, int, int], device: torch.device) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ptrack.data.synthetic.config import SyntheticConfig
 from ptrack.data.synthetic.geometry import Geometry, build_geometry, camera_matrices
 from ptrack.data.synthetic.labels import Labels, Points, choose_points, label
-from ptrack.data.synthetic.render import Pictures, draw
+from ptrack.data.synthetic.render import Renderings, draw
 from ptrack.data.synthetic.scene import ClipPlan, plan_clip
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def generate_with_details(
 def _batch(
     plans: list[ClipPlan],
     geometry: Geometry,
-    pictures: Pictures,
+    pictures: Renderings,
     points: Points,
     labels: Labels,
     config: SyntheticConfig,
