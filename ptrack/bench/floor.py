@@ -103,8 +103,8 @@ def _fused() -> dict[Any, Any]:
     if not torch.backends.mkldnn.is_available():
         return {}
 
-    def linear(x: Any, weight: Any, *_: Any, **__: Any) -> int:
-        return 2 * torch.Size(x).numel() * weight[0]
+    def linear(x: Any, other: Any, *more: Any, out_shape: Any = None, **__: Any) -> int:
+        return 2 * torch.Size(x).numel() * out_shape[-1]
 
     def convolution(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
         return 2 * out_shape[0] * torch.Size(out_shape[2:]).numel() * torch.Size(weight).numel()

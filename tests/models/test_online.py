@@ -11,7 +11,7 @@ import torch
 from ptrack.errors import ConfigError, ModelError
 from ptrack.models.backbones.imagenet import normalised
 from ptrack.models.base import OnlineModel
-from ptrack.models.layers import linear, winograd
+from ptrack.models.layers import deformable, linear, winograd
 from ptrack.models.online import model as module
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.heads import best_cell, best_cells
@@ -160,6 +160,29 @@ def test_folding_lays_out_weights_and_moving_the_model_drops_its_joined_ones() -
     model.double()
     assert not model.feature_attention[0].mha._parts
     assert block.mha._planning is None
+
+
+def test_sampling_tokens_and_projecting_the_sum_equals_sampling_projected_values() -> None:
+    shapes, generator = ((4, 6), (2, 3)), torch.Generator().manual_seed(0)
+    module = deformable.DeformableAttention(16, 2, levels=2)
+    torch.nn.init.normal_(module.value_proj.bias)
+    tokens = torch.randn(2, 30, 16, generator=generator)
+    x, y, weight = (torch.randn(2, 5, 2, 2, 4, generator=generator) * 3 for _ in range(3))  # some outside of the maps
+    with torch.no_grad():
+        values = module.values(tokens)
+        sampled = deformable.sample_tokens(tokens, module.value_proj, shapes, x, y, weight)
+        torch.testing.assert_close(sampled, deformable.sample_bags(values, shapes, x, y, weight), **CLOSE)
+        assert module.few(10, tokens) is False
+        assert module.few(2, tokens) is True
+
+
+@pytest.mark.parametrize("bias", [None, torch.randn(5)])
+def test_a_sum_inside_the_product_equals_the_sum_after_it(bias: torch.Tensor | None) -> None:
+    weight, x, other = torch.randn(5, 8), torch.randn(2, 3, 8), torch.randn(2, 3, 5)
+    expected = other + torch.nn.functional.linear(x, weight, bias)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            torch.testing.assert_close(linear.linear_add(x, weight, bias, other), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("rows", [1, 4])

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from ptrack.models.backbones.imagenet import normalised
 from ptrack.models.backbones.vit import Vit
 from ptrack.models.layers.deformable import DeformableAttention, Shapes, cell_centres
-from ptrack.models.layers.linear import Linear
+from ptrack.models.layers.linear import Linear, linear_add
 
 NORM_EPS = 1e-6  # of the adapter's own LayerNorms
 STAGES = ((0, 3), (3, 6), (6, 9), (9, 12))  # transformer blocks of the four interactions
@@ -75,8 +75,9 @@ class _ConvFeedForward(nn.Module):
         self.dwconv = _DepthwiseConv(width // 4)
         self.fc2 = Linear(width // 4, width)
 
-    def forward(self, tokens: Tensor, shapes: Shapes) -> Tensor:
-        return self.fc2(F.gelu(self.dwconv(self.fc1(tokens), shapes)))
+    def forward(self, tokens: Tensor, shapes: Shapes, residual: Tensor) -> Tensor:
+        hidden = F.gelu(self.dwconv(self.fc1(tokens), shapes))
+        return linear_add(hidden, self.fc2.weight, self.fc2.bias, residual)
 
 
 class Injector(nn.Module):
@@ -111,7 +112,7 @@ class Extractor(nn.Module):
         """Prior tokens (B, S, E), their reference points (1, S, 1, 1, 2), patch tokens (B, P, E) -> (B, S, E)."""
         values = self.attn.values(self.feat_norm(x))
         c = c + self.attn(self.query_norm(c)[:, :, None], reference, values, grid)[:, :, 0]
-        return c + self.ffn(self.ffn_norm(c), shapes)
+        return self.ffn(self.ffn_norm(c), shapes, c)
 
 
 class Interaction(nn.Module):

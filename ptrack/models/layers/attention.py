@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ptrack.models.layers.dropout import attend, dropout
-from ptrack.models.layers.linear import Linear, linear, pack
+from ptrack.models.layers.linear import Linear, linear, linear_add, pack
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -146,7 +146,9 @@ class PostNormBlock(nn.Module):
         """Everything after the attention: ``q`` is the residual, ``attended`` the attention's output; both (..., D)."""
         q = self.norm1(q + self._drop(attended))
         hidden = self._drop(self.linear1(q, "relu"))
-        return self.norm2(q + self._drop(self.linear2(hidden)))
+        if self.training:
+            return self.norm2(q + self._drop(self.linear2(hidden)))
+        return self.norm2(linear_add(hidden, self.linear2.weight, self.linear2.bias, q))
 
 
 class AttentionBlock(PostNormBlock):

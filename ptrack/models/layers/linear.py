@@ -53,6 +53,12 @@ def pack_layers(module: nn.Module) -> None:
             pack(layer.weight)
 
 
+def _laid_out(weight: Tensor) -> Tensor:
+    laid_out = _packed.get(weight)
+    # A strided weight would fall to the library's reference code, 100 times as slow.
+    return weight.contiguous() if laid_out is None else laid_out
+
+
 def _activate(x: Tensor, activation: Activation) -> Tensor:
     if activation == "relu":
         return F.relu(x, inplace=not torch.is_grad_enabled())
@@ -62,11 +68,17 @@ def _activate(x: Tensor, activation: Activation) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
     """``activation(x @ weight.T + bias)`` for (..., C_in) tokens, weight (C_out, C_in), bias (C_out,)."""
     if _LINEAR is not None and _fast(x, weight):
-        laid_out = _packed.get(weight)
-        if laid_out is None:  # a strided weight would fall to the library's reference code, 100 times as slow
-            laid_out = weight.contiguous()
-        return _LINEAR(x.contiguous(), laid_out, bias, activation, [], "none" if activation == "gelu" else "")
+        algorithm = "none" if activation == "gelu" else ""
+        return _LINEAR(x.contiguous(), _laid_out(weight), bias, activation, [], algorithm)
     return _activate(F.linear(x, weight, bias), activation)
+
+
+def linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor) -> Tensor:
+    """``x @ weight.T + bias + other`` for (..., C_in) tokens and (..., C_out) ``other``, without a pass for the sum."""
+    same = x.shape[:-1] == other.shape[:-1] and other.dtype == torch.float32
+    if _LINEAR is not None and same and _fast(x, weight):
+        return _LINEAR.binary(x.contiguous(), other.contiguous(), _laid_out(weight), bias, "add")
+    return other + F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):

@@ -70,10 +70,12 @@ class WinogradConv(nn.Module):
     def _one(self, image: Tensor) -> Tensor:
         H, W, _ = image.shape
         result = image.new_empty(H, W, self.kernel.shape[2])
-        padded = F.pad(image, (0, 0, 1, 1, 1, 1))
         for top in range(0, H, 4 * ROWS):
             part = result[top : top + 4 * ROWS]
-            tiles = padded[top : top + len(part) + 2].unfold(0, 6, 4).unfold(1, 6, 4)  # (h, w, C, 6, 6)
+            bottom = top + len(part)
+            rows = image[max(top - 1, 0) : bottom + 1]
+            rows = F.pad(rows, (0, 0, 1, 1, int(top == 0), int(bottom == H)))
+            tiles = rows.unfold(0, 6, 4).unfold(1, 6, 4)  # (h, w, C, 6, 6)
             part.unflatten(0, (-1, 4)).unflatten(2, (-1, 4)).copy_(self._tiles(tiles))
         return result if self.bias is None else result.add_(self.bias)
 

@@ -59,11 +59,15 @@ def correlation_volume(levels: Sequence[Tensor], shapes: Shapes, weight: Tensor)
     """
     total: Tensor | None = None
     for x, shape, w in zip(levels, shapes, weight, strict=True):
-        x = F.normalize(x.float(), dim=-1, eps=1e-12) * w
+        x = x.float()
+        x = x * (w / x.norm(dim=-1, keepdim=True).clamp_min(1e-12))
         if shape != shapes[0]:
             image = x.unflatten(1, shape).permute(0, 3, 1, 2)
             x = F.interpolate(image, size=shapes[0], mode="bilinear").permute(0, 2, 3, 1).flatten(1, 2)
-        total = x if total is None else total + x
+        if total is None:
+            total = x
+        else:
+            total = total + x if torch.is_grad_enabled() else total.add_(x)
     assert total is not None
     return total
 

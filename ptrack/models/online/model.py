@@ -332,8 +332,12 @@ class TrackOn2(nn.Module):
         self, frame: OnlineFeatures, q: Tensor, *, active: Tensor | None = None, detail: bool = False
     ) -> OnlineOutputs:
         """Correlate, re-rank, correlate again, refine: everything after the decoder, point by point."""
-        blocks: list[Any] = [*self.reranking_head.local_decoder, *self.prediction_head.offset_transformer]
-        values = [block.mha.values(frame.tokens) for block in blocks]
+        rerank: Any = self.reranking_head.local_decoder
+        head: Any = self.prediction_head.offset_transformer
+        values = [block.mha.values(frame.tokens) for block in rerank]
+        for attention in (block.mha for block in head):
+            few = attention.few(q.shape[1], frame.tokens)
+            values.append(frame.tokens if few else attention.values(frame.tokens))
         if detail or torch.is_grad_enabled() or torch.compiler.is_exporting():
             return self._locate(frame, q, values, active=active, detail=detail)
         parts = [self._locate(frame, part, values) for part in q.split(LOCATE_ROWS, dim=1)]
