@@ -70,7 +70,7 @@ def same_clips(device: str) -> str:
 
 def speed(device: str, video: Path, **more: object) -> str:
     """Time one model."""
-    options = SpeedOptions(devices=(device,), video=video, vit_unit=False, frames=60, seconds=30, **more)  # type: ignore[arg-type]
+    options = SpeedOptions(devices=(device,), video=video, vit_unit=False, frames=60, seconds=30, **more)
     lines: list[str] = []
     bench_speed(options, lines.append)
     return " | ".join(lines)

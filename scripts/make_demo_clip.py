@@ -148,7 +148,7 @@ def render(things: list[Thing], t: float) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--overwrite", action="store_true")
     parser.add_argument("--crf", type=int, default=21, help="H.264 quality; 21 keeps the clip below 500 KB")

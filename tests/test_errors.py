@@ -38,7 +38,7 @@ def test_devices_and_types_of_torch():
     assert choose_device(torch.device("cpu")).device == torch.device("cpu")
     assert choose_dtype(torch.float32, torch.device("cpu")) == torch.float32
     with pytest.raises(DeviceError, match="Unknown device '0'"):
-        choose_device(0)  # type: ignore[arg-type]
+        choose_device(0)
     with pytest.raises(DeviceError) as caught:
         choose_dtype("float16", torch.device("cpu"))
     assert "--" not in str(caught.value)
@@ -46,9 +46,9 @@ def test_devices_and_types_of_torch():
 
 def test_what_is_no_name_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ModelError, match=r"text such as 'nano', not by 3 \(int\)"):
-        ptrack.load(3)  # type: ignore[arg-type]
+        ptrack.load(3)
     with pytest.raises(TracksError, match="not by 3"):
-        ptrack.load_tracks(3)  # type: ignore[arg-type]
+        ptrack.load_tracks(3)
     with pytest.raises(InputError, match="name of the source is empty"):
         ptrack.open_source(" ")
     (tmp_path / "dead.mp4").symlink_to(tmp_path / "gone.mp4")

@@ -113,9 +113,13 @@ class Framing:
 
 
 def draw_geometry(
-    config: AugmentConfig, rng: Rng, source: tuple[int, int], size: tuple[int, int], tracks: np.ndarray,
+    config: AugmentConfig,
+    rng: Rng,
+    source: tuple[int, int],
+    size: tuple[int, int],
+    tracks: np.ndarray,
     visible: np.ndarray,
-) -> Framing:  # fmt: skip
+) -> Framing:
     """Draw the geometry of a clip.
 
     Args:

@@ -219,9 +219,15 @@ def deciding_settings(source: Source, options: ConvertOptions) -> dict[str, Any]
 
 
 def _convert_file(
-    source: Source, refs: list[ClipRef], span: range, path: Path, options: ConvertOptions, report: Report,
-    progress: Progress | None, loader: Loader,
-) -> None:  # fmt: skip
+    source: Source,
+    refs: list[ClipRef],
+    span: range,
+    path: Path,
+    options: ConvertOptions,
+    report: Report,
+    progress: Progress | None,
+    loader: Loader,
+) -> None:
     """Write one shard, going on with its partial file if there is one."""
     writer = StoreWriter(partial_path(path), deciding_settings(source, options))
     ids = [refs[i].id for i in span]

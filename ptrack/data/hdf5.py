@@ -246,10 +246,15 @@ class ClipStore:
             raise DataError(f"{self.ids[i]} in {self.paths[self._file[i]]} has no '{missing[0]}'; convert it again.")
         sides: dict[str, Any] = {n: StoreFrames(self, i, n) for n in ("masks", "depth") if n in group}
         return Clip(
-            id=self.ids[i], source=self.sources[i], split=self.splits[i], name=self.names[i],
-            frames=StoreFrames(self, i, "frames"), size=(int(self.sizes[i, 0]), int(self.sizes[i, 1])),
-            **clip_values(group), **sides,
-        )  # fmt: skip
+            id=self.ids[i],
+            source=self.sources[i],
+            split=self.splits[i],
+            name=self.names[i],
+            frames=StoreFrames(self, i, "frames"),
+            size=(int(self.sizes[i, 0]), int(self.sizes[i, 1])),
+            **clip_values(group),
+            **sides,
+        )
 
     def window(self, clip: int | str, start: int, stop: int, step: int = 1) -> Window:
         """Read frames ``start, start + step, ...`` below ``stop`` and their tracks, pictures still encoded.

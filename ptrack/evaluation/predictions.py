@@ -40,9 +40,13 @@ def save_prediction(path: Path, prediction: Prediction, case: Case) -> None:
     """Write a prediction: ``tracks``, ``visibility``, ``queries``, ``size`` (H, W) and ``threshold``."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
-            file, tracks=prediction.tracks, visibility=prediction.visibility, queries=case.queries,
-            size=np.asarray(case.size), threshold=np.float64(prediction.threshold),
-        )  # fmt: skip
+            file,
+            tracks=prediction.tracks,
+            visibility=prediction.visibility,
+            queries=case.queries,
+            size=np.asarray(case.size),
+            threshold=np.float64(prediction.threshold),
+        )
 
 
 def load_prediction(path: Path, case: Case, threshold: float = 0.5) -> Prediction:

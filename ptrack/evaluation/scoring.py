@@ -40,8 +40,13 @@ def evaluate_clip(subject: Subject, protocol: Protocol, mode: str, clip: Clip, r
         scored &= case.labels["labelled"][:, None]
     error = metrics.errors(prediction.tracks, case.tracks, protocol.error_scale(case))
     result = VideoResult(
-        id=row.id, name=row.name, frames=case.frames, points=len(case.queries), seconds=seconds, scores=scores,
+        id=row.id,
+        name=row.name,
+        frames=case.frames,
+        points=len(case.queries),
+        seconds=seconds,
+        scores=scores,
         visibility_counts=results.count_visibility(case.visible, prediction.visibility, scored),
         error_counts=results.count_errors(error[scored & case.visible]),
-    )  # fmt: skip
+    )
     return ScoredVideo(result, case, prediction)

@@ -200,9 +200,13 @@ def _load(request: EvalRequest, protocol: Protocol, group: Group, name: str, che
     asked = {"memory": memory, "quality": request.quality}
     options = dict(request.options) | {k: v for k, v in asked.items() if k in find(name).options and v is not None}
     tracker = load(
-        name, checkpoint=checkpoint, device=group.device(request.device), dtype=request.dtype,
-        support_grid=request.support_grid, **options,
-    )  # fmt: skip
+        name,
+        checkpoint=checkpoint,
+        device=group.device(request.device),
+        dtype=request.dtype,
+        support_grid=request.support_grid,
+        **options,
+    )
     threshold = tracker.model.threshold if request.threshold is None else request.threshold
     settings = _settings(protocol, request.mode) | {
         "model": name,

@@ -250,4 +250,4 @@ def test_names_that_the_encoding_lacks(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stdout", stream)
     Output().result("über \udcff.mp4")
     Output(json_mode=True).document({"name": "ü"})
-    assert stream.buffer.getvalue() == b'\\xfcber \\udcff.mp4\n{"name": "\\u00fc"}\n'  # type: ignore[attr-defined]
+    assert stream.buffer.getvalue() == b'\\xfcber \\udcff.mp4\n{"name": "\\u00fc"}\n'

@@ -164,4 +164,4 @@ def test_odd_values_never_stop_the_run(tmp_path):
 
 def test_unknown_codec():
     with pytest.raises(DataError, match="--codec must be keep, jpeg, png or raw, not 'webp'"):
-        ConvertOptions(codec="webp")  # type: ignore[arg-type]
+        ConvertOptions(codec="webp")

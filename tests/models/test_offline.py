@@ -173,7 +173,7 @@ def test_chunks_of_points_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_parameter_gets_a_gradient_but_packaged_weights(backbone: str) -> None:
     model = network(replace(SMALL, backbone=backbone)).train()
     out = model(clip(4), QUERIES)
-    sum(w.xy.sum() + w.visibility_logit.sum() + w.confidence_logit.sum() for w in out.windows).backward()  # type: ignore[union-attr]
+    sum(w.xy.sum() + w.visibility_logit.sum() + w.confidence_logit.sum() for w in out.windows).backward()
     without = [name for name, p in model.named_parameters() if p.grad is None]
     assert without == [n for n, _ in model.named_parameters() if n.startswith("pyramid.encoder.net.")]
     assert (backbone == "lite0") == bool(without)

@@ -82,10 +82,10 @@ def test_masked_slots_kept_or_dropped_change_nothing() -> None:
     reference = _stream(model, video)
     window = OnlineState.window
     try:
-        OnlineState.window = lambda self, *, whole=False: window(self, whole=True)  # type: ignore[method-assign]
+        OnlineState.window = lambda self, *, whole=False: window(self, whole=True)
         found = _stream(model, video)
     finally:
-        OnlineState.window = window  # type: ignore[method-assign]
+        OnlineState.window = window
     torch.testing.assert_close(found, reference, equal_nan=True, **CLOSE)
 
 

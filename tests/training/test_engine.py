@@ -50,7 +50,7 @@ def settings(folder: Path, **changes: object) -> TrainConfig:
 
 
 def clips(**changes: object) -> PanningClips:
-    return replace(PanningClips(length=6, size=32), **changes)  # type: ignore[arg-type]
+    return replace(PanningClips(length=6, size=32), **changes)
 
 
 class Recorder:

@@ -82,7 +82,7 @@ def test_what_is_trained_gets_a_gradient_and_the_backbone_none():
                 value.add_(0.05 * torch.randn_like(value))
     batch = moving_batch(2, 5)
     aims = system.targets(batch)
-    sum(system(batch, aims, losses.count(aims), 0).values()).backward()  # type: ignore[union-attr]
+    sum(system(batch, aims, losses.count(aims), 0).values()).backward()
     for name, value in system.named_parameters():
         if name.startswith("model.backbone"):
             assert value.grad is None, name
@@ -114,7 +114,7 @@ def test_frozen_features_get_no_gradient():
     assert not system.model.projection.requires_grad
     batch = moving_batch(1, 3)
     aims = system.targets(batch)
-    sum(system(batch, aims, losses.count(aims), 0).values()).backward()  # type: ignore[union-attr]
+    sum(system(batch, aims, losses.count(aims), 0).values()).backward()
     assert system.model.refiner.move.weight.grad is not None
 
 

@@ -129,7 +129,7 @@ def test_torchrun_takes_no_option_for_one_of_its_own(command: str) -> None:
     import typer
     from torch.distributed.run import get_args_parser
 
-    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    parameters = typer.main.get_command(app).commands[command].params
     options = [o for p in parameters for o in (*p.opts, *p.secondary_opts) if o.startswith("-")]
     for option in options:
         line = [command, option, "x"]
@@ -139,7 +139,7 @@ def test_torchrun_takes_no_option_for_one_of_its_own(command: str) -> None:
 def test_every_option_has_both_spellings() -> None:
     import typer
 
-    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    command = typer.main.get_command(app).commands["train"]
     all_of = [o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")]
     long = [o for o in all_of if "-" in o.removeprefix("--")]
     assert {"--data-root", "--batch-size", "--no-pretrained"} <= set(long)

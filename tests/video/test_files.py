@@ -270,7 +270,7 @@ def test_leaving_early_closes_the_file(tmp_path):
     if open_files.exists():
         before = sum("a.mp4" in os.readlink(f) for f in open_files.iterdir() if f.is_symlink())
         assert before == 1
-    frames.close()  # type: ignore[attr-defined]
+    frames.close()
     if open_files.exists():
         links = [os.readlink(f) for f in open_files.iterdir() if f.is_symlink()]
         assert not any("a.mp4" in link for link in links)

@@ -42,9 +42,13 @@ class LoaderConfig:
 
 
 def choose_clips(
-    store: ClipStore, split: Literal["train", "val", "all"] = "all", *, videos: Sequence[str] = (),
-    train_fraction: float = 0.8, seed: int = 0,
-) -> list[int]:  # fmt: skip
+    store: ClipStore,
+    split: Literal["train", "val", "all"] = "all",
+    *,
+    videos: Sequence[str] = (),
+    train_fraction: float = 0.8,
+    seed: int = 0,
+) -> list[int]:
     """Return the positions of the clips of a split.
 
     A store that marks clips for training and others for validation keeps its own splits. Otherwise its videos (clips

@@ -161,9 +161,15 @@ def look_at(position: np.ndarray, target: np.ndarray, roll: np.ndarray) -> np.nd
 
 
 def camera_path(
-    rng: Generator, kind: str, time: np.ndarray, start: np.ndarray, target: np.ndarray, focal: float, pace: float,
+    rng: Generator,
+    kind: str,
+    time: np.ndarray,
+    start: np.ndarray,
+    target: np.ndarray,
+    focal: float,
+    pace: float,
     room: np.ndarray,
-) -> Camera:  # fmt: skip
+) -> Camera:
     """Return a camera's motion; it stays 0.35 m inside the room at all times.
 
     Args:

@@ -142,9 +142,13 @@ def _finish(plan: ClipPlan, frames: slice, colors: Tensor, depth: Tensor, veloci
 
 
 def _velocity(
-    geometry: Geometry, frames: slice, surface: Surface, entry: Tensor, where: tuple[Tensor, Tensor],
+    geometry: Geometry,
+    frames: slice,
+    surface: Surface,
+    entry: Tensor,
+    where: tuple[Tensor, Tensor],
     config: SyntheticConfig,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Return how far the surface in each pixel moves until the next frame, (B, T, 2, H, W) pixels.
 
     The edge functions give the weights of the corners over the depth; the same weights on the next frame's corners
