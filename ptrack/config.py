@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import reprlib
 import types
 import typing
@@ -15,6 +16,24 @@ from ptrack.untrusted import text as untrusted_text
 from ptrack.untrusted.limits import reading, reason_of
 
 C = TypeVar("C")
+
+
+def check_bounds(
+    config: Any,
+    *names: str,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+    where: str = "",
+) -> None:
+    """Raise ConfigError, with ``where`` before the name, for a field beyond the bounds, as NaN is; None is allowed."""
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
+    words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not (least <= value <= most and above < value < below):
+            raise ConfigError(f"{where}{name} must be {words}, not {value}.")
 
 
 def from_mapping(cls: type[C], values: Mapping[str, Any], where: str = "configuration") -> C:

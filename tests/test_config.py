@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from ptrack.config import from_mapping, load_yaml, override, to_mapping
+from ptrack.config import check_bounds, from_mapping, load_yaml, override, to_mapping
 from ptrack.errors import ConfigError
 
 
@@ -118,3 +119,22 @@ def test_odd_values_are_sentences(values, words):
     with pytest.raises(ConfigError, match=words) as caught:
         from_mapping(Outer, values)
     assert len(str(caught.value)) < 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounded:
+    share: float | None = None
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "share", least=0, below=1, where="here: ")
+        check_bounds(self, "count", least=1)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, math.nan, math.inf])
+def test_a_field_beyond_its_bounds_is_named_with_them(share):
+    assert Bounded(share=0).share == 0
+    with pytest.raises(ConfigError, match=rf"^here: share must be at least 0 and below 1, not {share}\.$"):
+        Bounded(share=share)
+    with pytest.raises(ConfigError, match=r"^count must be at least 1, not 0\.$"):
+        Bounded(count=0)

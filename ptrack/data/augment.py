@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
+from ptrack.config import check_bounds
 from ptrack.errors import ConfigError
 
 Rng = np.random.Generator
@@ -49,9 +50,8 @@ class AugmentConfig:
     far: float = 1000.0  # points farther than this from the centre of any frame are dropped, pixels
 
     def __post_init__(self) -> None:
-        for name in ("erase", "colour", "blur", "flip_x", "flip_y", "reverse"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"augment: {name} is a probability and must be in 0..1, not {getattr(self, name)}.")
+        probabilities = ("erase", "colour", "blur", "flip_x", "flip_y", "reverse")
+        check_bounds(self, *probabilities, least=0, most=1, where="augment: ")
         for name in ("erase_count", "erase_size", "blur_sigma", "zoom_range"):
             low, high = getattr(self, name)
             if not 0 < low <= high:

@@ -14,11 +14,12 @@ AMP = ("auto", "off", "bf16", "fp16")
 SCHEDULES = ("cosine", "constant")
 QUERIES = ("first", "any", "track-on2")
 AUGMENTATIONS = ("none", "light", "strong", "track-on2")
+WHERE = "Training configuration"
 
 
 def _require(good: bool, sentence: str) -> None:
     if not good:
-        raise ConfigError(f"Training configuration: {sentence}.")
+        raise ConfigError(f"{WHERE}: {sentence}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +33,9 @@ class PoolConfig:
     photo_share: float = 0.5  # nano-encoder: share of pairs that are two views of one photo
 
     def __post_init__(self) -> None:
-        for name in ("room", "least"):
-            _require(getattr(self, name) >= 1, f"pool.{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("any_query", "photo_share"):
-            _require(0 <= getattr(self, name) <= 1, f"pool.{name} must lie between 0 and 1, not {getattr(self, name)}")
+        where = f"{WHERE}: pool."
+        configs.check_bounds(self, "room", "least", least=1, where=where)
+        configs.check_bounds(self, "any_query", "photo_share", least=0, most=1, where=where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,15 +117,12 @@ class TrainConfig:
         _require(self.model in MODELS, f"model must be one of {', '.join(MODELS)}, not '{self.model}'")
         _require(self.amp in AMP, f"amp must be one of {', '.join(AMP)}, not '{self.amp}'")
         _require(self.schedule in SCHEDULES, f"schedule must be one of {', '.join(SCHEDULES)}, not '{self.schedule}'")
-        for name in ("batch_size", "epochs", "grad_accum", "keep", "nan_limit"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("weight_decay", "num_workers", "eval_every", "save_every"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
-        for name in ("lr", "clip_norm"):
-            _require(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("warmup", "ema"):
-            _require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1), not {getattr(self, name)}")
-        _require(self.backbone_share >= 0, f"backbone_share must not be negative, not {self.backbone_share}")
+        counts = ("batch_size", "epochs", "grad_accum", "keep", "nan_limit")
+        amounts = ("weight_decay", "num_workers", "eval_every", "save_every", "backbone_share")
+        configs.check_bounds(self, *counts, least=1, where=f"{WHERE}: ")
+        configs.check_bounds(self, *amounts, least=0, where=f"{WHERE}: ")
+        configs.check_bounds(self, "lr", "clip_norm", above=0, where=f"{WHERE}: ")
+        configs.check_bounds(self, "warmup", "ema", least=0, below=1, where=f"{WHERE}: ")
         pooled = self.model == "nano-encoder" or self.data.pool is not None
         _require(
             not pooled or (self.model in ("nano", "nano-encoder") and self.data.pool is not None),
@@ -134,7 +131,7 @@ class TrainConfig:
         _require(self.max_steps is None or self.max_steps >= 1, f"max_steps must be at least 1, not {self.max_steps}")
 
 
-def build(values: Mapping[str, Any], where: str = "Training configuration") -> TrainConfig:
+def build(values: Mapping[str, Any], where: str = WHERE) -> TrainConfig:
     """Check a plain mapping and return the configuration, its ``arch`` complete with every default.
 
     Raises:
@@ -150,7 +147,7 @@ def current(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "model": "track-on2"} if values.get("model") == "online" else dict(values)
 
 
-def arch_of(config: TrainConfig, where: str = "Training configuration") -> Any:
+def arch_of(config: TrainConfig, where: str = WHERE) -> Any:
     """Return the model's own configuration object: a NanoConfig, a TransformerConfig or an OnlineConfig."""
     values = dict(config.arch)
     if config.model == "transformer":

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ptrack.config import check_bounds
 from ptrack.errors import ConfigError
 
 _REFERENCE = 480.0  # the frame side at which the default sizes below are meant in pixels
@@ -30,16 +31,9 @@ class OverlayStyle:
     def __post_init__(self) -> None:
         if self.occluded not in OCCLUDED:
             raise ConfigError(f"occluded must be one of {', '.join(OCCLUDED)}, not {self.occluded}.")
-        for name in ("trail", "linger"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be 0 or more frames, not {getattr(self, name)}.")
-        for name in ("fade", "opacity"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(self, name):g}.")
-        for name in ("width", "radius", "reach"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} must be above 0, not {value:g}.")
+        check_bounds(self, "trail", "linger", least=0)
+        check_bounds(self, "fade", "opacity", least=0, most=1)
+        check_bounds(self, "width", "radius", "reach", above=0)
 
     @property
     def history(self) -> int:

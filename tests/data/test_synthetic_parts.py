@@ -307,10 +307,10 @@ def test_defocus_spares_what_is_in_focus() -> None:
     ("values", "message"),
     [
         ({"frames": 1}, "frames must be at least 2"),
-        ({"supersampling": 0.5}, "supersampling must be between 1 and 4"),
+        ({"supersampling": 0.5}, "supersampling must be at least 1 and at most 4"),
         ({"split": "test"}, "split must be train, val or all"),
         ({"cameras": ("dolly",)}, "cameras must be some of"),
-        ({"noise": 1.5}, "noise is a probability between 0 and 1"),
+        ({"noise": 1.5}, "noise must be at least 0 and at most 1, not 1.5"),
     ],
 )
 def test_values_out_of_range_are_named(values: dict, message: str) -> None:

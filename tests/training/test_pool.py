@@ -220,5 +220,5 @@ def test_what_a_graph_replays_has_the_gradients_of_a_plain_pass() -> None:
 def test_options_of_a_pool_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"pool\.room must be at least 1"):
         PoolConfig(folder="x", room=0)
-    with pytest.raises(ConfigError, match=r"pool\.photo_share must lie between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"pool\.photo_share must be at least 0 and at most 1"):
         PoolConfig(folder="x", photo_share=1.5)

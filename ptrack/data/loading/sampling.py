@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from ptrack.config import check_bounds
 from ptrack.data.augment import AugmentConfig
 from ptrack.data.hdf5 import ClipStore
 from ptrack.errors import ConfigError, DataError, did_you_mean
@@ -31,9 +32,7 @@ class LoaderConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "stride", "num_points"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"loader: {name} must be at least 1, not {getattr(self, name)}.")
+        check_bounds(self, "num_frames", "stride", "num_points", least=1, where="loader: ")
         if self.queries == "first_frame" and self.points != "first_frame":
             raise ConfigError("loader: queries 'first_frame' need points 'first_frame'.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ptrack.config import check_bounds
 from ptrack.data.synthetic.motion import CAMERA_KINDS
 from ptrack.errors import ConfigError
 
@@ -46,17 +47,13 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         for name, low in (("frames", 2), ("height", 16), ("width", 16), ("points", 1), ("max_faces", 100), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"Synthetic clips: {name} must be at least {low}, not {getattr(self, name)}.")
-        if not 1 <= self.supersampling <= 4:
-            raise ConfigError(f"Synthetic clips: supersampling must be between 1 and 4, not {self.supersampling}.")
+            check_bounds(self, name, least=low, where="Synthetic clips: ")
+        check_bounds(self, "supersampling", least=1, most=4, where="Synthetic clips: ")
+        check_bounds(self, *PROBABILITIES, least=0, most=1, where="Synthetic clips: ")
         if self.split not in ("train", "val", "all"):
             raise ConfigError(f"Synthetic clips: split must be train, val or all, not '{self.split}'.")
         if not self.cameras or set(self.cameras) - set(CAMERA_KINDS):
             raise ConfigError(f"Synthetic clips: cameras must be some of {', '.join(CAMERA_KINDS)}.")
-        for name in PROBABILITIES:
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ConfigError(f"Synthetic clips: {name} is a probability between 0 and 1, not {value}.")
 
 
 CAMERA_EFFECTS = ("fog", "motion_blur", "defocus", "blur", "exposure", "noise", "compression")

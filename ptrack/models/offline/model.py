@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ptrack import geometry
+from ptrack.config import check_bounds
 from ptrack.errors import ConfigError
 from ptrack.models.backbones.resnet import NORMS
 from ptrack.models.layers.attention import SelfAttention
@@ -60,13 +61,10 @@ class TransformerConfig:
             raise ConfigError(f"input_size must be two multiples of 32, not {self.input_size}.")
         if self.dim % self.heads or self.dim % 32:
             raise ConfigError(f"dim ({self.dim}) must be a multiple of 32 and of heads ({self.heads}).")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout must lie in [0, 1), not {self.dropout}.")
-        if not 1 <= self.levels <= len(STRIDES):
-            raise ConfigError(f"levels must be 1 to {len(STRIDES)}, not {self.levels}.")
-        for name, least in (("window", 2), ("layers", 1), ("radius", 1), ("iterations", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}.")
+        check_bounds(self, "dropout", least=0, below=1)
+        check_bounds(self, "levels", least=1, most=len(STRIDES))
+        check_bounds(self, "window", least=2)
+        check_bounds(self, "layers", "radius", "iterations", least=1)
 
 
 @dataclass(frozen=True)

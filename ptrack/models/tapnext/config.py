@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ptrack.config import check_bounds
 from ptrack.errors import ConfigError
 
 WINDOW = 17  # bins per axis around a position whose probability is its confidence
+WHERE = "Model configuration: "  # in front of every sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,22 +34,22 @@ class TapNextConfig:
     threshold: float = 0.5  # visibility probability from which a point counts as visible, as published
 
     def __post_init__(self) -> None:
-        for name in ("input_size", "patch", "width", "depth", "heads", "hidden", "head_hidden", "conv_width", "window"):
-            self._require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        self._require(self.raster >= WINDOW, f"raster must be at least {WINDOW}, not {self.raster}")
+        counts = ("input_size", "patch", "width", "depth", "heads", "hidden", "head_hidden", "conv_width", "window")
+        check_bounds(self, *counts, least=1, where=WHERE)
+        check_bounds(self, "raster", least=WINDOW, where=WHERE)
         for name in ("input_size", "raster"):
             size = getattr(self, name)
             self._require(size % self.patch == 0, f"{name} {size} must be a multiple of patch {self.patch}")
         self._require(self.width % self.heads == 0, f"width {self.width} must be a multiple of heads {self.heads}")
         self._require(self.width % 4 == 0 and self.width >= 8, f"width must be a multiple of 4, not {self.width}")
-        self._require(0 < self.threshold < 1, f"threshold must lie between 0 and 1, not {self.threshold}")
-        self._require(0 < self.radius <= WINDOW // 2, f"radius must lie in 0..{WINDOW // 2}, not {self.radius}")
-        self._require(self.temperature > 0, f"temperature must be positive, not {self.temperature}")
+        check_bounds(self, "threshold", above=0, below=1, where=WHERE)
+        check_bounds(self, "radius", above=0, most=WINDOW // 2, where=WHERE)
+        check_bounds(self, "temperature", above=0, where=WHERE)
 
     @staticmethod
     def _require(good: bool, sentence: str) -> None:
         if not good:
-            raise ConfigError(f"Model configuration: {sentence}.")
+            raise ConfigError(f"{WHERE}{sentence}.")
 
     @property
     def grid(self) -> int:
