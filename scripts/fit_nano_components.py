@@ -33,7 +33,7 @@ def main() -> None:
     for i in range(min(arguments.clips, len(store))):
         clip = store[i]
         frames = torch.stack([torch.from_numpy(clip.frames.rgb(t)) for t in (0, len(clip.frames) // 2)])
-        cells = model.features(frames).map.flatten(1, 2).double()
+        cells = model.features(frames).inner.flatten(1, 2).double()
         cells = (cells - cells.mean(1, keepdim=True)).flatten(0, 1)
         energy += cells.T @ cells
     values, vectors = torch.linalg.eigh(energy)

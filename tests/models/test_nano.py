@@ -15,10 +15,12 @@ from ptrack.errors import CheckpointError, ConfigError, ModelError
 from ptrack.models import saved
 from ptrack.models.backbones.lite0 import packaged_weights
 from ptrack.models.base import OnlineModel
-from ptrack.models.layers.windows import bilinear_window, patch_ncc, patch_scores, peak, soft_argmax, window
+from ptrack.models.layers import windows
+from ptrack.models.layers.windows import bilinear_window, bordered, patch_ncc, patch_scores, peak, soft_argmax, window
 from ptrack.models.nano import motion, weights
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.judgement import Verdict, visible_probability
+from ptrack.models.nano.matcher import PatchMatcher
 from ptrack.models.nano.matching import MATCHING
 from ptrack.models.nano.model import Nano
 from ptrack.models.nano.motion import PictureMotion
@@ -58,7 +60,9 @@ def test_it_is_an_online_model():
     model = scrambled()
     assert isinstance(model, OnlineModel)
     feature = model.encode(torch.zeros(1, 48, 64, 3, dtype=torch.uint8))[0]
-    assert feature.map.shape == (1, 24, 32, 32)
+    assert feature.map.shape == (1, 24 + 2 * 17, 32 + 2 * 17, 32)
+    assert feature.cells == (24, 32)
+    assert feature.border == 17
     assert feature.fine.shape == (1, 48, 64, 16)
 
 
@@ -189,7 +193,7 @@ def test_the_steered_search_is_the_prior_added_to_the_scores_of_the_mixed_templa
     x, y = int(found.origin[n, 0]) + dx, int(found.origin[n, 1]) + dy
     gained = model.matcher.weights * steering.gain[n]
     mixed = steering.share[n] * first[n] + (1 - steering.share[n]) * last[n]
-    patch = now.map[0, y - 1 : y + 2, x - 1 : x + 2].reshape(9, -1)
+    patch = now.map[0, now.border :, now.border :][y - 1 : y + 2, x - 1 : x + 2].reshape(9, -1)
     score = (gained / gained.sum() * (mixed * patch).sum(-1)).sum() * steering.sharpness[n] / SMALL.temperature
     away = torch.tensor([x, y]) - points.xy[n] - steering.lead[n] * points.velocity[n]
     expected = score + steering.strength[n] * model.steer.prior(away.square().sum())
@@ -403,6 +407,33 @@ def test_patch_scores_peak_where_the_patch_lies():
     assert score.shape == (7, 7)
     assert divmod(int(score.argmax()), 7) == (3, 4)
     assert float(score.max()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("radius", [1, 3, 8])
+def test_on_a_cpu_windows_are_compared_in_tiles_with_the_same_scores(radius):
+    torch.manual_seed(0)
+    map, border = torch.randn(2, 11, 14, 5), 9
+    count = windows.TILE // (2 * radius + 3) ** 2 + 3  # more than one tile, and the last one not whole
+    centre = torch.stack([torch.randint(0, 14, (count,)), torch.randint(0, 11, (count,))], dim=1)
+    centre[:2], clip = torch.tensor([[0, 0], [13, 10]]), torch.randint(0, 2, (count,))
+    patch, matcher = torch.randn(count, 9, 5), PatchMatcher(1.0, border)
+    with torch.no_grad():
+        scores = matcher.scores(patch, bordered(map, border), clip, centre, radius)
+    cells = window(map, clip, centre - radius - 1, 2 * radius + 3)
+    expected = patch_scores(cells, patch[:, None], matcher.weights)[:, 0]
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
+    with torch.enable_grad():
+        assert torch.equal(matcher.scores(patch, bordered(map, border), clip, centre, radius), expected)
+
+
+def test_patch_ncc_is_the_cosine_of_whole_patches():
+    torch.manual_seed(0)
+    cells, template = torch.randn(2, 7, 7, 3), torch.randn(2, 2, 3, 3, 3)
+    match = patch_ncc(cells, template, 2)
+    for n, k, y, x in [(0, 0, 0, 0), (1, 1, 4, 2), (0, 1, 3, 4)]:
+        cut = cells[n, y : y + 3, x : x + 3].flatten()
+        wanted = torch.cosine_similarity(cut, template[n, k].flatten(), dim=0)
+        torch.testing.assert_close(match[n, k, y, x], wanted)
 
 
 def test_patch_ncc_ignores_gain():

@@ -33,7 +33,7 @@ def test_positions_that_agree_are_averaged_and_of_others_the_surest_is_taken():
     two = output([[102.0, 50.0], [300.0, 50.0], [300.0, 50.0]], [0.35, 0.6, 0.6], 0.4)
     found = agreed([one, two], (480, 854))
     assert found.xy[:, 0].tolist() == pytest.approx([100 + 2 * 0.4 / 1.2, 300, 100])
-    assert found.visibility.tolist() == pytest.approx([0.6] * 3)
+    assert found.visibility.tolist() == pytest.approx([0.6, (0.4 + 0.6) / 2, (0.8 + 0.6) / 2])
     assert found.confidence.tolist() == pytest.approx([0.55, 0.4, 0.75])
 
 
@@ -71,9 +71,10 @@ def test_its_state_is_saved_and_restored(model):
     assert torch.equal(model.step(again, frames[1])[1].xy, model.step(state, frames[1])[1].xy)
 
 
-def test_best_is_two_sizes_of_the_same_weights():
+def test_best_is_several_sizes_of_the_same_weights():
     model = ptrack.load("nano", device="cpu", quality="best").model
     assert isinstance(model, Consensus)
     assert tuple(nano.config.input_size for nano in model.nanos) == weights.QUALITIES["best"].sizes
-    first, second = (nano.state_dict() for nano in model.nanos)
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    first, *others = (nano.state_dict() for nano in model.nanos)
+    assert len(others) == 2
+    assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TILE = 2900  # cells of windows compared at a time on a CPU, those of 8 points at 19 x 19: 0.7 MB of 64 channels
 PATCH = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 
 
@@ -19,6 +20,25 @@ def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Return numbers as a float32 tensor that is made once per device: on a GPU, making one would wait for the host."""
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+@lru_cache(maxsize=64)
+def counted(count: int, device: torch.device) -> Tensor:
+    """Return 0, 1, ..., ``count`` - 1 as int64, made once per device."""
+    with torch.inference_mode(False):
+        return torch.arange(count, device=device)
+
+
+@lru_cache(maxsize=64)
+def last_cell(size: tuple[int, int], device: torch.device) -> Tensor:
+    """Return the (2,) int64 (x, y) of the lower right cell of a map of ``size`` (h, w), made once per device."""
+    with torch.inference_mode(False):
+        return torch.tensor([size[1] - 1, size[0] - 1], device=device)
+
+
+def bordered(map: Tensor, border: int) -> Tensor:
+    """Repeat the border cells of a map (B, h, w, C): (B, h + 2 border, w + 2 border, C)."""
+    return F.pad(map.permute(0, 3, 1, 2), (border,) * 4, mode="replicate").permute(0, 2, 3, 1).contiguous()
 
 
 def window(map: Tensor, clip: Tensor, origin: Tensor, side: int) -> Tensor:
@@ -31,30 +51,34 @@ def window(map: Tensor, clip: Tensor, origin: Tensor, side: int) -> Tensor:
         side: cells.
     """
     B, h, w, C = map.shape
-    step = torch.arange(side, device=map.device)
-    xs = (origin[:, :1] + step).clamp(0, w - 1)
-    ys = (origin[:, 1:] + step).clamp(0, h - 1)
-    rows = (clip[:, None, None] * h + ys[:, :, None]) * w + xs[:, None, :]
+    places = origin[:, :, None] + counted(side, map.device)
+    x, y = torch.minimum(places.clamp(min=0), last_cell((h, w), map.device)[:, None]).unbind(1)
+    rows = (y * w)[:, :, None] + x[:, None]
+    if B > 1:
+        rows = rows + (clip * (h * w))[:, None, None]
     cells = map.reshape(B * h * w, C)
     if map.device.type == "cpu" and not torch.is_grad_enabled():
         return F.embedding(rows, cells)  # the same copy in two thirds of the time
     return cells.index_select(0, rows.reshape(-1)).view(len(origin), side, side, C)
 
 
-def bilinear_window(map: Tensor, clip: Tensor, centre: Tensor, reach: int) -> Tensor:
-    """Sample (N, V, V, C) with V = 2 ``reach`` + 1, spaced one cell, around ``centre`` (N, 2) in cells."""
-    h, w = map.shape[1:3]
+def bilinear_window(map: Tensor, clip: Tensor, centre: Tensor, reach: int, border: int = 0) -> Tensor:
+    """Sample (N, V, V, C) with V = 2 ``reach`` + 1, spaced one cell, around ``centre`` (N, 2) in cells.
+
+    ``border``: cells by which the map was widened on every side, see :func:`bordered`; centres count without them.
+    """
+    h, w = map.shape[1] - 2 * border, map.shape[2] - 2 * border
     centre = torch.minimum(centre.clamp(min=0), constant((w - 1, h - 1), centre.device))
     low = centre.floor()
     part = (centre - low)[:, :, None, None, None]
-    cells = window(map, clip, low.long() - reach, 2 * reach + 2)
+    cells = window(map, clip, low.long() + (border - reach), 2 * reach + 2)
     rows = torch.lerp(cells[:, :-1], cells[:, 1:], part[:, 1])
     return torch.lerp(rows[:, :, :-1], rows[:, :, 1:], part[:, 0])
 
 
-def patches(map: Tensor, clip: Tensor, centre: Tensor) -> Tensor:
-    """Sample 3x3 patches (N, S, C), each cell of unit length."""
-    return F.normalize(bilinear_window(map, clip, centre, 1).flatten(1, 2), dim=-1)
+def patches(map: Tensor, clip: Tensor, centre: Tensor, border: int = 0) -> Tensor:
+    """Sample 3x3 patches (N, S, C), each cell of unit length; ``border`` as in :func:`bilinear_window`."""
+    return F.normalize(bilinear_window(map, clip, centre, 1, border).flatten(1, 2), dim=-1)
 
 
 def patch_scores(cells: Tensor, templates: Tensor, weights: Tensor) -> Tensor:
@@ -69,11 +93,43 @@ def patch_scores(cells: Tensor, templates: Tensor, weights: Tensor) -> Tensor:
         (N, K, V, V).
     """
     n, outer = cells.shape[:2]
-    k, side = templates.shape[1], outer - 2
     weighted = (templates * weights[:, None]).flatten(1, 2)
-    cosines = torch.bmm(weighted, cells.flatten(1, 2).transpose(1, 2)).view(n, k, 9, outer, outer)
-    shifted = [cosines[:, :, s, 1 + dy : 1 + dy + side, 1 + dx : 1 + dx + side] for s, (dy, dx) in enumerate(PATCH)]
-    return added(shifted)
+    cosines = torch.bmm(weighted, cells.flatten(1, 2).transpose(1, 2))
+    return _laid_over(cosines.view(n, templates.shape[1], 9, outer, outer))
+
+
+def patch_scores_in_tiles(map: Tensor, first: Tensor, side: int, template: Tensor, weights: Tensor) -> Tensor:
+    """Do what :func:`patch_scores` does with windows that lie within the map, few points at a time; for CPUs.
+
+    The windows of few points stay in a core's cache, and a row of a window is copied at once: for 256 windows of 19 x
+    19 cells of 64 channels, 2.5 ms on one core instead of 4.1 in larger pieces and of 3.6 cell by cell.
+
+    Args:
+        map: (B, h, w, C), contiguous.
+        first: (N,) int64, the windows' upper-left cells, counted through all B maps row by row.
+        side: V + 2.
+        template: (N, S, C).
+        weights: (S,) sum 1.
+
+    Returns:
+        (N, V, V).
+    """
+    (n, cells, channels), width, count = template.shape, map.shape[2], max(1, TILE // side**2)
+    rows = map.as_strided((map.shape[:3].numel() - side + 1, side * channels), (channels, 1))
+    index = (first[:, None] + counted(side, map.device) * width).flatten()
+    weighted = template * weights[:, None]
+    cosines, held = template.new_empty(n, cells, side * side), template.new_empty(count * side, side * channels)
+    for i in range(0, n, count):
+        part = slice(i, i + count)
+        here = torch.index_select(rows, 0, index[i * side : (i + count) * side], out=held[: (n - i) * side])
+        torch.bmm(weighted[part], here.view(-1, side * side, channels).transpose(1, 2), out=cosines[part])
+    return _laid_over(cosines.view(n, 1, cells, side, side))[:, 0]
+
+
+def _laid_over(cosines: Tensor) -> Tensor:
+    """Add up what the nine cells of a patch have at every place: (N, K, 9, V + 2, V + 2) -> (N, K, V, V)."""
+    side = cosines.shape[-1] - 2
+    return added([cosines[:, :, s, 1 + dy : 1 + dy + side, 1 + dx : 1 + dx + side] for s, (dy, dx) in enumerate(PATCH)])
 
 
 def added(parts: list[Tensor]) -> Tensor:
@@ -135,12 +191,11 @@ def patch_ncc(cells: Tensor, template: Tensor, reach: int) -> Tensor:
     """
     n, k, p, _, channels = template.shape
     outer, side = cells.shape[1], 2 * reach + 1
-    # Every cell of the patch with every cell of the window, then shifted and added: a window of patches is never made.
-    single = torch.bmm(
-        template.reshape(n, k * p * p, channels), cells.reshape(n, outer * outer, channels).transpose(1, 2)
-    )
-    single = single.view(n, k, p * p, outer, outer)
-    dots = added([single[:, :, s, s // p : s // p + side, s % p : s % p + side] for s in range(p * p)])
-    energy = F.avg_pool2d(cells.square().sum(-1)[:, None], p, 1) * p * p
+    # Every row of the patch with every piece of a row of the window, then shifted and added: a window of patches is
+    # never made, and a row is one long vector.
+    pieces = cells.unfold(2, p, 1).transpose(-1, -2).reshape(n, outer * side, p * channels)
+    single = torch.bmm(template.reshape(n, k * p, p * channels), pieces.transpose(1, 2)).view(n, k, p, outer, side)
+    dots = added([single[:, :, s, s : s + side] for s in range(p)])
+    energy = F.avg_pool2d(cells.norm(dim=-1).square()[:, None], p, 1) * p * p
     wanted = template.flatten(2).square().sum(-1)[..., None, None]
     return dots * (energy * wanted).clamp(min=1e-12).rsqrt()

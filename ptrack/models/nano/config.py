@@ -63,6 +63,11 @@ class NanoConfig:
     confident_fit: tuple[float, float, float] = (0.527, 0.0638, 0.0832)
     threshold: float = 0.5  # visibility probability from which a point counts as visible
 
+    @property
+    def border(self) -> int:
+        """b: cells by which the windows of points at the border reach beyond the map."""
+        return max(self.radius, self.wide_radius, self.back_radius) + 1
+
     def __post_init__(self) -> None:
         if any(s % 16 or s < 32 for s in self.input_size):
             raise ConfigError(f"input_size {self.input_size} must be multiples of 16, at least 32.")

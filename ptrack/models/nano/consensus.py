@@ -102,7 +102,10 @@ class Consensus(nn.Module):
 
 
 def agreed(outputs: Sequence[StepOutput], size: Size) -> StepOutput:
-    """Return the positions on which the surest of K outputs agree; probabilities are the means of all.
+    """Return the positions on which the surest of K outputs agree.
+
+    "Right" is the mean of all. So is one half of "visible"; the other is the mean of those whose positions were taken:
+    a member that lost the point and calls it hidden says little of where the others have it.
 
     Args:
         outputs: of K members for the same N points.
@@ -114,6 +117,8 @@ def agreed(outputs: Sequence[StepOutput], size: Size) -> StepOutput:
     share = xy / xy.new_tensor([size[1], size[0]])
     near = (share[:, None] - share).norm(dim=-1) < NEAR  # (K, K, N)
     best = (near * sure).sum(1).argmax(0)  # (N,)
-    weight = near[best, :, torch.arange(len(best), device=xy.device)].T * (sure + LEAST)  # (K, N)
+    taken = near[best, :, torch.arange(len(best), device=xy.device)].T  # (K, N)
+    weight = taken * (sure + LEAST)
     place = (weight[..., None] * xy).sum(0) / weight.sum(0)[:, None]
-    return StepOutput(place, visible.mean(0), sure.mean(0))
+    agreeing = (taken * visible).sum(0) / taken.sum(0)
+    return StepOutput(place, (agreeing + visible.mean(0)) / 2, sure.mean(0))

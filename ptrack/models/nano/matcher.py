@@ -1,7 +1,9 @@
 """Comparing 3x3 patches with the cells of a window, some points at a time: what search, motion and judgement share.
 
-Letters: B clips, N points, n of them at a time, h w cells of a map, C channels, S = 9 cells of a patch, V side of a
-window.
+Maps that are searched have their border cells repeated b times, so that no window leaves them.
+
+Letters: B clips, N points, n of them at a time, h w cells of a map, b more on every side, C channels of a map, S = 9
+cells of a patch, V side of a window.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ptrack.models.layers.windows import PATCH, constant, inside, patch_scores, window
+from ptrack.models.layers.windows import PATCH, constant, inside, patch_scores, patch_scores_in_tiles, window
 
-CHUNK = 64  # points worked on at a time on a CPU when no gradient is needed: bounds the windows to 9 MB
+CHUNK = 128  # points worked on at a time on a CPU when no gradient is needed: bounds the windows to 5 MB
 GPU_CHUNK = 2048  # on a GPU: bounds the largest windows to 1 GB
 
 
@@ -22,23 +24,34 @@ class PatchMatcher(nn.Module):
 
     Args:
         sigma: of the Gaussian, in cells.
+        border: b.
     """
 
     weights: Tensor  # (S,) sum 1
 
-    def __init__(self, sigma: float) -> None:
+    def __init__(self, sigma: float, border: int) -> None:
         super().__init__()
+        self.border = border
         offsets = torch.tensor(PATCH, dtype=torch.float32)
         gauss = torch.exp(-offsets.square().sum(1) / (2 * sigma**2))
         self.register_buffer("weights", gauss / gauss.sum(), persistent=False)
 
     def scores(self, patch: Tensor, map: Tensor, clip: Tensor, centre: Tensor, radius: int) -> Tensor:
-        """Compare (n, S, C) patches with the cells around (n, 2) int64 of their clip's map (B, h, w, C): (n, V, V).
+        """Compare (n, S, C) patches with the cells around (n, 2) int64 of their clip's map: (n, V, V).
 
-        Cells beyond the border repeat it; ``clip`` (n,) int64.
+        ``map`` (B, h + 2b, w + 2b, C), ``clip`` (n,) int64.
         """
-        cells = window(map, clip, centre - radius - 1, 2 * radius + 3)
-        return patch_scores(cells, patch[:, None], self.weights)[:, 0]
+        side = 2 * radius + 3
+        origin = centre + (self.border - radius - 1)
+        if map.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_exporting():
+            return patch_scores(window(map, clip, origin, side), patch[:, None], self.weights)[:, 0]
+        x, y = origin.unbind(1)
+        first = (clip * map.shape[1] + y) * map.shape[2] + x
+        return patch_scores_in_tiles(map, first, side, patch, self.weights)
+
+    def size(self, map: Tensor) -> tuple[int, int]:
+        """Return (h, w) of a map with borders."""
+        return map.shape[1] - 2 * self.border, map.shape[2] - 2 * self.border
 
     def search(self, patch: Tensor, map: Tensor, clip: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor]:
         """Return the scores (N, V, V), -inf outside the map, and the windows' upper-left cells (N, 2)."""
@@ -46,7 +59,7 @@ class PatchMatcher(nn.Module):
 
         def scored(part: slice) -> Tensor:
             scores = self.scores(patch[part], map, clip[part], centre[part], radius)
-            return scores.masked_fill(~inside(origin[part], side, map_size(map)), float("-inf"))
+            return scores.masked_fill(~inside(origin[part], side, self.size(map)), float("-inf"))
 
         return by_points(scored, origin.shape[0], map.device), origin
 
@@ -71,12 +84,7 @@ def nobody(points: Tensor) -> bool:
     return not torch.compiler.is_exporting() and len(points) == 0
 
 
-def map_size(map: Tensor) -> tuple[int, int]:
-    """Return (h, w) of (B, h, w, C)."""
-    return map.shape[1], map.shape[2]
-
-
-def nearest_cell(xy: Tensor, map: Tensor) -> Tensor:
-    """Return (N, 2) int64, the cells of the map nearest to ``xy``: a window around one never misses the map."""
-    h, w = map_size(map)
+def nearest_cell(xy: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return (N, 2) int64, the cells of a map of ``size`` (h, w) nearest to ``xy``: windows never miss the map."""
+    h, w = size
     return torch.minimum(xy.round().clamp(min=0), constant((w - 1, h - 1), xy.device)).long()

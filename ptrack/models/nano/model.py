@@ -31,7 +31,7 @@ from ptrack.errors import ConfigError
 from ptrack.models.backbones.lite0 import TAPS, Lite0, is_inference, joined, stretched
 from ptrack.models.base import StepOutput
 from ptrack.models.graph import GraphReplay
-from ptrack.models.layers.windows import PATCH, patches, soft_argmax
+from ptrack.models.layers.windows import PATCH, bordered, soft_argmax
 from ptrack.models.nano.alignment import grey_frames
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.judgement import Verdict, aligned_points, is_aligned, moved_points, visible_probability
@@ -89,7 +89,7 @@ class Nano(nn.Module):
         self.name, self.threshold, self.iterations = name, c.threshold, c.iterations
         self.backbone = Lite0(backbone, fine=True)
         self.projection = self._projection(projection)
-        self.matcher = PatchMatcher(c.patch_sigma)
+        self.matcher = PatchMatcher(c.patch_sigma, c.border)
         self.steer = Steer(c.token, len(PATCH))
         self.refiner = Refiner(c)
         self.recall = Recall(c.token, c.memory) if c.memory else None
@@ -130,7 +130,7 @@ class Nano(nn.Module):
         fine, *taps = self.backbone(stretched(frames, self.config.input_size))
         y = self._map(taps)
         grey = grey_frames(frames) if is_aligned(size, self.config) else y.new_empty(len(frames), 0, 0)
-        return NanoFeatures(y.contiguous(), fine.permute(0, 2, 3, 1).contiguous(), grey, size)
+        return NanoFeatures(bordered(y, self.config.border), fine.permute(0, 2, 3, 1).contiguous(), grey, size)
 
     def _map(self, taps: Sequence[Tensor]) -> Tensor:
         """Join, project and centre maps of strides 4, 8 and 16: (B, h, w, C), unit length per cell."""
@@ -247,7 +247,7 @@ class Nano(nn.Module):
         c = self.config
         if not c.carry or nobody(clip):
             return None
-        return picture_motion(self.matcher, previous, frame.map, c.radius, c.back_radius)
+        return picture_motion(self.matcher, previous, frame, c.radius, c.back_radius)
 
     # ---- 2. search --------------------------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class Nano(nn.Module):
         self, points: PointStates, previous: Tensor, frame: NanoFeatures, clip: Tensor, xy: Tensor
     ) -> Tensor:
         """Search the patches at (N, 2) in the previous frame: (N,) cells from the old positions to where they fit."""
-        c, patch, centre = self.config, patches(frame.map, clip, xy), nearest_cell(points.xy, previous)
+        c, patch, centre = self.config, frame.patches(clip, xy), nearest_cell(points.xy, frame.cells)
         scores, origin = self.matcher.search(patch, previous, clip, centre, c.back_radius)
         error = (origin + soft_argmax(scores / c.temperature) - points.xy).norm(dim=1)
         return torch.where(points.added, 0.0, error.clamp(max=MAX_BACK))

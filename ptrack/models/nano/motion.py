@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ptrack.geometry import grid_points
 from ptrack.models.layers.windows import constant, patches, peak
-from ptrack.models.nano.matcher import PatchMatcher, map_size
+from ptrack.models.nano.matcher import PatchMatcher
+from ptrack.models.nano.state import NanoFeatures
 
 SIDE = 6  # places along each side of the picture
 WIDTH = 1.25  # standard deviation of a place's weight, in spacings of the grid
@@ -71,25 +72,26 @@ def trust_of(score: Tensor, returned: Tensor) -> Tensor:
 
 @torch.no_grad()
 def picture_motion(
-    matcher: PatchMatcher, previous: Tensor, map: Tensor, radius: int, back_radius: int
+    matcher: PatchMatcher, previous: Tensor, frame: NanoFeatures, radius: int, back_radius: int
 ) -> PictureMotion:
-    """Follow a grid of places from the previous frames' maps (B, h, w, C) to these, and back.
+    """Follow a grid of places from the previous frames to these, and back.
 
     Args:
         matcher: compares.
-        previous: of the frames before.
-        map: of these frames.
+        previous: map of the B frames before.
+        frame: features of these frames.
         radius: of the search, in cells.
         back_radius: of the search back.
     """
-    b, size = len(map), map_size(map)
-    place = grid(size, map.device)
-    clip = torch.arange(b, device=map.device).repeat_interleave(len(place))
+    b, size = len(previous), frame.cells
+    place = grid(size, previous.device)
+    clip = torch.arange(b, device=previous.device).repeat_interleave(len(place))
     start = place.repeat(b, 1)
     cells = start.long()
-    scores, origin = matcher.search(patches(previous, clip, start), map, clip, cells, radius)
+    patch = patches(previous, clip, start, matcher.border)
+    scores, origin = matcher.search(patch, frame.map, clip, cells, radius)
     there = origin + peak(scores)
-    back_scores, origin = matcher.search(patches(map, clip, there), previous, clip, cells, back_radius)
+    back_scores, origin = matcher.search(frame.patches(clip, there), previous, clip, cells, back_radius)
     back = origin + peak(back_scores)
     trust = trust_of(scores.flatten(1).amax(1), (back - start).norm(dim=1))
     shift = ((there - start) + (there - back)) / 2  # both ways: what still pictures seem to move cancels out

@@ -142,14 +142,15 @@ class Refiner(nn.Module):
     ) -> dict[str, Tensor]:
         """Return what is seen around (N, 2) positions, and the points' own numbers: parts of ``RefinerInputs``."""
         c = self.config
-        cells = F.normalize(bilinear_window(frame.map, clip, xy, c.reach), dim=-1).flatten(1, 2)
+        cells = bilinear_window(frame.map, clip, xy, c.reach, frame.border).flatten(1, 2)
+        lengths = cells.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         templates = points.templates.coarse.flatten(1, 2)
         fine = bilinear_window(frame.fine, clip, 2 * xy + 0.5, c.fine_reach + FINE_PATCH)
         match = patch_ncc(fine, points.templates.fine, c.fine_reach)
         h, w = frame.cells
         border = torch.cat([xy + 0.5, constant((w, h), xy.device) - (xy + 0.5)], dim=1)
         return {
-            "near": torch.bmm(cells, templates.transpose(1, 2)).flatten(1),
+            "near": (torch.bmm(cells, templates.transpose(1, 2)) / lengths).flatten(1),
             "match": match.flatten(1),
             "match_peak": _match_peak(match),
             "token": points.token,

@@ -1,7 +1,8 @@
 """What nano knows of a frame and what it remembers of its points.
 
-Letters: B clips, N points of all clips together, H W pixels of a frame as given, h w cells of stride 4, C channels,
-K templates, S = 9 cells of a patch, P cells of a stride-2 patch, D channels of a token, M remembered frames.
+Letters: B clips, N points of all clips together, H W pixels of a frame as given, h w cells of stride 4, b more on every
+side of a map, C channels, K templates, S = 9 cells of a patch, P cells of a stride-2 patch, D channels of a token, M
+remembered frames.
 """
 
 from __future__ import annotations
@@ -38,18 +39,34 @@ def to_pixels(cells: Tensor, size: geometry.Size, input_size: geometry.Size) -> 
 class NanoFeatures:
     """All that the tracker needs of B frames."""
 
-    map: Tensor  # (B, h, w, C) unit length per cell
+    map: Tensor  # (B, h + 2b, w + 2b, C) unit length per cell; border cells repeat: no window leaves it
     fine: Tensor  # (B, 2h, 2w, 16)
     grey: Tensor  # (B, H, W) grey values for the alignment, of large frames fewer; (B, 0, 0) if nothing is aligned
     size: tuple[int, int]  # (H, W) of the frames as given
 
     def __getitem__(self, i: int) -> NanoFeatures:
-        return NanoFeatures(self.map[i : i + 1], self.fine[i : i + 1], self.grey[i : i + 1], self.size)
+        one = slice(i, i + 1)
+        return NanoFeatures(self.map[one], self.fine[one], self.grey[one], self.size)
 
     @property
     def cells(self) -> tuple[int, int]:
         """(h, w)."""
-        return self.map.shape[1], self.map.shape[2]
+        return self.fine.shape[1] // 2, self.fine.shape[2] // 2
+
+    @property
+    def border(self) -> int:
+        """b."""
+        return (self.map.shape[1] - self.cells[0]) // 2
+
+    @property
+    def inner(self) -> Tensor:
+        """The map without its border, (B, h, w, C)."""
+        b, (h, w) = self.border, self.cells
+        return self.map[:, b : b + h, b : b + w]
+
+    def patches(self, clip: Tensor, cells: Tensor) -> Tensor:
+        """Sample the patches (N, S, C) around (N, 2) cells of their clips' maps, each cell of unit length."""
+        return patches(self.map, clip, cells, self.border)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +80,7 @@ class Templates:
     def cut(cls, frame: NanoFeatures, clip: Tensor, cells: Tensor) -> Templates:
         """Return the one template, K = 1, of every point at (N, 2) cells of its clip's frame."""
         fine = bilinear_window(frame.fine, clip, 2 * cells + 0.5, FINE_PATCH)
-        return cls(patches(frame.map, clip, cells)[:, None], fine[:, None])
+        return cls(frame.patches(clip, cells)[:, None], fine[:, None])
 
     def renewed(self, new: Templates, where: Tensor) -> Templates:
         """Put ``new``, K = 1, in the last one's place ``where`` (N,) bool; the first one is never forgotten."""
@@ -169,7 +186,7 @@ class NanoState:
     """All that the tracker remembers."""
 
     points: PointStates
-    previous: Tensor | None = None  # (B, h, w, C) map of the previous frame
+    previous: Tensor | None = None  # (B, h + 2b, w + 2b, C) map of the previous frame
     grey: Tensor | None = None  # (B, H, W) its grey values, as in ``NanoFeatures``
 
 

@@ -43,7 +43,7 @@ class Quality(NamedTuple):
 QUALITIES = {
     "fast": Quality(((256, 352),), 1),
     "default": Quality(((432, 576),), 2),
-    "best": Quality(((432, 576), (576, 768)), 2),
+    "best": Quality(((432, 576), (480, 640), (576, 768)), 2),
 }
 
 

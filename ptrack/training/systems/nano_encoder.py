@@ -76,7 +76,7 @@ def matching_logits(model: Nano, frames: Tensor, xy: Tensor) -> Tensor:
         (B, P, h, w) logits.
     """
     b, p = xy.shape[:2]
-    map = model.features(frames.flatten(0, 1)).map
+    map = model.features(frames.flatten(0, 1)).inner
     first, second = map[0::2].contiguous(), map[1::2]
     clip = torch.arange(b, device=map.device).repeat_interleave(p)
     cells = (xy / STRIDE - 0.5).flatten(0, 1).clamp(0, map.shape[2] - 1)
