@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from ptrack.errors import OutputError, reason
 
@@ -59,6 +59,25 @@ def check_writable(path: Path | str, *, overwrite: bool) -> Path:
     except (OSError, ValueError) as error:
         raise OutputError(f"Cannot write {path}: {reason(error)}. Choose a writable place.") from error
     return path
+
+
+def locked(descriptor: int, path: Path, mode: str, advice: str) -> BinaryIO:
+    """Return an open file, locked until it closes or the process dies, except on Windows and drives without locks.
+
+    Raises:
+        OutputError: another process writes it; ``advice`` ends the sentence.
+    """
+    file = cast(BinaryIO, os.fdopen(descriptor, mode))
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OutputError(f"{path} is being written by another process; wait for it or {advice}.") from None
+    except (ImportError, OSError):
+        pass
+    return file
 
 
 def new_file(path: Path | str) -> int:

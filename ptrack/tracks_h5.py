@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, BinaryIO, Self
 
 import h5py
 import numpy as np
@@ -102,8 +102,8 @@ class TracksWriter:
         self._failed = False
         with self._writing():
             if self.path.is_file() and not self.path.is_symlink():
-                _lock(os.open(self.path, os.O_RDWR | fileio.NOFOLLOW), self.path).close()
-            self._lock = _lock(fileio.new_file(self.path), self.path)
+                self._locked(os.open(self.path, os.O_RDWR | fileio.NOFOLLOW)).close()
+            self._lock = self._locked(fileio.new_file(self.path))
             fileio.check_space(self.path, SPACE)
             # HDF5's own locks are refused on network drives. Its types cannot distinguish a dataset from a group.
             self._file: Any = h5py.File(self.path, "w", locking=False)
@@ -136,6 +136,9 @@ class TracksWriter:
         """Keep the datasets open: h5py drops the errors of writing a chunk when a dataset is closed."""
         self._rows: list[Any] = [self._file[name] for name in PER_FRAME]
 
+    def _locked(self, descriptor: int) -> BinaryIO:
+        return fileio.locked(descriptor, self.path, "r+b", "choose another output")
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Turn what a full or vanished disk brings up into one sentence with the reason and the space left."""
@@ -160,7 +163,7 @@ class TracksWriter:
         self = cls.__new__(cls)
         self.path, self._final, self._failed = Path(path), None, False
         try:
-            self._lock = _lock(os.open(self.path, os.O_RDWR | fileio.NOFOLLOW), self.path)
+            self._lock = self._locked(os.open(self.path, os.O_RDWR | fileio.NOFOLLOW))
             h5.check_heaps(self.path)
             self._file = h5py.File(self.path, "r+", locking=False)
             root = h5.H5Group(self._file, Budget.of(self.path))
@@ -301,25 +304,6 @@ def save_h5(tracks: Tracks, path: Path, final: Path) -> None:
         if (row + 1) % 256 == 0:
             writer.flush()
     writer.finish(tracks.info)
-
-
-def _lock(descriptor: int, path: Path) -> IO[bytes]:
-    """Return an open file, locked against other runs of this machine until it closes where the file system can lock.
-
-    Raises:
-        OutputError: another process writes it.
-    """
-    file = os.fdopen(descriptor, "r+b")
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise OutputError(f"{path} is being written by another run; wait for it or choose another output.") from None
-    except (ImportError, OSError):  # Windows has no such locks, network drives refuse them
-        pass
-    return file
 
 
 def load_h5(path: Path) -> dict[str, Any]:

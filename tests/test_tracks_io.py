@@ -186,9 +186,9 @@ def test_csv_holds_the_frame_size_and_others_say_that_they_do_not(tmp_path):
 def test_one_run_at_a_time_writes_a_file(tmp_path):
     tracks = example()
     writer = TracksWriter(tmp_path / "p.h5", tracks.queries, tracks.ids, tracks.info)
-    with pytest.raises(OutputError, match="being written by another run"):
+    with pytest.raises(OutputError, match="being written by another process"):
         TracksWriter(tmp_path / "p.h5", tracks.queries, tracks.ids, tracks.info)
-    with pytest.raises(OutputError, match="being written by another run"):
+    with pytest.raises(OutputError, match="being written by another process"):
         TracksWriter.reopen(tmp_path / "p.h5", 0)
     writer.close()
     TracksWriter.reopen(tmp_path / "p.h5", 0).close()

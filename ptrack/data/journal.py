@@ -20,12 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ptrack.errors import OutputError
-from ptrack.fileio import NOFOLLOW, new_file
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from ptrack.fileio import NOFOLLOW, locked, new_file
 
 _HEAD = struct.Struct("<8sQ")  # magic, committed size
 _RECORD = struct.Struct("<QQI")  # offset, length, CRC-32 of the old bytes
@@ -209,18 +204,8 @@ def _by_page(start: int, length: int) -> Iterator[tuple[int, int, slice]]:
 
 
 def _locked(path: Path) -> BinaryIO:
-    """Open (and make) a file and lock it as long as it is open, where the system can; a dead process holds no lock."""
-    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NOFOLLOW, 0o666), "ab")
-    if fcntl is None:
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise OutputError(f"{path} is being written by another process; wait for it or stop it.") from None
-    except OSError:
-        pass  # network file systems without locks
-    return file
+    """Open (and make) a file and lock it as long as it is open."""
+    return locked(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NOFOLLOW, 0o666), path, "ab", "stop it")
 
 
 def check_free(path: Path | str) -> None:
