@@ -13,7 +13,7 @@ import ptrack
 from ptrack.config import to_mapping
 from ptrack.errors import CheckpointError, ConfigError, ModelError
 from ptrack.models import saved
-from ptrack.models.backbones.lite0 import packaged_weights
+from ptrack.models.backbones.lite0 import FUSED, packaged_weights
 from ptrack.models.base import OnlineModel
 from ptrack.models.layers import windows
 from ptrack.models.layers.windows import bilinear_window, bordered, patch_ncc, patch_scores, peak, soft_argmax, window
@@ -24,7 +24,7 @@ from ptrack.models.nano.matcher import PatchMatcher
 from ptrack.models.nano.matching import MATCHING
 from ptrack.models.nano.model import Nano
 from ptrack.models.nano.motion import PictureMotion
-from ptrack.models.nano.refinement import RefinerInputs
+from ptrack.models.nano.refinement import Refiner, RefinerInputs
 from ptrack.models.nano.search import Search, Steer
 from ptrack.models.nano.state import FIRST, LAST, NanoState
 from tests.fakes import moving_frames
@@ -128,6 +128,23 @@ def test_order_company_and_threads_do_not_matter(frames, queries):
     finally:
         torch.set_num_threads(before)
     np.testing.assert_allclose(other.tracks, whole.tracks, atol=1e-3)
+
+
+@pytest.mark.skipif(not FUSED, reason="this build of PyTorch has no oneDNN, whose products have one order")
+def test_one_and_two_threads_add_up_in_one_order():
+    torch.manual_seed(0)
+    refiner, before = Refiner(NanoConfig()), torch.get_num_threads()
+    seen = torch.randn(128, refiner.enter.in_features)
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with torch.inference_mode():
+                found.append(refiner(seen))
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-7)
 
 
 def test_points_come_and_go(frames, queries):

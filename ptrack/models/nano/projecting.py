@@ -47,7 +47,9 @@ def projected(taps: Sequence[Tensor], weights: Sequence[float], projection: Tens
         # y / length - mean(y / length) has the direction of y - length * mean.
         length = (total + weights[0] ** 2).sqrt_().reshape(len(y), -1, 1)
         rows = y.flatten(1, 2)
-        mean = torch.bmm(length.reciprocal().transpose(1, 2), rows)
+        # Row by row: one product over all cells is added up in another order by every number of threads.
+        each = torch.bmm(length.reciprocal().view(size[0], 1, size[1]), y.view(*size, -1))
+        mean = each.sum(0)[None]
         rows.baddbmm_(length, mean, alpha=-1 / rows.shape[1])
     return y.div_(y.norm(dim=-1, keepdim=True).clamp_(min=TINY))
 

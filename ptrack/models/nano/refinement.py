@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptrack.models.layers.linear import linear
 from ptrack.models.layers.windows import PATCH, bilinear_window, constant, patch_ncc
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.layers import LENGTH, LONG, MAX_BACK, zeroed
@@ -80,8 +80,9 @@ class Refiner(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, inputs) -> (N, 2) move in cells of stride 4, (N, D) token."""
-        x = F.gelu(self.enter(x))
-        x = x + F.gelu(self.middle(x))
+        # oneDNN's products have the same bits with every number of threads.
+        x = linear(x, self.enter.weight, self.enter.bias, "gelu")
+        x = x + linear(x, self.middle.weight, self.middle.bias, "gelu")
         return self.move(x), self.token(x)
 
     def refine(
