@@ -443,6 +443,18 @@ def test_on_a_cpu_windows_are_compared_in_tiles_with_the_same_scores(radius):
         assert torch.equal(matcher.scores(patch, bordered(map, border), clip, centre, radius), expected)
 
 
+def test_a_network_that_diverged_gives_nan_and_no_error(frames):
+    model = scrambled()
+    with torch.no_grad():
+        model.projection.fill_(float("nan"))
+    queries = torch.tensor([[0.0, 40.0, 40.0], [0.0, 90.0, 60.0]])
+    video = torch.from_numpy(np.stack(frames[:3]))[None].float()
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            out = model(video, queries[None], lambda t, o: o.xy[-1])
+        assert out[-1].isnan().all()
+
+
 def test_patch_ncc_is_the_cosine_of_whole_patches():
     torch.manual_seed(0)
     cells, template = torch.randn(2, 7, 7, 3), torch.randn(2, 2, 3, 3, 3)

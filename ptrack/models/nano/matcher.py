@@ -85,6 +85,9 @@ def nobody(points: Tensor) -> bool:
 
 
 def nearest_cell(xy: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return (N, 2) int64, the cells of a map of ``size`` (h, w) nearest to ``xy``: windows never miss the map."""
+    """Return (N, 2) int64, the cells of a map of ``size`` (h, w) nearest to ``xy``: windows never miss the map.
+
+    That of NaN, as of a network whose training diverges, is the first one.
+    """
     h, w = size
-    return torch.minimum(xy.round().clamp(min=0), constant((w - 1, h - 1), xy.device)).long()
+    return torch.minimum(xy.round().clamp(min=0), constant((w - 1, h - 1), xy.device)).nan_to_num(0.0).long()
