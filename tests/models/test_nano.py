@@ -237,8 +237,9 @@ def test_a_point_far_outside_is_searched_for_at_the_border(frames):
     model = scrambled()
     with torch.no_grad():
         one = model.encode(torch.from_numpy(np.asarray(frames[0]))[None])[0]
-        state = model.add(model.init_state(), one, torch.tensor([[-400.0, 40.0], [9000.0, 9000.0]]))
-        for _ in range(2):
+        far = torch.tensor([[-400.0, 40.0], [9000.0, 9000.0], [-1e6, 1e6], [1e9, 40.0], [1e30, -1e30]])
+        state = model.add(model.init_state(), one, far)
+        for _ in range(3):
             state, out = model.step(state, one)
     for value in (out.xy, out.visibility, out.confidence):
         assert torch.isfinite(value).all()

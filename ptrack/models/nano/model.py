@@ -44,6 +44,7 @@ from ptrack.models.nano.search import Search, Steer
 from ptrack.models.nano.state import FIRST, NanoFeatures, NanoState, PointStates, Templates, to_cells, to_pixels
 
 LEVEL_WEIGHTS = (0.7, 1.0, 1.0)  # of the L2-normalised maps at strides 4, 8, 16
+FAR = 2048.0  # cells, 14 widths of a picture: what learned layers make of much longer ways overflows
 
 R = TypeVar("R")
 
@@ -168,7 +169,8 @@ class Nano(nn.Module):
         return replace(state, points=state.points.select(index.to(self.device)))
 
     def _to_cells(self, xy: Tensor, size: geometry.Size) -> Tensor:
-        return to_cells(xy, size, self.config.input_size)
+        """Return the (N, 2) cells of queries; those farther outside than ``FAR`` start there."""
+        return to_cells(xy, size, self.config.input_size).clamp(-FAR, FAR)
 
     def _to_pixels(self, cells: Tensor, size: geometry.Size) -> Tensor:
         return to_pixels(cells, size, self.config.input_size)
