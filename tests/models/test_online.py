@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import torch
 from ptrack.errors import ConfigError, ModelError
 from ptrack.models.backbones.imagenet import normalised
 from ptrack.models.base import OnlineModel
-from ptrack.models.layers import deformable, linear, winograd
+from ptrack.models.layers import deformable, dropout, linear, winograd
 from ptrack.models.online import model as module
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.heads import best_cell, best_cells
@@ -183,6 +185,31 @@ def test_a_sum_inside_the_product_equals_the_sum_after_it(bias: torch.Tensor | N
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
             torch.testing.assert_close(linear.linear_add(x, weight, bias, other), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("clips", [1, 3])
+def test_dropout_by_clip_slices_no_tensor_that_has_a_gradient(clips: int) -> None:
+    q, k, v = (torch.randn(6, 2, 4, 8, requires_grad=True) for _ in range(3))
+    seen, each = torch.tensor([True, False, True, True]).repeat(6, 1, 1, 1), 6 // clips
+
+    def draw(rows: slice, numbers: Sequence[int], mask: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(5)
+        with dropout.by_clip(numbers):
+            y = dropout.attend(q[rows], k[rows], v[rows], mask, 0.3)
+            return dropout.dropout(y, 0.3, True) * dropout.chosen(y.shape, 0.5, y.device)
+
+    for mask in (seen, seen[:1]):
+        parts = [slice(i * each, (i + 1) * each) for i in range(clips)]
+        single = [draw(p, [i], mask if len(mask) == 1 else mask[p]) for i, p in enumerate(parts)]
+        torch.testing.assert_close(draw(slice(None), range(clips), mask), torch.cat(single), rtol=0, atol=0)
+    with dropout.by_clip(range(clips)):
+        y = dropout.dropout(dropout.attend(q, k, v, seen, 0.3), 0.3, True)
+    assert not [name for name in _graph(y.grad_fn) if name.startswith("Slice")]
+
+
+def _graph(node: Any) -> set[str]:
+    """The names of all steps of a backward pass."""
+    return {node.name(), *(name for before, _ in node.next_functions if before for name in _graph(before))}
 
 
 @pytest.mark.parametrize("rows", [1, 4])
