@@ -46,8 +46,8 @@ def test_it_is_an_online_model(model):
     assert isinstance(model, OnlineModel)
     features = model.encode(torch.zeros(2, 48, 64, 3, dtype=torch.uint8))
     assert len(features) == 2
-    assert features[0].map.shape == (1, 24, 32, 176)
-    torch.testing.assert_close(features[0].map.norm(dim=-1), torch.ones(1, 24, 32), rtol=1e-4, atol=1e-4)
+    assert features[0].inner.shape == (1, 24, 32, 176)
+    torch.testing.assert_close(features[0].inner.norm(dim=-1), torch.ones(1, 24, 32), rtol=1e-4, atol=1e-4)
 
 
 def test_points_follow_a_moving_texture(tracker):
