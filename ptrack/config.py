@@ -32,7 +32,10 @@ def check_bounds(
     words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
     for name in names:
         value = getattr(config, name)
-        if value is not None and not (least <= value <= most and above < value < below):
+        if value is None:
+            continue
+        beyond = (value <= above and above > -math.inf) or (value >= below and below < math.inf)
+        if beyond or not least <= value <= most:
             raise ConfigError(f"{where}{name} must be {words}, not {value}.")
 
 

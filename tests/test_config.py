@@ -125,10 +125,12 @@ def test_odd_values_are_sentences(values, words):
 class Bounded:
     share: float | None = None
     count: int = 1
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         check_bounds(self, "share", least=0, below=1, where="here: ")
         check_bounds(self, "count", least=1)
+        check_bounds(self, "weight", above=0)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, math.nan, math.inf])
@@ -138,3 +140,10 @@ def test_a_field_beyond_its_bounds_is_named_with_them(share):
         Bounded(share=share)
     with pytest.raises(ConfigError, match=r"^count must be at least 1, not 0\.$"):
         Bounded(count=0)
+
+
+def test_where_there_is_no_upper_bound_infinity_is_allowed():
+    assert Bounded(weight=math.inf).weight == math.inf
+    for weight in (0.0, -math.inf, math.nan):
+        with pytest.raises(ConfigError, match=rf"^weight must be above 0, not {weight}\.$"):
+            Bounded(weight=weight)
