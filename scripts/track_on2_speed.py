@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -61,9 +60,10 @@ def work(frames: str, dtype: str, threads: int) -> None:
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     """Start a worker on the ptrack of a folder."""
+    from ptrack.bench.against import environment
+
     command = [sys.executable, str(Path(__file__).resolve()), "--work", *words]
-    env = {**os.environ, "PYTHONPATH": str(folder.resolve())}
-    return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def ask(worker: subprocess.Popen[str], count: int, number: int) -> dict:
@@ -97,6 +97,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--work"]:
         return work(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     import ptrack
+    from ptrack.bench.against import HERE, checkout
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("video")
@@ -106,14 +107,14 @@ def main() -> None:
     parser.add_argument("--dtype", action="append", default=[], help="besides float32")
     parser.add_argument("--against", type=Path, help="a checkout, in float32")
     given = parser.parse_args()
+    other = checkout(given.against) if given.against else None
     images = [f.rgb for f in itertools.islice(ptrack.read_frames(given.video), given.frames + 2)]
     with tempfile.TemporaryDirectory() as place:
         frames, threads = f"{place}/frames.npy", str(given.threads)
         np.save(frames, np.stack(images))
-        here = Path(ptrack.__file__).parents[1]
-        workers = {kind: start(here, frames, kind, threads) for kind in ("float32", *given.dtype)}
-        if given.against:
-            workers[OTHER] = start(given.against, frames, "float32", threads)
+        workers = {kind: start(HERE, frames, kind, threads) for kind in ("float32", *given.dtype)}
+        if other:
+            workers[OTHER] = start(other, frames, "float32", threads)
         print("| " + " | ".join(HEADINGS) + " |\n" + "|---" * len(HEADINGS) + "|")
         for count in given.points:
             table(workers, count, given.frames)

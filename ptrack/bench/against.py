@@ -60,6 +60,12 @@ def checkout(folder: Path) -> Path:
     return folder
 
 
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment in which Python finds the ptrack of a checkout first."""
+    path = os.pathsep.join(p for p in (str(folder), os.environ.get("PYTHONPATH", "")) if p)
+    return {**os.environ, "PYTHONPATH": path}
+
+
 def compare(
     other: Path, arguments: Sequence[str], rounds: int, note: Callable[[str], None] = lambda _: None
 ) -> list[Ratio]:
@@ -130,9 +136,7 @@ def _run(folder: Path, arguments: Sequence[str]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="ptrack-against-") as place:
         out = Path(place) / "result.json"
         command = [sys.executable, "-m", "ptrack", "bench", "speed", *arguments, "--out", str(out)]
-        path = os.pathsep.join(p for p in (str(folder), os.environ.get("PYTHONPATH", "")) if p)
-        environment = {**os.environ, "PYTHONPATH": path}
-        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=MOST)
+        done = subprocess.run(command, cwd=place, env=environment(folder), capture_output=True, text=True, timeout=MOST)
         if done.returncode != 0 or not out.is_file():
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ConfigError(f"--against: 'ptrack bench speed' of {folder} failed: {reason}")

@@ -18,6 +18,8 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ptrack.models.layers.linear import CONVOLVE, is_inference
+
 BN_EPS = 1e-3
 DEPTHS = (1, 2, 2, 3, 3)  # blocks per stage
 STRIDES = (1, 2, 2, 2, 1)  # stride of the first block of each stage
@@ -27,7 +29,7 @@ WIDTHS: dict[int, int] = {4: TAPS[1], 8: TAPS[2], 16: TAPS[4], 32: TAPS[4]}  # s
 # oneDNN's convolution with bias and ReLU6 applied while a result is in a register, as PyTorch's compiler calls it. At
 # 576x432 on one core the network takes 31 ms by it and 38 without: a 1x1 convolution of one frame is else a product of
 # matrices with a layout copied before and after, and ReLU6 another pass.
-FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+FUSED = CONVOLVE is not None
 EXPANDED = 6 << 20  # bytes of a block's widest map that are held at a time; the first would take 19 MB at 512x384
 
 
@@ -43,12 +45,6 @@ def packaged_sha256() -> str:
 
 def _packaged_bytes() -> bytes:
     return (resources.files("ptrack.models") / "weights" / "lite0_imagenet.safetensors").read_bytes()
-
-
-def is_inference(x: Tensor) -> bool:
-    """Return whether ``x`` is on a CPU in float32 and neither gradients nor a graph are wanted."""
-    plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not plain
 
 
 def is_fused(x: Tensor) -> bool:
@@ -81,8 +77,7 @@ class Conv(nn.Module):
             return self.part(x, slice(None))
         padding, stride, one = [self.padding] * 2, [self.stride] * 2, [1, 1]
         name, limits = ("hardtanh", [0.0, 6.0]) if self.act else ("none", [])
-        convolution = torch.ops.mkldnn._convolution_pointwise
-        return convolution(x, self.weight, self.bias, padding, stride, one, self.groups, name, limits, "")
+        return CONVOLVE(x, self.weight, self.bias, padding, stride, one, self.groups, name, limits, "")
 
     def part(self, x: Tensor, channels: slice) -> Tensor:
         """Return some of the channels; a depthwise convolution takes no others."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ptrack.models.layers.attention import PostNormBlock
 from ptrack.models.layers.dropout import dropout as drop_out
-from ptrack.models.layers.linear import Linear, linear, linear_add, pack
+from ptrack.models.layers.linear import Linear, is_inference, linear, linear_add, pack
 
 SPARSE = 5.0  # rows sampled per token up to which tokens are sampled before they are projected
 Shapes = tuple[tuple[int, int], ...]  # (height, width) of each level
@@ -162,9 +162,8 @@ class DeformableAttention(nn.Module):
 
     def few(self, queries: int, tokens: Tensor) -> bool:
         """Whether ``queries`` sample so little of (B, S, D) tokens that projecting all of them costs more."""
-        plain = tokens.device.type == "cpu" and tokens.dtype == torch.float32 and not torch.is_grad_enabled()
         entries = 4 * self.heads * self.levels * self.points
-        return plain and not torch.compiler.is_compiling() and queries * entries <= SPARSE * tokens.shape[1]
+        return is_inference(tokens) and queries * entries <= SPARSE * tokens.shape[1]
 
     def pack(self) -> None:
         """Join and lay out the weights of :meth:`_plan` for inference on a CPU; they must not change any more."""

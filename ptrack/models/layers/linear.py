@@ -9,7 +9,7 @@ agree to rounding.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,23 +19,27 @@ from torch.utils.weak import WeakIdKeyDictionary
 Activation = Literal["none", "relu", "gelu"]
 
 
-def _library(name: str):
+def _library(name: str) -> Any:
     """An operator of PyTorch's oneDNN binding, None where this build has none."""
     return getattr(torch.ops.mkldnn, name, None) if torch.backends.mkldnn.is_available() else None
 
 
 _LINEAR = _library("_linear_pointwise")
 _LAY_OUT = _library("_reorder_linear_weight")
-_CONVOLVE = _library("_convolution_pointwise")
+CONVOLVE = _library("_convolution_pointwise")
 ROWS = 2048  # that a packed weight's layout is chosen for; any other number costs 5 % at most
 _packed = WeakIdKeyDictionary()  # weight -> the same in the library's layout, as long as the weight lives
 
 
+def is_inference(x: Tensor) -> bool:
+    """Return whether ``x`` is on a CPU in float32 and neither gradients, nor a graph, nor other types are wanted."""
+    wanted = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not wanted and not torch.is_autocast_enabled("cpu")
+
+
 def _fast(x: Tensor, weight: Tensor) -> bool:
     """Whether the direct path computes what the ordinary one would."""
-    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
-    inference = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    return plain and inference and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
+    return is_inference(x) and weight.device == x.device and weight.dtype == x.dtype and x.numel() > 0
 
 
 @torch.no_grad()
@@ -99,6 +103,6 @@ class ConvReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H', W')."""
         c = self.conv
-        if _CONVOLVE is None or not _fast(x, c.weight):
+        if CONVOLVE is None or not _fast(x, c.weight):
             return _activate(c(x), "relu")
-        return _CONVOLVE(x, c.weight, c.bias, c.padding, c.stride, c.dilation, c.groups, "relu", [], "")
+        return CONVOLVE(x, c.weight, c.bias, c.padding, c.stride, c.dilation, c.groups, "relu", [], "")

@@ -16,10 +16,10 @@ PATCH = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 
 
 @lru_cache(maxsize=256)
-def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return numbers as a float32 tensor that is made once per device: on a GPU, making one would wait for the host."""
+def constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return numbers as a tensor that is made once per device: on a GPU, making one would wait for the host."""
     with torch.inference_mode(False):
-        return torch.tensor(values, dtype=torch.float32, device=device)
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 @lru_cache(maxsize=64)
@@ -27,13 +27,6 @@ def counted(count: int, device: torch.device) -> Tensor:
     """Return 0, 1, ..., ``count`` - 1 as int64, made once per device."""
     with torch.inference_mode(False):
         return torch.arange(count, device=device)
-
-
-@lru_cache(maxsize=64)
-def last_cell(size: tuple[int, int], device: torch.device) -> Tensor:
-    """Return the (2,) int64 (x, y) of the lower right cell of a map of ``size`` (h, w), made once per device."""
-    with torch.inference_mode(False):
-        return torch.tensor([size[1] - 1, size[0] - 1], device=device)
 
 
 def bordered(map: Tensor, border: int) -> Tensor:
@@ -52,7 +45,8 @@ def window(map: Tensor, clip: Tensor, origin: Tensor, side: int) -> Tensor:
     """
     B, h, w, C = map.shape
     places = origin[:, :, None] + counted(side, map.device)
-    x, y = torch.minimum(places.clamp(min=0), last_cell((h, w), map.device)[:, None]).unbind(1)
+    last = constant((w - 1, h - 1), map.device, torch.int64)
+    x, y = torch.minimum(places.clamp(min=0), last[:, None]).unbind(1)
     rows = (y * w)[:, :, None] + x[:, None]
     if B > 1:
         rows = rows + (clip * (h * w))[:, None, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ptrack.config import check_bounds
 from ptrack.errors import ConfigError
 
 SMALLEST = {
@@ -72,15 +73,9 @@ class NanoConfig:
         if any(s % 16 or s < 32 for s in self.input_size):
             raise ConfigError(f"input_size {self.input_size} must be multiples of 16, at least 32.")
         for name, low in SMALLEST.items():
-            if getattr(self, name) < low:
-                raise ConfigError(f"{name} must be at least {low}, not {getattr(self, name)}.")
+            check_bounds(self, name, least=low)
         if 0 < self.wide_radius < self.radius:
             raise ConfigError(f"wide_radius must be 0 or at least radius ({self.radius}), not {self.wide_radius}.")
-        if not 0 <= self.carry < 1:
-            raise ConfigError(f"carry must be at least 0 and less than 1, not {self.carry}.")
-        if not self.own_motion > 0:
-            raise ConfigError(f"own_motion must be more than 0, not {self.own_motion}.")
-        if not 0 <= self.sure < 1:
-            raise ConfigError(f"sure must be at least 0 and less than 1, not {self.sure}.")
-        if not 0 < self.threshold < 1:
-            raise ConfigError(f"threshold must lie between 0 and 1, not {self.threshold}.")
+        check_bounds(self, "carry", "sure", least=0, below=1)
+        check_bounds(self, "own_motion", above=0)
+        check_bounds(self, "threshold", above=0, below=1)

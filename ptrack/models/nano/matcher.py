@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ptrack.models.layers.linear import is_inference
 from ptrack.models.layers.windows import PATCH, constant, inside, patch_scores, patch_scores_in_tiles, window
 
 CHUNK = 128  # points worked on at a time on a CPU when no gradient is needed: bounds the windows to 5 MB
@@ -43,7 +44,7 @@ class PatchMatcher(nn.Module):
         """
         side = 2 * radius + 3
         origin = centre + (self.border - radius - 1)
-        if map.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_exporting():
+        if not is_inference(map):
             return patch_scores(window(map, clip, origin, side), patch[:, None], self.weights)[:, 0]
         x, y = origin.unbind(1)
         first = (clip * map.shape[1] + y) * map.shape[2] + x

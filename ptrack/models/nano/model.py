@@ -28,9 +28,10 @@ from torch import Tensor, nn
 
 from ptrack import geometry
 from ptrack.errors import ConfigError
-from ptrack.models.backbones.lite0 import TAPS, Lite0, is_inference, joined, stretched
+from ptrack.models.backbones.lite0 import TAPS, Lite0, joined, stretched
 from ptrack.models.base import StepOutput
 from ptrack.models.graph import GraphReplay
+from ptrack.models.layers.linear import is_inference
 from ptrack.models.layers.windows import PATCH, bordered, soft_argmax
 from ptrack.models.nano.alignment import grey_frames
 from ptrack.models.nano.config import NanoConfig

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from ptrack.models.layers.linear import linear
+from ptrack.models.layers.linear import Linear
 from ptrack.models.layers.windows import PATCH, bilinear_window, constant, patch_ncc
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.layers import LENGTH, LONG, MAX_BACK, zeroed
@@ -73,16 +73,16 @@ class Refiner(nn.Module):
     def __init__(self, config: NanoConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.enter = nn.Linear(sum(RefinerInputs.widths(c).values()), c.hidden)
-        self.middle = nn.Linear(c.hidden, c.hidden)
+        # oneDNN's products have the same bits with every number of threads.
+        self.enter = Linear(sum(RefinerInputs.widths(c).values()), c.hidden)
+        self.middle = Linear(c.hidden, c.hidden)
         self.move = zeroed(nn.Linear(c.hidden, 2))
         self.token = nn.Linear(c.hidden, c.token)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, inputs) -> (N, 2) move in cells of stride 4, (N, D) token."""
-        # oneDNN's products have the same bits with every number of threads.
-        x = linear(x, self.enter.weight, self.enter.bias, "gelu")
-        x = x + linear(x, self.middle.weight, self.middle.bias, "gelu")
+        x = self.enter(x, "gelu")
+        x = x + self.middle(x, "gelu")
         return self.move(x), self.token(x)
 
     def refine(
