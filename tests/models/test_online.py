@@ -188,7 +188,7 @@ def test_a_sum_inside_the_product_equals_the_sum_after_it(bias: torch.Tensor | N
 
 
 @pytest.mark.parametrize("clips", [1, 3])
-def test_dropout_by_clip_slices_no_tensor_that_has_a_gradient(clips: int) -> None:
+def test_dropout_by_clip_divides_no_tensor_that_has_a_gradient(clips: int) -> None:
     q, k, v = (torch.randn(6, 2, 4, 8, requires_grad=True) for _ in range(3))
     seen, each = torch.tensor([True, False, True, True]).repeat(6, 1, 1, 1), 6 // clips
 
@@ -204,7 +204,22 @@ def test_dropout_by_clip_slices_no_tensor_that_has_a_gradient(clips: int) -> Non
         torch.testing.assert_close(draw(slice(None), range(clips), mask), torch.cat(single), rtol=0, atol=0)
     with dropout.by_clip(range(clips)):
         y = dropout.dropout(dropout.attend(q, k, v, seen, 0.3), 0.3, True)
-    assert not [name for name in _graph(y.grad_fn) if name.startswith("Slice")]
+    assert not [name for name in _graph(y.grad_fn) if name.startswith(("Slice", "Split", "Cat"))]
+
+
+def test_dropout_by_clip_of_one_clip_drops_as_much_and_scales_as_torch_does() -> None:
+    q, k = torch.randn(2, 2, 50, 8), torch.randn(2, 2, 60, 8)
+    seen = torch.arange(60) < 45
+    v = torch.eye(60).expand(2, 2, -1, -1)  # the result is the weights
+    whole = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen[None])
+    with dropout.by_clip([3]):
+        found = dropout.attend(q, k, v, seen[None, None, None], 0.25)
+        marks = dropout.chosen((100, 100), 0.25, q.device)
+    kept = found != 0
+    torch.testing.assert_close(found[kept], (whole / 0.75)[kept])
+    assert not kept[..., 45:].any()
+    assert kept[..., :45].float().mean() == pytest.approx(0.75, abs=0.03)
+    assert marks.float().mean() == pytest.approx(0.25, abs=0.03)
 
 
 def _graph(node: Any) -> set[str]:

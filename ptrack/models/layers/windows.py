@@ -51,8 +51,10 @@ def window(map: Tensor, clip: Tensor, origin: Tensor, side: int) -> Tensor:
     if B > 1:
         rows = rows + (clip * (h * w))[:, None, None]
     cells = map.reshape(B * h * w, C)
-    if map.device.type == "cpu" and not torch.is_grad_enabled():
-        return F.embedding(rows, cells)  # the same copy in two thirds of the time
+    if map.device.type == "cpu" and (not torch.is_grad_enabled() or rows.numel() < len(cells)):
+        # The same copy in two thirds of the time; with gradients only where few cells are read: of many, adding up the
+        # gradients takes longer.
+        return F.embedding(rows, cells)
     return cells.index_select(0, rows.reshape(-1)).view(len(origin), side, side, C)
 
 
