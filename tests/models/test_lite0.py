@@ -66,6 +66,23 @@ def test_fused_convolutions_are_the_plain_ones(backbone, picture):
         assert torch.equal(mine[1:], one)
 
 
+@pytest.mark.skipif(not lite0.FUSED, reason="PyTorch was built without oneDNN")
+def test_weights_laid_out_for_convolutions_follow_the_weights(picture):
+    net = Lite0(packaged_weights())
+    with torch.no_grad():
+        first, again = net(picture), net(picture)
+        small = net(picture[:, :, :32, :64])
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        net.stem.weight.mul_(0.5)  # in place, as an optimizer writes
+        halved = net(picture)
+        net.stem.weight.data = net.stem.weight.data * 2  # as moving to another type and back does
+        back = net(picture)
+        for mine, theirs in zip(small, net(picture[:, :, :32, :64]), strict=True):
+            assert torch.equal(mine, theirs)
+    assert all(torch.equal(a, b) for a, b in zip(first, back, strict=True))
+    assert not torch.equal(first[0], halved[0])
+
+
 def test_with_gradients_channels_stay_together(backbone, picture, monkeypatch):
     monkeypatch.setattr(lite0, "EXPANDED", 64 << 10)
     with torch.enable_grad():

@@ -18,7 +18,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptrack.models.layers.linear import CONVOLVE, is_inference
+from ptrack.models.layers.linear import CONVOLVE, convolve, is_inference
 
 BN_EPS = 1e-3
 DEPTHS = (1, 2, 2, 3, 3)  # blocks per stage
@@ -75,9 +75,8 @@ class Conv(nn.Module):
         """(B, C, H, W) -> (B, C', H/stride, W/stride)."""
         if not is_fused(x):
             return self.part(x, slice(None))
-        padding, stride, one = [self.padding] * 2, [self.stride] * 2, [1, 1]
-        name, limits = ("hardtanh", [0.0, 6.0]) if self.act else ("none", [])
-        return CONVOLVE(x, self.weight, self.bias, padding, stride, one, self.groups, name, limits, "")
+        stride, padding, act = [self.stride] * 2, [self.padding] * 2, "relu6" if self.act else "none"
+        return convolve(x, self.weight, self.bias, stride, padding, [1, 1], self.groups, act)
 
     def part(self, x: Tensor, channels: slice) -> Tensor:
         """Return some of the channels; a depthwise convolution takes no others."""
