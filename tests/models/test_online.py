@@ -14,9 +14,10 @@ from ptrack.errors import ConfigError, ModelError
 from ptrack.models.backbones.imagenet import normalised
 from ptrack.models.base import OnlineModel
 from ptrack.models.layers import deformable, dropout, linear, winograd
+from ptrack.models.layers.attention import AttentionBlock
 from ptrack.models.online import model as module
 from ptrack.models.online.config import OnlineConfig
-from ptrack.models.online.heads import best_cell, best_cells
+from ptrack.models.online.heads import _add_doubled, best_cell, best_cells, correlation_volume
 from ptrack.models.online.model import TrackOn2
 from ptrack.models.online.preprocess import prepare
 from ptrack.models.online.state import OnlineState
@@ -185,6 +186,39 @@ def test_a_sum_inside_the_product_equals_the_sum_after_it(bias: torch.Tensor | N
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
             torch.testing.assert_close(linear.linear_add(x, weight, bias, other), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("largest", [5.0, 59.0, 61.0, 500.0])  # without and with a maximum taken off
+def test_softmax_of_few_entries_equals_the_plain_one(largest: float) -> None:
+    logits = torch.randn(3, 2, 24, generator=torch.Generator().manual_seed(0))
+    logits *= largest / logits.abs().max()
+    with torch.no_grad():
+        found = deformable._softmax(logits, 6)
+    torch.testing.assert_close(found, logits.unflatten(-1, (6, 4)).softmax(-1).flatten(-2), rtol=1e-5, atol=1e-37)
+
+
+def test_a_residual_added_in_the_product_equals_one_added_after_it() -> None:
+    block = AttentionBlock(16, 2, 32).eval()
+    q, k = torch.randn(3, 4, 16), torch.randn(3, 5, 16)
+    some = torch.tensor([[False] * 5, [True, False, True, True, False], [True] * 5])
+    with torch.no_grad():
+        for ignore in (None, some):
+            heads = (*block.mha.project(q, 0, 1), *block.mha.project(k, 1, 3))
+            expected = block.finish(q, block.mha.attend(*heads, ignore))
+            torch.testing.assert_close(block(q, k, k, ignore), expected, **CLOSE)
+
+
+def test_coarse_maps_are_added_to_the_finest_as_after_resizing() -> None:
+    shapes, generator = ((8, 12), (4, 6), (2, 3)), torch.Generator().manual_seed(0)
+    levels = [torch.randn(2, h * w, 8, generator=generator) for h, w in shapes]
+    weight = torch.tensor([1.0, 2.0, -0.5], requires_grad=True)
+    expected = correlation_volume(levels, shapes, weight)
+    with torch.no_grad():
+        torch.testing.assert_close(correlation_volume(levels, shapes, weight), expected, **CLOSE)
+    fine, coarse = (torch.randn(2, 8, *s).to(memory_format=torch.channels_last) for s in shapes[:2])
+    doubled = _add_doubled(fine, coarse)
+    assert torch.equal(doubled, fine + torch.nn.functional.interpolate(coarse, scale_factor=2))
+    assert doubled.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("clips", [1, 3])

@@ -88,17 +88,22 @@ class MultiHead(nn.Module):
         y = y.unflatten(-1, (last - first, self.heads, x.shape[-1] // self.heads))
         return tuple(part.transpose(1, 2) for part in y.unbind(2))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, ignore: Tensor | None = None) -> Tensor:
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, ignore: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         """Attend with projected (R, h, L, d) heads; ``ignore`` (R, K) bool, True = key unseen. Returns (R, Q, D).
 
-        A row whose keys are all ignored gives zeros.
+        A row whose keys are all ignored gives zeros. A ``residual`` (R, Q, D) is added, without a pass for the sum.
         """
         seen = dead = None
         if ignore is not None:
             dead = ignore.all(-1)[:, None, None]
             seen = ~ignore[:, None, None, :] | dead[..., None]  # a dead row looks at everything, then is zeroed: no NaN
-        y = self.out_proj(join_heads(attend(q, k, v, seen, self.dropout if self.training else 0.0)))
-        return y if dead is None else y.masked_fill(dead, 0.0)
+        y = join_heads(attend(q, k, v, seen, self.dropout if self.training else 0.0))
+        if residual is not None and dead is None:
+            return linear_add(y, self.out_proj.weight, self.out_proj.bias, residual)
+        y = self.out_proj(y) if dead is None else self.out_proj(y).masked_fill(dead, 0.0)
+        return y if residual is None else residual + y
 
     def attend_one(self, q: Tensor, keys: Tensor, values: Tensor, ignore: Tensor | None = None) -> Tensor:
         """Attend from one query per row, (R, D), to unprojected (R, K, D) keys and values. Returns (R, D).
@@ -144,7 +149,11 @@ class PostNormBlock(nn.Module):
 
     def finish(self, q: Tensor, attended: Tensor) -> Tensor:
         """Everything after the attention: ``q`` is the residual, ``attended`` the attention's output; both (..., D)."""
-        q = self.norm1(q + self._drop(attended))
+        return self.finish_sum(q + self._drop(attended))
+
+    def finish_sum(self, total: Tensor) -> Tensor:
+        """Everything after the residual was added to the attention's output: (..., D) -> (..., D)."""
+        q = self.norm1(total)
         hidden = self._drop(self.linear1(q, "relu"))
         if self.training:
             return self.norm2(q + self._drop(self.linear2(hidden)))
@@ -170,7 +179,9 @@ class AttentionBlock(PostNormBlock):
             (vh,) = mha.project(v, 2, 3)
         else:
             (qh,), (kh,), (vh,) = mha.project(q, 0, 1), mha.project(k, 1, 2), mha.project(v, 2, 3)
-        return self.finish(q, mha.attend(qh, kh, vh, ignore))
+        if self.training:  # what is added is dropped out first
+            return self.finish(q, mha.attend(qh, kh, vh, ignore))
+        return self.finish_sum(mha.attend(qh, kh, vh, ignore, q))
 
     def forward_one(self, q: Tensor, keys: Tensor, values: Tensor, ignore: Tensor | None = None) -> Tensor:
         """The same block for one query per row: (R, D), (R, K, D), (R, K, D) -> (R, D)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,12 +21,25 @@ from ptrack.models.layers.dropout import dropout as drop_out
 from ptrack.models.layers.linear import Linear, is_inference, linear, linear_add, pack
 
 SPARSE = 5.0  # rows sampled per token up to which tokens are sampled before they are projected
+SAFE_EXPONENT = 60.0  # float32's exponentials end at 88; what is left holds the sum of 64 entries many times over
 Shapes = tuple[tuple[int, int], ...]  # (height, width) of each level
 
 
+@dataclass(frozen=True)
+class _Entries:
+    """What is constant about every sample of a query, each (h * L * P,) float32."""
+
+    width: Tensor  # of its level, in cells
+    height: Tensor
+    last_x: Tensor  # number of the last column
+    last_y: Tensor
+    start: Tensor  # row of the level's first token, for its head, in the table of values
+    stride: Tensor  # rows of that table from a cell to the one below
+
+
 @functools.lru_cache(maxsize=64)
-def _levels(shapes: Shapes, heads: int, points: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Width and height of the level, and row of its first token in the table of values, of each entry: (h * L * P,).
+def _levels(shapes: Shapes, heads: int, points: int, device: torch.device) -> _Entries:
+    """Size and place of the level of each entry.
 
     Written out for every entry of a query, float32: adding a vector to rows is 5 to 12 times as fast on a CPU as adding
     a number per level to the few points of that level.
@@ -36,7 +50,7 @@ def _levels(shapes: Shapes, heads: int, points: int, device: torch.device) -> tu
         start = (counts.cumsum(0) - counts) * heads + torch.arange(heads, device=device)[:, None]  # (h, L)
         per_level = (sizes[:, 1].expand(heads, -1), sizes[:, 0].expand(heads, -1), start)
         width, height, start = (a.float().repeat_interleave(points, dim=1).flatten() for a in per_level)
-        return width, height, start
+        return _Entries(width, height, width - 1, height - 1, start, width * heads)
 
 
 def sample_bags(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -70,16 +84,10 @@ def sample_bags(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weight: Te
 def _bags(shapes: Shapes, S: int, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of the table (B * S * h, d) and their weights, (B, R * h, 4 * L * P) each; see :func:`sample_bags`."""
     B, R, h = x.shape[:3]
-    width, height, start = _levels(shapes, h, x.shape[4], x.device)
+    e = _levels(shapes, h, x.shape[4], x.device)
     x, y, weight = x.flatten(2), y.flatten(2), weight.flatten(2)  # (B, R, h * L * P)
-    left, top = x.detach().floor().nan_to_num_(0.0), y.detach().floor().nan_to_num_(0.0)  # NaN must not become an index
-    fx, fy = x - left, y - top
-    columns, rows = [], []
-    for step, wx, wy in ((0, 1 - fx, 1 - fy), (1, fx, fy)):
-        ix, iy = left + step, top + step
-        cx, cy = ix.clamp(min=0).minimum(width - 1), iy.clamp(min=0).minimum(height - 1)
-        columns.append((cx * h + start, wx * (ix == cx)))
-        rows.append((cy * (width * h), wy * (iy == cy) * weight))
+    columns = [(torch.add(e.start, cell, alpha=h), wx) for cell, wx in _neighbours(x, e.last_x)]
+    rows = [(cell * e.stride, wy * weight) for cell, wy in _neighbours(y, e.last_y)]
     # Float32 holds whole numbers to 2^24 exactly; B * S * h rows of a table stay far below.
     index = torch.stack([(a + c).unflatten(2, (h, -1)) for a, _ in rows for c, _ in columns], dim=-2)
     scale = torch.stack([(a * c).unflatten(2, (h, -1)) for _, a in rows for _, c in columns], dim=-2)
@@ -89,6 +97,33 @@ def _bags(shapes: Shapes, S: int, x: Tensor, y: Tensor, weight: Tensor) -> tuple
     if B > 1:
         index = index + torch.arange(B, device=x.device, dtype=kind)[:, None, None] * (S * h)
     return index, scale.view(B, R * h, entries)
+
+
+def _neighbours(place: Tensor, last: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The two cells around each place along one axis, moved onto the map, and their shares: 0 where it was moved."""
+    low = place.detach().floor().nan_to_num_(0.0)  # NaN must not become an index
+    part, high = place - low, low + 1
+    first, second = low.clamp(min=0).minimum(last), high.clamp(min=0).minimum(last)
+    return [(first, (1 - part) * (first == low)), (second, part * (second == high))]
+
+
+def _softmax(logits: Tensor, heads: int) -> Tensor:
+    """Softmax of (..., h * E) within the E entries of each head.
+
+    Rows of few entries take PyTorch 1 ms per 100 000 numbers on a CPU, 6 times as long as exponentials and a product
+    that adds them up, which need no maximum as long as no exponential comes near the ends of float32.
+    """
+    if is_inference(logits) and logits.numel() and bool(logits.abs().amax() < SAFE_EXPONENT):
+        powers = logits.exp()
+        return powers.div_(powers @ _same_head(heads, logits.shape[-1] // heads))
+    return logits.unflatten(-1, (heads, -1)).softmax(-1).flatten(-2)
+
+
+@functools.lru_cache(maxsize=64)
+def _same_head(heads: int, entries: int) -> Tensor:
+    """(h * E, h * E) float32 on the CPU: 1 where row and column belong to the same head."""
+    with torch.inference_mode(False):
+        return torch.eye(heads).repeat_interleave(entries, 0).repeat_interleave(entries, 1)
 
 
 def sample_tokens(tokens: Tensor, project: nn.Linear, shapes: Shapes, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -188,7 +223,7 @@ class DeformableAttention(nn.Module):
         packed = None if torch.compiler.is_compiling() else self._planning
         with torch.autocast(query.device.type, enabled=False):  # positions keep their full precision
             dx, dy, logits = linear(query.float(), *(packed or self._joined())).chunk(3, dim=-1)
-        return dx, dy, logits.unflatten(-1, (self.heads, -1)).softmax(-1).flatten(-2)
+            return dx, dy, _softmax(logits, self.heads)
 
     def forward(self, query: Tensor, reference: Tensor, values: Tensor, shapes: Shapes) -> Tensor:
         """Sample around the reference points and add the query.
@@ -203,11 +238,12 @@ class DeformableAttention(nn.Module):
             (B, N, K, D) ``query + attention``.
         """
         dx, dy, share = self._plan(query)
-        width, height, _ = _levels(shapes, self.heads, self.points, query.device)
+        e = _levels(shapes, self.heads, self.points, query.device)
         reference = reference.float()
         if reference.shape[-2] > 1:  # one per level: (B, N, K, h * L * P, 2)
             reference = reference.repeat_interleave(self.points, -2).repeat(1, 1, 1, self.heads, 1)
-        x, y = reference[..., 0] * width + dx, reference[..., 1] * height + dy  # (B, N, K, h * L * P)
+        # (B, N, K, h * L * P)
+        x, y = torch.addcmul(dx, reference[..., 0], e.width), torch.addcmul(dy, reference[..., 1], e.height)
         B, N, K = x.shape[:3]
         entries = (self.heads, self.levels, self.points)
         parts = [a.flatten(1, 2).unflatten(-1, entries) for a in (x, y, share.expand_as(x))]

@@ -5,6 +5,7 @@ Letters: B clips, N points, D channels, L levels, S tokens of all levels, P cell
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from ptrack.models.layers.attention import AttentionBlock
 from ptrack.models.layers.deformable import DeformableBlock, Shapes
-from ptrack.models.layers.linear import Linear, linear
+from ptrack.models.layers.linear import Linear, is_inference, linear
 from ptrack.models.layers.winograd import WinogradConv
 from ptrack.models.online.config import OnlineConfig
 
@@ -46,9 +47,16 @@ class FeaturePyramid(nn.Module):
         fused: Tensor | None = None
         for stride, x in zip(self.strides[:0:-1], maps[:0:-1], strict=True):
             lateral = getattr(self, f"lateral{stride}")(x)
-            fused = lateral if fused is None else lateral + F.interpolate(fused, scale_factor=2, mode="nearest")
-        finest = maps[0] if fused is None else maps[0] + F.interpolate(fused, scale_factor=2, mode="nearest")
+            fused = lateral if fused is None else _add_doubled(lateral, fused)
+        finest = maps[0] if fused is None else _add_doubled(maps[0], fused)
         return self.output(finest).permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _add_doubled(fine: Tensor, coarse: Tensor) -> Tensor:
+    """Sum of (B, D, 2h, 2w) and (B, D, h, w), every cell of which counts for four: its copy is never written."""
+    h, w = coarse.shape[2:]
+    cells = fine.unflatten(3, (w, 2)).unflatten(2, (h, 2))
+    return (cells + coarse[:, :, :, None, :, None]).flatten(4, 5).flatten(2, 3)
 
 
 def correlation_volume(levels: Sequence[Tensor], shapes: Shapes, weight: Tensor) -> Tensor:
@@ -57,19 +65,41 @@ def correlation_volume(levels: Sequence[Tensor], shapes: Shapes, weight: Tensor)
     Resizing and the weighting of levels are linear, so a query's product with this volume equals the weighted sum of
     its cosine maps on all levels. ``weight`` (L,).
     """
-    total: Tensor | None = None
-    for x, shape, w in zip(levels, shapes, weight, strict=True):
-        x = x.float()
-        x = x * (w / x.norm(dim=-1, keepdim=True).clamp_min(1e-12))
-        if shape != shapes[0]:
-            image = x.unflatten(1, shape).permute(0, 3, 1, 2)
-            x = F.interpolate(image, size=shapes[0], mode="bilinear").permute(0, 2, 3, 1).flatten(1, 2)
-        if total is None:
-            total = x
-        else:
-            total = total + x if torch.is_grad_enabled() else total.add_(x)
-    assert total is not None
+    scaled = [_scaled(x.float(), w) for x, w in zip(levels, weight, strict=True)]
+    size = shapes[0]
+    if is_inference(scaled[0]):
+        total = scaled[0]
+        for x, shape in zip(scaled[1:], shapes[1:], strict=True):
+            _add_resized(total, x, shape, size)
+        return total
+    total = scaled[0]
+    for x, shape in zip(scaled[1:], shapes[1:], strict=True):
+        image = x.unflatten(1, shape).permute(0, 3, 1, 2)
+        total = total + F.interpolate(image, size=size, mode="bilinear").permute(0, 2, 3, 1).flatten(1, 2)
     return total
+
+
+def _scaled(x: Tensor, weight: Tensor) -> Tensor:
+    """Unit vectors of (B, P, D), times a number."""
+    return x * (weight / x.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+
+
+def _add_resized(total: Tensor, x: Tensor, shape: tuple[int, int], size: tuple[int, int]) -> None:
+    """Add (B, h * w, D) tokens of ``shape``, resized bilinearly, to (B, H * W, D) of ``size``, in place.
+
+    As two products with the weights of rows and columns: a third of the time of PyTorch's resizing and a sum.
+    """
+    rows, columns = (_resizing(n, m) for n, m in zip(shape, size, strict=True))
+    for image, result in zip(x.view(-1, shape[0], shape[1] * x.shape[-1]), total.unflatten(1, size), strict=True):
+        tall = torch.mm(rows, image).view(size[0], shape[1], -1)
+        torch.baddbmm(result, columns.expand(size[0], -1, -1), tall, out=result)
+
+
+@functools.lru_cache(maxsize=64)
+def _resizing(cells: int, wanted: int) -> Tensor:
+    """Weights (wanted, cells) float32 of a bilinear resizing along one axis, on the CPU."""
+    with torch.inference_mode(False):
+        return F.interpolate(torch.eye(cells)[None], size=wanted, mode="linear")[0].T.contiguous()
 
 
 def cell_to_xy(index: Tensor, width: int, stride: int) -> Tensor:
