@@ -9,7 +9,6 @@ Letters: T frames, N points, M memory slots, H W pixels.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import platform
 import tempfile
@@ -235,10 +234,8 @@ def fill_memory(state: Any, memory: int) -> Any:
 
     if not isinstance(state, OnlineState):
         return state
-    newest = state.slots[:, :, (state.cursor - 1) % memory]
-    state.slots[:] = newest[:, :, None]
-    state.filled[:] = memory
-    return dataclasses.replace(state, longest=memory, shortest=memory)
+    assert state.memory == memory
+    return state.repeat_newest()
 
 
 # --- frames ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ptrack.models.base import OnlineModel
 from ptrack.models.layers import deformable, dropout, linear, winograd
 from ptrack.models.layers.attention import AttentionBlock
 from ptrack.models.online import model as module
+from ptrack.models.online import state as state_module
 from ptrack.models.online.config import OnlineConfig
 from ptrack.models.online.heads import _add_doubled, best_cell, best_cells, correlation_volume
 from ptrack.models.online.model import TrackOn2
@@ -288,7 +289,8 @@ def test_points_leave_and_the_others_go_on_as_a_set() -> None:
             b = model.add(model.init_state(), f, XY[[3, 1]])
         if t == 1:  # both see the same set from here on, with the same past
             a = model.keep(a, torch.tensor([3, 1]))
-            a = dataclasses.replace(a, slots=b.slots.clone(), init=b.init.clone(), filled=b.filled.clone())
+            past = {x: getattr(b, x).clone() for x in ("slots", "init", "filled", "projected")}
+            a = dataclasses.replace(a, **past)
         a, x = model.step(a, f)
         b, y = model.step(b, f)
         if t >= 1:
@@ -314,6 +316,42 @@ def test_state_grows_by_doubling_and_can_be_cloned() -> None:
     assert (copy.slots == 0).all()
     assert (state.slots[0, :40, 0] == 1).all()
     assert (state.cursor, copy.cursor) == (1, 0)
+
+
+@pytest.mark.parametrize(("memory", "rows"), [(2, 32), (5, 2), (9, 3)])  # full and not, in one part and in several
+def test_kept_projections_change_nothing(memory: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, video = _model().eval(), _video()
+    model.set_memory(memory)
+    monkeypatch.setattr(module, "MEMORY_ROWS", rows)
+    with torch.no_grad():
+        for block in model.memory_attention:
+            torch.nn.init.normal_(block.mha.in_proj_bias)
+    kept = _stream(model, video)
+    monkeypatch.setattr(state_module, "PROJECTED", 0)
+    torch.testing.assert_close(kept, _stream(model, video), equal_nan=True, **CLOSE)
+
+
+def test_projections_follow_their_points_and_end_with_the_rows_they_are_kept_for() -> None:
+    model, video = _model().eval(), _video()
+    frames = model.encode(video)
+
+    def follows(state: OnlineState) -> None:
+        assert state.projected is not None
+        expected = model.memory_attention[0].mha.project_only(state.slots)
+        torch.testing.assert_close(state.projected[:, : state.count], expected[:, : state.count], **CLOSE)
+
+    with torch.inference_mode():
+        state = model.add(model.init_state(), frames[0], XY)
+        for frame in frames[:4]:
+            state = model.step(state, frame)[0]
+            follows(state)
+        follows(state.repeat_newest().clone())
+        copy, state = state.clone(), model.keep(state, torch.tensor([3, 1]))
+        follows(model.step(model.add(state, frames[4], XY.repeat(5, 1)), frames[4])[0])
+        follows(copy)
+        assert copy.add(torch.zeros(1, state_module.PROJECTED, copy.init.shape[2])).projected is None
+        assert copy.remember(torch.zeros(1, copy.count, copy.init.shape[2])).projected is None
+    assert _model().train().init_state().projected is None
 
 
 def test_gradients_reach_every_trained_parameter_and_recomputing_changes_none() -> None:

@@ -60,7 +60,7 @@ class MultiHead(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.width, self.dropout = heads, dim // heads, dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = Linear(dim, dim)
@@ -84,9 +84,22 @@ class MultiHead(nn.Module):
     def project(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
         """Project (R, L, D) tokens with parts ``first`` .. ``last - 1`` of q, k, v (0, 1, 2): each (R, h, L, d)."""
         packed = None if torch.compiler.is_compiling() else self._parts.get((first, last))
-        y = linear(x, *(packed or self._part(first, last)))
-        y = y.unflatten(-1, (last - first, self.heads, x.shape[-1] // self.heads))
-        return tuple(part.transpose(1, 2) for part in y.unbind(2))
+        return self.divide(linear(x, *(packed or self._part(first, last))))
+
+    def divide(self, y: Tensor) -> tuple[Tensor, ...]:
+        """Projections (R, L, n * D), next to each other, to n times (R, h, L, d)."""
+        return tuple(part.transpose(1, 2) for part in y.unflatten(-1, (-1, self.heads, self.width)).unbind(2))
+
+    def project_only(self, x: Tensor) -> Tensor:
+        """Project (..., D) tokens with q, k and v next to each other, without biases: (..., 3 D)."""
+        weight, _ = self._parts.get((0, 3)) or self._part(0, 3)
+        return linear(x, weight)
+
+    def project_added(self, added: Tensor) -> Tensor:
+        """What (L, D), added to the tokens of queries and keys but not of values, and the biases add to
+        :meth:`project_only`: (L, 3 D)."""
+        keys = linear(added, *(self._parts.get((0, 2)) or self._part(0, 2)))
+        return torch.cat([keys, self._part(2, 3)[1].expand_as(added)], dim=-1)
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, ignore: Tensor | None = None, residual: Tensor | None = None

@@ -95,8 +95,9 @@ class OnlineOutputs:
 class _Memory:
     """What R points remember, while a step renews it."""
 
-    tokens: Tensor  # (R, S + 1, D), the current one last
+    tokens: Tensor  # (R, S + 1, D), the current one last; before a first round with projections (R, S, D)
     ignore: Tensor | None  # (R, S + 1) bool, True = nothing remembered there; the current token is always seen
+    projected: Tensor | None = None  # (R, S, E) of the tokens, for the first round
 
 
 class TrackOn2(nn.Module):
@@ -246,9 +247,10 @@ class TrackOn2(nn.Module):
         time = self.t_embedding[0]
         time = torch.cat([time[self.memory - 1 - window.age], time[-1:]])  # in the ring's order, current frame last
         init = state.init[:, : state.count]
+        known = {} if window.projected is None or torch.is_grad_enabled() else {"projected": window.projected}
         with self._precision():
             run = self._compiled or self.arithmetic
-            return run(frame, init, window.tokens, time, window.ignore, active=active, detail=detail)
+            return run(frame, init, window.tokens, time, window.ignore, active=active, detail=detail, **known)
 
     def arithmetic(
         self,
@@ -260,13 +262,21 @@ class TrackOn2(nn.Module):
         *,
         active: Tensor | None = None,
         detail: bool = False,
+        projected: Tensor | None = None,
     ) -> OnlineOutputs:
         """The arithmetic of :meth:`track`: tensors in, tensors out; see :meth:`decode` for what they are."""
-        q = self.decode(frame, init, past, time, ignore, None if active is None else ~active)
+        q = self.decode(frame, init, past, time, ignore, None if active is None else ~active, projected)
         return self.locate(frame, self.projection1(q), active=active, detail=detail)
 
     def decode(
-        self, frame: OnlineFeatures, q: Tensor, past: Tensor, time: Tensor, ignore: Tensor | None, unseen: Tensor | None
+        self,
+        frame: OnlineFeatures,
+        q: Tensor,
+        past: Tensor,
+        time: Tensor,
+        ignore: Tensor | None,
+        unseen: Tensor | None,
+        projected: Tensor | None = None,
     ) -> Tensor:
         """Look at the frame, at the other points and at the own past, ``decoder_layers`` times: (B, N, D).
 
@@ -277,22 +287,27 @@ class TrackOn2(nn.Module):
             time: (S + 1, D) time embedding of the remembered tokens and, last, of the current one.
             ignore: (B, N, S) bool, True = nothing remembered there.
             unseen: (B, N) bool, True = no point looks at this one.
+            projected: (B, N, S, E) of the remembered tokens, where the state keeps them; without gradients.
         """
         layers: Any = list(zip(self.feature_attention, self.query_attention, self.memory_attention, strict=True))
-        memory = self._split(past, ignore)
+        memory = self._split(past, ignore, projected)
         for i, (see, compare, recall) in enumerate(layers):
             q = see(q, frame.fused, frame.fused)
             q = compare(q, q, q, unseen)
             q = self._recall(recall, q, memory, time, last=i == len(layers) - 1)
         return q
 
-    def _split(self, past: Tensor, ignore: Tensor | None) -> list[_Memory]:
+    def _split(self, past: Tensor, ignore: Tensor | None, projected: Tensor | None) -> list[_Memory]:
         """Remembered tokens (B, N, S, D) in parts that stay in the cache, each with room for the current one."""
         tokens = past.flatten(0, 1)
         whole = torch.is_grad_enabled() or torch.compiler.is_exporting() or len(tokens) <= MEMORY_ROWS
         rows = max(len(tokens), 1) if whole else MEMORY_ROWS
         masks = itertools.repeat(None) if ignore is None else F.pad(ignore.flatten(0, 1), (0, 1)).split(rows)
-        return [_Memory(F.pad(part, (0, 0, 0, 1)), mask) for part, mask in zip(tokens.split(rows), masks, strict=False)]
+        parts = zip(tokens.split(rows), masks, strict=False)
+        if projected is None:
+            return [_Memory(F.pad(part, (0, 0, 0, 1)), mask) for part, mask in parts]
+        kept = projected.flatten(0, 1).split(rows)
+        return [_Memory(part, mask, known) for (part, mask), known in zip(parts, kept, strict=True)]
 
     def _recall(self, block: AttentionBlock, q: Tensor, memory: list[_Memory], time: Tensor, *, last: bool) -> Tensor:
         """One round of memory attention: (B, N, D) queries; they and, in place, the remembered tokens are renewed.
@@ -306,6 +321,8 @@ class TrackOn2(nn.Module):
 
     def _attend(self, block: AttentionBlock, q: Tensor, memory: _Memory, time: Tensor, *, last: bool) -> Tensor:
         """:meth:`_recall` for (R, D) queries."""
+        if memory.projected is not None:
+            return self._attend_projected(block, q, memory, memory.projected, time)
         z, ignore = memory.tokens, memory.ignore
         if self.training and self.config.memory_mask > 0:
             hidden_at_random = F.pad(chosen((len(z), z.shape[1] - 1), self.config.memory_mask, q.device), (0, 1))
@@ -318,6 +335,20 @@ class TrackOn2(nn.Module):
         if last:
             return block.forward_one(zt[:, -1], zt, z, ignore)
         memory.tokens = block(zt, zt, z, ignore)
+        return memory.tokens[:, -1]
+
+    def _attend_projected(
+        self, block: AttentionBlock, q: Tensor, memory: _Memory, projected: Tensor, time: Tensor
+    ) -> Tensor:
+        """:meth:`_attend` in the first round, whose remembered tokens ``projected`` (R, S, E) saves projecting.
+
+        Time embedding and biases are added to the projections: W (z + t) + b = W z + (W t + b). Only the current token
+        is projected here.
+        """
+        mha = block.mha
+        tokens = _with_last(memory.tokens, q, time)
+        heads = mha.divide(_with_last(projected, mha.project_only(q), mha.project_added(time)))
+        memory.tokens, memory.projected = block.finish_sum(mha.attend(*heads, memory.ignore, tokens)), None
         return memory.tokens[:, -1]
 
     def correlate(self, q: Tensor, frame: OnlineFeatures) -> Tensor:
@@ -385,7 +416,9 @@ class TrackOn2(nn.Module):
 
     def init_state(self) -> OnlineState:
         """Return the state of a tracker without points."""
-        return OnlineState.empty(self.memory, self.config.dim, self.device)
+        plain = self._compiled is None and self.dtype == torch.float32 and not self.training
+        projected = plain and self.device.type == "cpu" and self.config.decoder_layers > 1
+        return OnlineState.empty(self.memory, self.config.dim, self.device, projected=projected)
 
     @torch.inference_mode()
     def add(self, state: OnlineState, features: OnlineFeatures, xy: Tensor) -> OnlineState:
@@ -408,7 +441,11 @@ class TrackOn2(nn.Module):
         xy = geometry.rescale(outputs.xy[0, :n], self.config.input_size, features.size)
         visibility = outputs.visibility_logit[0, :n].sigmoid()
         confidence = (-outputs.uncertainty_logit[0, :n]).sigmoid()
-        return state.remember(outputs.query[:, :n]), StepOutput(xy=xy, visibility=visibility, confidence=confidence)
+        found = outputs.query[:, :n]
+        first: Any = self.memory_attention[0]
+        projected = None if state.projected is None else first.mha.project_only(found)
+        output = StepOutput(xy=xy, visibility=visibility, confidence=confidence)
+        return state.remember(found, projected=projected), output
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -491,6 +528,14 @@ class _Clip:
         done: Any = recompute(run, self.state, use_reentrant=False)
         result, self.state = done
         return result
+
+
+def _with_last(past: Tensor, last: Tensor, added: Tensor) -> Tensor:
+    """(R, S, D) and, behind them, (R, D), plus (S + 1, D): (R, S + 1, D), each number written once."""
+    joined = past.new_empty(past.shape[0], past.shape[1] + 1, past.shape[2])
+    torch.add(past, added[:-1], out=joined[:, :-1])
+    torch.add(last, added[-1], out=joined[:, -1])
+    return joined
 
 
 def _join(parts: Sequence[OnlineOutputs]) -> OnlineOutputs:
