@@ -383,11 +383,12 @@ def test_motion_is_that_of_the_nearest_places_that_can_be_trusted():
     left = place[:, 0] < 16
     shift = torch.where(left[:, None], torch.tensor([1.0, 0.0]), torch.tensor([0.0, -2.0]))[None]
     clip, xy = torch.zeros(3, dtype=torch.long), torch.tensor([[1.0, 12.0], [31.0, 12.0], [500.0, 12.0]])
-    found = PictureMotion(place, shift, torch.ones(1, len(place)), (24, 32)).near(clip, xy)
+    found = PictureMotion(place, shift, torch.ones(1, len(place)), left[None] + 0.0, (24, 32)).near(clip, xy)
     torch.testing.assert_close(found.shift[:2], torch.tensor([[1.0, 0.0], [0.0, -2.0]]), atol=0.05, rtol=0)
     torch.testing.assert_close(found.shift[2], torch.tensor([0.0, -2.0]), atol=0.2, rtol=0)  # the near side most
     torch.testing.assert_close(found.trust[:2], torch.ones(2))
-    found = PictureMotion(place, shift, torch.where(left, 1.0, 0.0)[None], (24, 32)).near(clip, xy)
+    trust, unique = torch.where(left, 1.0, 0.0)[None], torch.ones(1, len(place))
+    found = PictureMotion(place, shift, trust, unique, (24, 32)).near(clip, xy)
     torch.testing.assert_close(found.shift[1], torch.tensor([1.0, 0.0]), atol=0.05, rtol=0)
     assert float(found.trust[1]) < 0.2 < float(found.trust[0])
     assert torch.isfinite(found.shift).all()
@@ -525,7 +526,7 @@ def test_features_and_state_are_trees_of_tensors(frames, queries):
     with torch.inference_mode():
         for feature in features[:4]:
             leaves, layout = tree_flatten((state, feature))
-            assert sum(isinstance(x, torch.Tensor) for x in leaves) == 17 + 2 * (state.previous is not None)
+            assert sum(isinstance(x, torch.Tensor) for x in leaves) == 18 + 2 * (state.previous is not None)
             again = tree_unflatten([x.clone() if isinstance(x, torch.Tensor) else x for x in leaves], layout)
             wanted, (state, out) = model.step(*again), model.step(state, feature)
             for a, b in zip(tree_flatten(wanted[0])[0], tree_flatten(state)[0], strict=True):

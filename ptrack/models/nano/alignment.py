@@ -64,8 +64,7 @@ def align(before: Tensor, after: Tensor, clip: Tensor, start: Tensor, guess: Ten
         guess: (N, 2) raster pixels in the next one, at most ``MARGIN`` samples from which the patch is looked for.
         size: (H, W) of the frames as given.
     """
-    spacing = _open_spacing(size) if torch.compiler.is_exporting() else _spacing(size)
-    first = spacing // 2 + 0.5  # raster pixel at which the first sample lies
+    spacing, first = _samples(size)
     start, guess = ((xy - first) / spacing for xy in (start, guess))
 
     def aligned(part: slice) -> Tensor:
@@ -73,6 +72,23 @@ def align(before: Tensor, after: Tensor, clip: Tensor, start: Tensor, guess: Ten
 
     result = by_points(aligned, start.shape[0], start.device)
     return Alignment(result[:, :2] * spacing + first, result[:, 2] > TEXTURE)
+
+
+@torch.no_grad()
+def texture(grey: Tensor, clip: Tensor, xy: Tensor, size: geometry.Size) -> Tensor:
+    """Return the texture, as ``TEXTURE`` has it, of the patches around (N, 2) raster pixels: (N,)."""
+    spacing, first = _samples(size)
+
+    def textures(part: slice) -> Tensor:
+        return _solver(_sampled(grey, clip[part], (xy[part] - first) / spacing, HALF + 1, spacing))[1]
+
+    return by_points(textures, xy.shape[0], xy.device)[:, 0]
+
+
+def _samples(size: geometry.Size) -> tuple[int | Tensor, float | Tensor]:
+    """Return the spacing of the samples of frames of ``size`` (H, W), and the raster pixel of the first one."""
+    spacing = _open_spacing(size) if torch.compiler.is_exporting() else _spacing(size)
+    return spacing, spacing // 2 + 0.5
 
 
 def _open_spacing(size: geometry.Size) -> Tensor:

@@ -91,8 +91,13 @@ def aligned_points(
     taken = aligned.textured & visible & points.shown_visible & verdict.seen & ~points.added
     taken &= (xy - moved.xy).norm(dim=1) < ALIGNED_REACH
     if torch.compiler.is_exporting():  # frames of any size: the graph asks for theirs
-        taken &= torch.full((), config.input_size[0] * config.input_size[1]) <= SMALLER * frame.size[0] * frame.size[1]
+        taken &= holds_detail(frame.size, config)
     return replace(moved, shown=torch.where(taken[:, None], torch.lerp(moved.xy, xy, ALIGNED_SHARE), moved.xy))
+
+
+def holds_detail(size: geometry.Size, config: NanoConfig) -> Tensor:
+    """Return whether frames of ``size`` (H, W) are not much smaller than the input, for graphs."""
+    return torch.full((), config.input_size[0] * config.input_size[1]) <= SMALLER * size[0] * size[1]
 
 
 def _comparable(before: Tensor, after: Tensor, clip: Tensor, config: NanoConfig) -> bool:

@@ -39,6 +39,7 @@ from ptrack.models.nano.judgement import Verdict, aligned_points, is_aligned, mo
 from ptrack.models.nano.layers import MAX_BACK, Recall, zeroed
 from ptrack.models.nano.matcher import PatchMatcher, nearest_cell, nobody
 from ptrack.models.nano.motion import PictureMotion, PointMotion, picture_motion
+from ptrack.models.nano.plain import plainness, steadied
 from ptrack.models.nano.projecting import projected
 from ptrack.models.nano.refinement import Refiner
 from ptrack.models.nano.search import Search, Steer
@@ -59,7 +60,7 @@ class NanoOutputs:
     xy: Tensor  # (I + 1, N, 2) coarse position and after every iteration
     visibility_logit: Tensor  # (N,)
     confidence_logit: Tensor  # (N,)
-    shown: Tensor  # (N, 2) the last of ``xy`` after the alignment, or where the picture carried an unseen point
+    shown: Tensor  # (N, 2) the last of ``xy`` steadied and aligned, or where the picture carried an unseen point
     visible: Tensor  # (N,) probability: that of ``visibility_logit``, bounded by what speaks against the position
 
 
@@ -162,8 +163,12 @@ class Nano(nn.Module):
     def add(self, state: NanoState, features: NanoFeatures, xy: Tensor) -> NanoState:
         """Append (N, 2) points given in pixels of this frame."""
         cells = self._to_cells(xy.to(self.device, torch.float32), features.size)
-        new = PointStates.at(features, _one_clip(cells), cells, self.config)
+        new = self._new_points(features, _one_clip(cells), cells)
         return replace(state, points=state.points.extended(new))
+
+    def _new_points(self, frame: NanoFeatures, clip: Tensor, cells: Tensor) -> PointStates:
+        new = PointStates.at(frame, clip, cells, self.config)
+        return replace(new, plain=plainness(self.matcher, frame, clip, cells, self.config))
 
     def keep(self, state: NanoState, index: Tensor) -> NanoState:
         """Keep the points of ``index``."""
@@ -212,9 +217,10 @@ class Nano(nn.Module):
         coarse = torch.where(points.added[:, None], points.xy, found.xy)
         back = self._backward_error(points, previous, frame, clip, coarse.detach())
 
-        # 3. Refine: look closely at the place, in all templates at strides 4 and 2, and move.
+        # 3. Refine: look closely at the place, in all templates at strides 4 and 2, and move; on a plain surface mostly
+        # with the picture.
         positions, token = self.refiner.refine(points, frame, clip, found, coarse, back, motion, self.iterations)
-        xy = positions[-1].detach()
+        xy = steadied(points, positions[-1].detach(), picture, clip)
 
         # 4. Remember: the token looks at the point's own past and joins it.
         token, past, filled = self._remember(points, token)
@@ -313,7 +319,7 @@ class Nano(nn.Module):
         results = []
         for i in range(t):
             frame = self.features(video[:, i])
-            new = PointStates.at(frame, clip, cells, self.config)
+            new = self._new_points(frame, clip, cells)
             points = new if state is None else state.points.replaced(new, start == i)
             state, out = self.track(
                 NanoState(points, *(() if state is None else (state.previous, state.grey))), frame, clip

@@ -7,7 +7,7 @@ of a token, V side of the search window.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,12 @@ from ptrack.models.layers.windows import inside, soft_argmax
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.layers import LENGTH, zeroed
 from ptrack.models.nano.matcher import PatchMatcher, by_points, nearest_cell, nobody
+from ptrack.models.nano.plain import undecided
 from ptrack.models.nano.state import FIRST, LAST, NanoFeatures, PointStates, Templates
 
 ANCHOR_DISTANCE = 2.0  # cells from the expected place from which the anchor is another place
 ANCHOR_LEAD = 0.02  # by which the first template must fit better there
+PLAIN_STRENGTH = 0.3  # of the prior, added for points on plain surfaces: fewer jumps to places that look alike
 WIDE_CHUNK = 32  # points whose wide windows are searched at a time on a CPU: their nine cosines take 1.4 MB
 
 
@@ -112,7 +114,8 @@ class Search:
         coarse = points.templates.coarse
         agreement = (coarse[:, FIRST] * coarse[:, LAST]).sum(-1)
         speed = points.velocity.norm(dim=1, keepdim=True) / LENGTH
-        return self.steer(points.token, agreement, speed, points.age)
+        steering = self.steer(points.token, agreement, speed, points.age)
+        return replace(steering, strength=steering.strength + PLAIN_STRENGTH * undecided(points))
 
     def _mixed(self, templates: Templates, steering: Steering) -> Tensor:
         """Mix the templates: (N, S, C). Scores are linear in them: one mixed template costs half of what two do."""

@@ -108,6 +108,7 @@ class PointStates:
     doubted: Tensor  # (N,) bool, not sure in the last frame
     shown: Tensor  # (N, 2) cells: ``xy`` after the alignment, what the user got
     shown_visible: Tensor  # (N,) bool, likely enough to be visible there to be aligned
+    plain: Tensor  # (N,) 0..1, how plain the surface is that it was queried on
     added: Tensor  # (N,) bool, on the current frame, and not yet stepped
 
     @classmethod
@@ -132,6 +133,7 @@ class PointStates:
             doubted=torch.zeros(n, dtype=torch.bool, device=device),
             shown=cells,
             shown_visible=torch.ones(n, dtype=torch.bool, device=device),
+            plain=zeros(n),
             added=torch.ones(n, dtype=torch.bool, device=device),
         )
 
@@ -156,6 +158,7 @@ class PointStates:
             doubted=empty(dtype=torch.bool),
             shown=empty(2),
             shown_visible=empty(dtype=torch.bool),
+            plain=empty(),
             added=empty(dtype=torch.bool),
         )
 
