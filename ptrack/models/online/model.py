@@ -347,8 +347,9 @@ class TrackOn2(nn.Module):
         """
         mha = block.mha
         tokens = _with_last(memory.tokens, q, time)
-        heads = mha.divide(_with_last(projected, mha.project_only(q), mha.project_added(time)))
-        memory.tokens, memory.projected = block.finish_sum(mha.attend(*heads, memory.ignore, tokens)), None
+        queries, keys, values = mha.divide(_with_last(projected, mha.project_only(q), mha.project_added(time)))
+        memory.tokens = block.finish_sum(mha.attend(queries, keys, values, memory.ignore, tokens))
+        memory.projected = None
         return memory.tokens[:, -1]
 
     def correlate(self, q: Tensor, frame: OnlineFeatures) -> Tensor:

@@ -162,10 +162,11 @@ class OnlineState:
         filled = (self.filled[:, :n] + 1).clamp(max=M)
         self.filled[:, :n] = filled if active is None else filled * active
         shortest = shortest if active is None else 0
-        kept = None if projected is None else self.projected
-        if kept is not None:
-            kept[:, :n, self.cursor] = projected
-        return replace(self, cursor=(self.cursor + 1) % M, longest=longest, shortest=shortest, projected=kept)
+        after = replace(self, cursor=(self.cursor + 1) % M, longest=longest, shortest=shortest)
+        if self.projected is None or projected is None:
+            return replace(after, projected=None)
+        self.projected[:, :n, self.cursor] = projected
+        return after
 
     def repeat_newest(self) -> OnlineState:
         """Fill all slots of all rows with the newest one, in place, and return the state: to measure full memories."""
