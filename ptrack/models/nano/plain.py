@@ -26,9 +26,9 @@ SHARPNESS = 35.0  # of the scores, about that of the search: 22 times what the n
 UNIQUE, PLAIN = 0.2, 0.3  # entropies (0 one cell, 1 the whole window) of a patch that is no other's, and of a plain one
 TEXTURE = 1e-5  # of the source's pixels, which the alignment can follow: there a point is half as plain
 HELD = 0.95  # share of the picture's motion against what was found, on plain surfaces
-NOISE = 2.5  # cells between both at which that share is half as large
+NOISE = 4.0  # cells between both at which that share is half as large
 
-OWN = 0.3  # cells per frame by which a point moves otherwise than the picture, at which it counts as half as plain
+OWN = 0.6  # cells per frame by which a point moves otherwise than the picture, at which it counts as half as plain
 
 
 @torch.no_grad()
