@@ -88,8 +88,8 @@ class EncodesAhead(Protocol):
     """What a model also offers that gains when frames are encoded beside the step, with half of the threads each."""
 
     @property
-    def encodes_ahead(self) -> bool:
-        """Whether it does on this device."""
+    def encodes_ahead(self) -> range:
+        """The numbers of points with which it does on this device; empty: with none."""
         ...
 
 

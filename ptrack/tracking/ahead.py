@@ -1,8 +1,9 @@
 """Encoding frames ahead in a thread of its own, while the frame before them is tracked.
 
-On a CPU a step is thousands of small operations, which several threads hardly speed up; an encoder beside it keeps the
+On a CPU a step is thousands of small operations, which several threads speed up little; an encoder beside it keeps the
 other cores busy. With few points encoding is most of the work, with very many of them the step is: then all threads
-work on one thing after the other. Numbers: docs/benchmarks.md.
+work on one thing after the other. Models know with how many points both take about as long.
+Numbers: docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from ptrack.video.frames import Frame
 
 AHEAD = 2  # frames encoded or being encoded while one is tracked
 MOST_BYTES = 128 << 20  # of pixels of frames that wait: of very large frames none is read before it is needed
-POINTS = range(64, 641)  # where it pays: faster with 256 points, not with 1024; the bounds between are estimated
 
 
 class _Threads:
@@ -57,10 +57,9 @@ _THREADS = _Threads()
 
 
 def pays(tracker: FrameTracker) -> bool:
-    """Return whether frames should be encoded ahead: on a CPU with two threads or more, and not too many points."""
+    """Return whether frames should be encoded ahead: with two threads or more, and as many points as suit the model."""
     model = tracker.model
-    side_by_side = isinstance(model, EncodesAhead) and model.encodes_ahead and _THREADS.whole() > 1
-    return side_by_side and len(tracker.ids) in POINTS
+    return isinstance(model, EncodesAhead) and len(tracker.ids) in model.encodes_ahead and _THREADS.whole() > 1
 
 
 def encode(tracker: FrameTracker, pictures: list[np.ndarray]) -> list[Any]:

@@ -92,7 +92,7 @@ def test_batches_give_the_same_rows_and_skip_useless_frames():
 class SideBySide(DriftModel):
     """A model whose frames are encoded in a thread."""
 
-    encodes_ahead = True
+    encodes_ahead = range(64, 65)
 
     def encode(self, frames):
         self.thread, self.threads = threading.current_thread().name, torch.get_num_threads()
@@ -186,6 +186,17 @@ def test_one_thread_encodes_and_steps_in_turn():
     finally:
         torch.set_num_threads(before)
     assert model.thread == threading.current_thread().name
+
+
+@pytest.mark.parametrize(("side", "beside"), [(7, False), (8, True), (9, False)])
+def test_frames_are_encoded_ahead_with_the_numbers_of_points_that_suit_the_model(side, beside):
+    model, before = SideBySide(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Tracker(model).track(clip(3), grid=side)
+    finally:
+        torch.set_num_threads(before)
+    assert model.thread.startswith("ptrack-encoder") == beside
 
 
 def test_zero_points():

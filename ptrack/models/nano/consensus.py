@@ -71,9 +71,11 @@ class Consensus(nn.Module):
         return self.nanos[0].encode_batch
 
     @property
-    def encodes_ahead(self) -> bool:
-        """As for one member."""
-        return self.nanos[0].encodes_ahead
+    def encodes_ahead(self) -> range:
+        """The mean of the members': they encode and step one after the other."""
+        ranges = [nano.encodes_ahead for nano in self.nanos]
+        first, end = (sum(ends) // len(ranges) for ends in zip(*((r.start, r.stop) for r in ranges), strict=True))
+        return range(first, end)
 
     def encode(self, frames: Tensor) -> Sequence[ConsensusFeatures]:
         """Turn (B, H, W, 3) uint8 RGB frames into B per-frame features."""
