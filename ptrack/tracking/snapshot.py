@@ -53,6 +53,8 @@ def unpack(value: Any, device: torch.device) -> Any:
         cls = getattr(importlib.import_module(module), name)
         if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
             raise TracksError(f"The saved tracker state names {value[CLASS]}, which is no state; it is damaged.")
+        if {f.name for f in dataclasses.fields(cls)} != value.keys() - {CLASS}:
+            raise TracksError("The saved tracker state is of another version of ptrack; use --overwrite to start anew.")
         made = cls.__new__(cls)
         for key, item in value.items():
             if key != CLASS:
@@ -75,12 +77,12 @@ def load_snapshot(path: Path, device: torch.device) -> dict[str, Any]:
     """Read what ``save_snapshot`` wrote.
 
     Raises:
-        TracksError: the file is missing or damaged.
+        TracksError: the file is missing, damaged, or was written by a version whose states are others.
     """
     try:
         return unpack(torch_files.load(path), device)
-    except TracksError:
-        raise
+    except TracksError as error:
+        raise TracksError(f"{path} cannot be continued. {error}") from error
     except Exception as error:  # whatever a damaged file provokes in the loader
         raise TracksError(
             f"{path} cannot be read, so the run cannot be continued; use --overwrite to start anew."

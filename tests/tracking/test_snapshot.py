@@ -48,6 +48,15 @@ def test_damaged_and_missing_files(tmp_path):
         load_snapshot(tmp_path / "bad", CPU)
 
 
+@pytest.mark.parametrize("change", [lambda state: state.pop("model"), lambda state: state.update(more=1)])
+def test_a_state_of_another_version_is_refused(tmp_path, change):
+    packed = pack({"tracker": TrackerState()})
+    change(packed["tracker"])
+    torch.save(packed, tmp_path / "state")
+    with pytest.raises(TracksError, match="state cannot be continued.*another version of ptrack; use --overwrite"):
+        load_snapshot(tmp_path / "state", CPU)
+
+
 def test_what_cannot_be_saved_is_refused():
     with pytest.raises(TypeError, match="cannot hold a set"):
         pack({1, 2})
