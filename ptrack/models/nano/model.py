@@ -225,7 +225,9 @@ class Nano(nn.Module):
         # 3. Refine: look closely at the place, in all templates at strides 4 and 2, and move; on a plain surface mostly
         # with the picture.
         positions, token = self.refiner.refine(points, frame, clip, found, coarse, back, motion, self.iterations)
-        xy = steadied(points, positions[-1].detach(), picture, clip)
+        xy = positions[-1].detach()
+        if frame.has_grey:
+            xy = steadied(points, xy, picture, clip)
 
         # 4. Remember: the token looks at the point's own past and joins it.
         token, past, filled = self._remember(points, token)

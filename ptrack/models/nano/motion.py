@@ -115,4 +115,5 @@ def picture_motion(
     back = origin + peak(back_scores)
     trust = trust_of(scores.flatten(1).amax(1), (back - start).norm(dim=1))
     shift = ((there - start) + (there - back)) / 2  # both ways: what still pictures seem to move cancels out
-    return PictureMotion(place, shift.view(b, -1, 2), trust.view(b, -1), uniqueness(scores).view(b, -1), size)
+    unique = uniqueness(scores) if frame.has_grey else torch.ones_like(trust)
+    return PictureMotion(place, shift.view(b, -1, 2), trust.view(b, -1), unique.view(b, -1), size)

@@ -27,7 +27,6 @@ UNIQUE, PLAIN = 0.2, 0.3  # entropies (0 one cell, 1 the whole window) of a patc
 TEXTURE = 1e-5  # of the source's pixels, which the alignment can follow: there a point is half as plain
 HELD = 0.95  # share of the picture's motion against what was found, on plain surfaces
 NOISE = 4.0  # cells between both at which that share is half as large
-
 OWN = 0.6  # cells per frame by which a point moves otherwise than the picture, at which it counts as half as plain
 
 
@@ -37,8 +36,7 @@ def plainness(matcher: PatchMatcher, frame: NanoFeatures, clip: Tensor, cells: T
 
     It is 0 in frames much smaller than the network's input: enlarged, everything there looks plain.
     """
-    open_size = torch.compiler.is_exporting()
-    if nobody(clip) or not config.closer or not (open_size or frame.grey.numel()):
+    if nobody(clip) or not config.closer or not frame.has_grey:
         return torch.zeros_like(cells[:, 0])
     patch, centre = frame.patches(clip, cells), nearest_cell(cells, frame.cells)
     scores = matcher.search(patch, frame.map, clip, centre, config.radius)[0].flatten(1)
@@ -46,7 +44,7 @@ def plainness(matcher: PatchMatcher, frame: NanoFeatures, clip: Tensor, cells: T
     alike = ((entropy - UNIQUE) / (PLAIN - UNIQUE)).clamp(0, 1)
     found = texture(frame.grey, clip, to_pixels(cells, frame.size, config.input_size), frame.size)
     plain = alike / (1 + (found / TEXTURE).square())
-    return plain * holds_detail(frame.size, config) if open_size else plain
+    return plain * holds_detail(frame.size, config) if torch.compiler.is_exporting() else plain
 
 
 def undecided(points: PointStates) -> Tensor:

@@ -115,6 +115,8 @@ class Search:
         agreement = (coarse[:, FIRST] * coarse[:, LAST]).sum(-1)
         speed = points.velocity.norm(dim=1, keepdim=True) / LENGTH
         steering = self.steer(points.token, agreement, speed, points.age)
+        if not self.frame.has_grey:  # then none are plain
+            return steering
         return replace(steering, strength=steering.strength + PLAIN_STRENGTH * undecided(points))
 
     def _mixed(self, templates: Templates, steering: Steering) -> Tensor:

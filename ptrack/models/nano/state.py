@@ -59,6 +59,14 @@ class NanoFeatures:
         return (self.map.shape[1] - self.cells[0]) // 2
 
     @property
+    def has_grey(self) -> bool:
+        """Whether positions are aligned, and points on plain surfaces told from others; in exported graphs they may be.
+
+        Not in training, nor in frames much smaller than the network's input.
+        """
+        return torch.compiler.is_exporting() or self.grey.numel() > 0
+
+    @property
     def inner(self) -> Tensor:
         """The map without its border, (B, h, w, C)."""
         b, (h, w) = self.border, self.cells
