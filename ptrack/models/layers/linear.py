@@ -58,7 +58,10 @@ def _fast(x: Tensor, weight: Tensor) -> bool:
 
 @torch.no_grad()
 def pack(*weights: Tensor) -> None:
-    """Lay (C_out, C_in) weights out for :func:`linear` on a CPU, as copies that serve until a weight changes."""
+    """Lay (C_out, C_in) weights out for :func:`linear` on a CPU, as copies that serve until a weight changes.
+
+    Changes are noticed as autograd notices them: not those through ``.data``, nor of weights made in inference mode.
+    """
     for weight in weights:
         if _LAY_OUT is not None and weight.device.type == "cpu" and weight.dtype == torch.float32:
             _packed[weight] = _Packed(_state(weight), (), _LAY_OUT(weight.detach().contiguous(), ROWS))
@@ -131,10 +134,10 @@ def convolve(
     """Convolve (B, C_in, H, W) by oneDNN, the activation applied while a result is in a register.
 
     Only where ``CONVOLVE`` is not None and :func:`is_inference`. Weights that take no gradients are laid out at the
-    first call with a size.
+    first call with a size; their changes are noticed as :func:`pack` does.
     """
     name, limits = ("hardtanh", [0.0, 6.0]) if activation == "relu6" else (activation, [])
-    if not weight.requires_grad and _LAY_OUT_KERNEL is not None:
+    if not (weight.requires_grad or weight.is_inference()) and _LAY_OUT_KERNEL is not None:
         size = tuple(x.shape)
         laid_out = _laid_out(weight, size)
         if laid_out is None:

@@ -55,11 +55,14 @@ def visible_probability(points: PointStates, frame: NanoFeatures, verdict: Verdi
 
 
 def moved_points(
-    points: PointStates, found: Tensor, motion: PointMotion, anchor: Tensor, verdict: Verdict
+    points: PointStates, found: Tensor, steady: Tensor, motion: PointMotion, anchor: Tensor, verdict: Verdict
 ) -> PointStates:
-    """Move points to where they were found (N, 2), or, where they are not seen, with the picture."""
+    """Move points to where they were found (N, 2), steadied (N, 2), or, where they are not seen, with the picture.
+
+    Their own motion is that of where they were found: of a plain thing that moves the steadied place tells nothing.
+    """
     seen, started = verdict.seen, ~points.added
-    xy = torch.where(seen[:, None], found, points.xy + motion.shift)
+    xy = torch.where(seen[:, None], steady, points.xy + motion.shift)
     own = torch.lerp((found - points.xy - motion.shift).norm(dim=1), points.own_motion, RECENT)
     return replace(
         points,

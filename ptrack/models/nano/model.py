@@ -225,9 +225,8 @@ class Nano(nn.Module):
         # 3. Refine: look closely at the place, in all templates at strides 4 and 2, and move; on a plain surface mostly
         # with the picture.
         positions, token = self.refiner.refine(points, frame, clip, found, coarse, back, motion, self.iterations)
-        xy = positions[-1].detach()
-        if frame.has_grey:
-            xy = steadied(points, xy, picture, clip)
+        refined = positions[-1].detach()
+        xy = steadied(points, refined, picture, clip) if frame.has_grey else refined
 
         # 4. Remember: the token looks at the point's own past and joins it.
         token, past, filled = self._remember(points, token)
@@ -236,7 +235,7 @@ class Nano(nn.Module):
         template = Templates.cut(frame, clip, xy)
         verdict = self._judge(points, template, back, token)
 
-        moved = moved_points(points, xy, motion, anchor, verdict)
+        moved = moved_points(points, refined, xy, motion, anchor, verdict)
         moved = aligned_points(moved, state, frame, clip, verdict, self.config)
         after = replace(
             moved,

@@ -23,7 +23,6 @@ from ptrack.models import saved
 from ptrack.models.backbones.lite0 import Lite0
 from ptrack.models.backbones.lite0 import packaged_weights as packaged_backbone
 from ptrack.models.entry import LoadedModel, LoadRequest
-from ptrack.models.layers.linear import pack_layers
 from ptrack.models.nano.config import NanoConfig
 from ptrack.models.nano.consensus import Consensus
 from ptrack.models.nano.model import Nano
@@ -139,6 +138,5 @@ def build(request: LoadRequest) -> LoadedModel:
     members = [untrained(c).eval() for c in at_quality(config, request.options.get("quality", "default"))]
     for member in members:
         fill(member, state, str(path or "nano"))
-        pack_layers(member)
     model = (members[0] if len(members) == 1 else Consensus(members)).to(request.device)
     return LoadedModel(model=model, weights_sha256=digest)
