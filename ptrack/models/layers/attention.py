@@ -81,10 +81,14 @@ class MultiHead(nn.Module):
         rows = slice(first * self.in_proj_weight.shape[1], last * self.in_proj_weight.shape[1])
         return self.in_proj_weight[rows], self.in_proj_bias[rows]
 
+    def _weights(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """:meth:`_part`, packed where it is and can be used."""
+        packed = None if torch.compiler.is_compiling() else self._parts.get((first, last))
+        return packed or self._part(first, last)
+
     def project(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
         """Project (R, L, D) tokens with parts ``first`` .. ``last - 1`` of q, k, v (0, 1, 2): each (R, h, L, d)."""
-        packed = None if torch.compiler.is_compiling() else self._parts.get((first, last))
-        return self.divide(linear(x, *(packed or self._part(first, last))))
+        return self.divide(linear(x, *self._weights(first, last)))
 
     def divide(self, y: Tensor) -> tuple[Tensor, ...]:
         """Projections (R, L, n * D), next to each other, to n times (R, h, L, d)."""
@@ -92,13 +96,13 @@ class MultiHead(nn.Module):
 
     def project_only(self, x: Tensor) -> Tensor:
         """Project (..., D) tokens with q, k and v next to each other, without biases: (..., 3 D)."""
-        weight, _ = self._parts.get((0, 3)) or self._part(0, 3)
+        weight, _ = self._weights(0, 3)
         return linear(x, weight)
 
     def project_added(self, added: Tensor) -> Tensor:
         """What (L, D), added to the tokens of queries and keys but not of values, and the biases add to
         :meth:`project_only`: (L, 3 D)."""
-        keys = linear(added, *(self._parts.get((0, 2)) or self._part(0, 2)))
+        keys = linear(added, *self._weights(0, 2))
         return torch.cat([keys, self._part(2, 3)[1].expand_as(added)], dim=-1)
 
     def attend(
